@@ -1,0 +1,3 @@
+//! A bare hyper server: what durable ingest is measured against.
+
+fn main() {}

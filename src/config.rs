@@ -1,0 +1,253 @@
+//! The configuration: loaded in layers, validated whole, printed without secrets.
+//!
+//! Defaults, then the file, then variables like `CALLBACKD__SERVER__LISTEN`, merged by the `config` crate. A second,
+//! spanned pass over the file finds everything that is wrong at once, each with its line. This is the only module
+//! that reads the environment, and `app` the only one that reads this.
+
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use crate::options::{Section, Span};
+use crate::secret::SecretSpec;
+
+/// The whole configuration, merged; what belongs to one adapter is still to be read by it.
+pub struct Config {
+    /// The file it came from, if one was read.
+    pub file: Option<PathBuf>,
+    /// Where senders reach us, and the limits on them.
+    pub server: Server,
+    /// Where operators reach us.
+    pub admin: Admin,
+    /// Where everything is kept.
+    pub store: Store,
+    /// What is logged, and how.
+    pub log: Log,
+    /// `[sources.NAME]`, in the order of their names.
+    pub sources: Vec<SourceEntry>,
+    /// `[sinks.NAME]`, in the order of their names.
+    pub sinks: Vec<SinkEntry>,
+    /// `[[routes]]`, in the file's order.
+    pub routes: Vec<RouteEntry>,
+    /// `[[links]]`, in the file's order.
+    pub links: Vec<LinkEntry>,
+}
+
+/// `[server]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// `address:port`, `unix:/path`, or `systemd` for a socket handed over by systemd.
+    pub listen: String,
+    /// Serves TLS when set.
+    pub tls: Option<Tls>,
+    /// This callbackd's name in CloudEvents' `source`; default: the machine's host name.
+    pub instance: Option<String>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// A larger body is refused with 413, in bytes.
+    pub body_bytes_max: usize,
+    /// A larger head is refused with 431, in bytes.
+    pub head_bytes_max: usize,
+    /// All bodies being received at one time, in bytes; beyond that, 503.
+    pub bodies_bytes_max: usize,
+    /// Connections at one time; further ones wait to be accepted.
+    pub connections_max: usize,
+    /// Connections of one address at one time; 0 for no limit.
+    pub connections_per_address_max: usize,
+    /// A head has to be complete within this time.
+    pub head_timeout: Span,
+    /// A body has to be complete within this time.
+    pub body_timeout: Span,
+    /// An idle connection is closed after this time.
+    pub idle_timeout: Span,
+    /// On shutdown, what was begun may take this long.
+    pub drain_timeout: Span,
+}
+
+impl Default for Server {
+    fn default() -> Server {
+        Server {
+            listen: "127.0.0.1:8480".to_owned(),
+            tls: None,
+            instance: None,
+            trusted_proxies: Vec::new(),
+            body_bytes_max: 4 << 20,
+            head_bytes_max: 64 << 10,
+            bodies_bytes_max: 64 << 20,
+            connections_max: 1024,
+            connections_per_address_max: 0,
+            head_timeout: Span::seconds(10),
+            body_timeout: Span::seconds(30),
+            idle_timeout: Span::seconds(75),
+            drain_timeout: Span::seconds(20),
+        }
+    }
+}
+
+/// `tls = { cert, key }`: PEM files, read again when they change.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate, and those between it and the root.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// `address:port` or `unix:/path`.
+    pub listen: String,
+    /// Asked for as `Authorization: Bearer …`; an address beyond loopback does not start without it.
+    pub token: Option<SecretSpec>,
+}
+
+impl Default for Admin {
+    fn default() -> Admin {
+        Admin { listen: "127.0.0.1:8481".to_owned(), token: None }
+    }
+}
+
+/// `[store]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// `sqlite:PATH`.
+    pub url: String,
+    /// How long what belongs to a finished and delivered execution is kept.
+    pub keep: Span,
+    /// Callbacks waiting to be committed at one time; beyond that, 503.
+    pub queue_max: usize,
+    /// Connections that read beside the writer.
+    pub readers: usize,
+}
+
+impl Default for Store {
+    fn default() -> Store {
+        Store { url: "sqlite:callbackd.db".to_owned(), keep: Span::seconds(90 * 86_400), queue_max: 4096, readers: 2 }
+    }
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: String,
+    /// `text` or `json`.
+    pub format: String,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { level: "info".to_owned(), format: "text".to_owned() }
+    }
+}
+
+/// One `[sources.NAME]`.
+pub struct SourceEntry {
+    /// NAME.
+    pub name: String,
+    /// `kind`, as the kind spells it.
+    pub kind: String,
+    /// What every source has.
+    pub common: SourceCommon,
+    /// The rest: the kind's own options.
+    pub section: Section,
+}
+
+/// The keys of every source.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceCommon {
+    /// The path it is registered under.
+    pub path: String,
+    /// Addresses that may call; empty for all.
+    #[serde(default)]
+    pub allow: Vec<IpNet>,
+    /// Requests a second at the most, over all senders; 0 for no limit.
+    #[serde(default)]
+    pub rate: u32,
+}
+
+/// One `[sinks.NAME]`.
+pub struct SinkEntry {
+    /// NAME.
+    pub name: String,
+    /// `kind`, as the kind spells it (an alias is resolved).
+    pub kind: String,
+    /// What every sink has.
+    pub common: SinkCommon,
+    /// The rest: the kind's own options.
+    pub section: Section,
+}
+
+/// The keys of every sink.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SinkCommon {
+    /// Deliveries under way at one time.
+    pub concurrency: usize,
+    /// One try may take this long.
+    pub timeout: Span,
+    /// The first retry comes after at most this long.
+    pub retry_first: Span,
+    /// No two tries are further apart than this.
+    pub retry_longest: Span,
+    /// A delivery older than this is given up.
+    pub age_max: Span,
+    /// A delivery tried this often is given up.
+    pub attempts_max: u32,
+    /// So many failures in a row stop all but a probe.
+    pub breaker_failures: u32,
+    /// How often a stopped sink is probed.
+    pub breaker_probe: Span,
+    /// A waiting delivery that a newer change overtakes is discarded as `superseded`.
+    pub coalesce: bool,
+}
+
+impl Default for SinkCommon {
+    fn default() -> SinkCommon {
+        SinkCommon {
+            concurrency: 32,
+            timeout: Span::seconds(30),
+            retry_first: Span::seconds(1),
+            retry_longest: Span::seconds(300),
+            age_max: Span::seconds(3 * 86_400),
+            attempts_max: 10_000,
+            breaker_failures: 10,
+            breaker_probe: Span::seconds(5),
+            coalesce: false,
+        }
+    }
+}
+
+/// One `[[routes]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteEntry {
+    /// Names of sources.
+    pub from: Vec<String>,
+    /// jq over the `data` of the normalized change.
+    pub when: Option<String>,
+    /// Names of sinks.
+    pub to: Vec<String>,
+}
+
+/// One `[[links]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkEntry {
+    /// The source whose executions look for a partner.
+    pub of: String,
+    /// jq: what they are known by.
+    pub key: String,
+    /// The partner's source.
+    pub with: String,
+    /// jq: what a partner is known by.
+    pub with_key: String,
+}

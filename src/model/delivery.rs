@@ -1,0 +1,148 @@
+//! The promise to tell one sink one change, and what a sink says of one try.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Change, Time, Update};
+
+/// The promise to tell one sink one change, as it is handed to the sink.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Stable: what a peer deduplicates on.
+    pub id: i64,
+    /// What it is to be told. Encoded anew at each try, so that a mended encoder also mends the retries.
+    pub change: Arc<Change>,
+    /// Tries made before this one.
+    pub attempts: u32,
+    /// When the promise was made.
+    pub created_at: Time,
+    /// What the sink handed back at its last try: how far it got.
+    pub resume: Option<Value>,
+}
+
+/// Where a delivery stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeliveryStatus {
+    /// To be tried, now or later.
+    Waiting,
+    /// A forwarder has it in hand.
+    Leased,
+    /// The sink has taken it.
+    Delivered,
+    /// Given up; kept until an operator retries or discards it.
+    Dead,
+    /// Dropped on purpose; the reason says whose.
+    Discarded,
+}
+
+impl DeliveryStatus {
+    /// All of them.
+    pub const ALL: [DeliveryStatus; 5] = [
+        DeliveryStatus::Waiting,
+        DeliveryStatus::Leased,
+        DeliveryStatus::Delivered,
+        DeliveryStatus::Dead,
+        DeliveryStatus::Discarded,
+    ];
+
+    /// The word used in JSON, SQL, the command line and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            DeliveryStatus::Waiting => "waiting",
+            DeliveryStatus::Leased => "leased",
+            DeliveryStatus::Delivered => "delivered",
+            DeliveryStatus::Dead => "dead",
+            DeliveryStatus::Discarded => "discarded",
+        }
+    }
+}
+
+impl fmt::Display for DeliveryStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for DeliveryStatus {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<DeliveryStatus, String> {
+        DeliveryStatus::ALL.into_iter().find(|s| s.as_str() == word).ok_or_else(|| {
+            let words: Vec<_> = DeliveryStatus::ALL.iter().map(|s| s.as_str()).collect();
+            format!("no delivery status is called {word:?}; write one of {}", words.join(", "))
+        })
+    }
+}
+
+/// What a delivery can wait for beside time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WaitFor {
+    /// That its execution is linked to another.
+    Link,
+}
+
+/// How one try went. A peer's fault is a value here, never an error of ours.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The sink has taken it.
+    Delivered {
+        /// Worth keeping with the attempt, for example `the run was already final`.
+        note: Option<String>,
+        /// What the sink learned: recorded like a source's updates, each with the source it belongs to.
+        updates: Vec<(String, Update)>,
+    },
+    /// Worth another try.
+    Retry {
+        /// Not before this many milliseconds, where the peer said so.
+        after_ms: Option<u64>,
+        /// Why, for a person; without secrets.
+        reason: String,
+        /// Handed back at the next try.
+        resume: Option<Value>,
+    },
+    /// Cannot be delivered before something else happens; costs no attempt.
+    Wait {
+        /// What has to happen.
+        wait_for: WaitFor,
+        /// Tried again at this time at the latest.
+        until: Time,
+    },
+    /// Every delivery would fail alike (a refused credential): pauses the sink until an operator resumes it or a new
+    /// configuration arrives. The delivery itself waits.
+    Halt {
+        /// Why, for a person; without secrets.
+        reason: String,
+    },
+    /// The peer will never take it: a dead letter.
+    Reject {
+        /// Why, for a person; without secrets.
+        reason: String,
+    },
+    /// Nothing to tell anybody: dropped on purpose.
+    Discard {
+        /// Why, for example `no Port run`.
+        reason: String,
+    },
+}
+
+/// One try of one delivery, as it is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// When it began.
+    pub started_at: Time,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// `delivered`, `retry`, `wait`, `halt`, `reject` or `discard`.
+    pub outcome: String,
+    /// The HTTP status of the peer's last answer, where there was one.
+    pub status: Option<u16>,
+    /// Why, or a note.
+    pub reason: Option<String>,
+    /// The start of the peer's last answer, redacted.
+    pub answer: Option<String>,
+}

@@ -1,0 +1,267 @@
+//! Executions and tasks, and the rule that turns an update into news, a repeat or a contradiction.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Advance, Status, Time, Update};
+
+/// What we hold to be true of one execution. Absent is `null`, never an empty string.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Execution {
+    /// The configured name of the source it came from.
+    pub source: String,
+    /// The vendor's own id.
+    pub key: String,
+    /// What a person calls this kind of execution.
+    pub name: Option<String>,
+    /// The vendor's id of what was executed.
+    pub workflow: Option<String>,
+    /// What it is about.
+    pub subject: Option<String>,
+    /// Where it stands.
+    pub status: Status,
+    /// The vendor's word for it.
+    pub vendor_status: Option<String>,
+    /// When the vendor created it.
+    pub created_at: Option<Time>,
+    /// When it began.
+    pub started_at: Option<Time>,
+    /// When it ended.
+    pub finished_at: Option<Time>,
+    /// What was asked for.
+    pub inputs: Option<Value>,
+    /// The vendor's further words.
+    pub attributes: Map<String, Value>,
+}
+
+/// One step of an execution.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Task {
+    /// The vendor's own id.
+    pub key: String,
+    /// The step's name within its workflow.
+    pub name: Option<String>,
+    /// What kind of work it is.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// Where it stands.
+    pub status: Status,
+    /// The vendor's word for it.
+    pub vendor_status: Option<String>,
+    /// When the vendor created it.
+    pub created_at: Option<Time>,
+    /// When it began.
+    pub started_at: Option<Time>,
+    /// When it ended.
+    pub finished_at: Option<Time>,
+    /// The template it used: `{"id", "name"}`.
+    pub template: Option<Value>,
+    /// What it made. While unfinished, `{"progress": percent}` where the vendor tells.
+    pub outputs: Option<Value>,
+    /// Why it failed: `{"code", "message"}`.
+    pub error: Option<Value>,
+}
+
+/// An execution with its tasks: what a change is a snapshot of.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct State {
+    /// The execution.
+    pub execution: Execution,
+    /// Its tasks, in the order in which we first heard of them.
+    pub tasks: Vec<Task>,
+}
+
+/// An update that is news.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Accepted {
+    /// What we hold now.
+    pub state: State,
+    /// The status before; `None` for a new execution.
+    pub previous_status: Option<Status>,
+    /// Keys of the tasks that are new or moved.
+    pub changed_tasks: Vec<String>,
+}
+
+/// What an update is, beside what we hold.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Verdict {
+    /// News.
+    Accepted(Box<Accepted>),
+    /// A repeat, or older than what we hold.
+    Duplicate,
+    /// It contradicts what a finished execution or task said; the text names what.
+    Conflict(String),
+}
+
+impl State {
+    /// The state of an execution first heard of through `update`.
+    pub fn begin(source: &str, update: Update) -> Accepted {
+        let part = update.execution;
+        let execution = Execution {
+            source: source.to_owned(),
+            key: update.key,
+            name: part.name,
+            workflow: part.workflow,
+            subject: part.subject,
+            status: part.status.unwrap_or(Status::Running),
+            vendor_status: part.vendor_status,
+            created_at: part.created_at,
+            started_at: part.started_at,
+            finished_at: part.finished_at,
+            inputs: part.inputs,
+            attributes: part.attributes,
+        };
+        let mut tasks: Vec<Task> = Vec::with_capacity(update.tasks.len());
+        for task in update.tasks {
+            match tasks.iter_mut().find(|t| t.key == task.key) {
+                // One body that names a task twice: the later and finished word stands.
+                Some(held) if held.status.advance(task.status) == Advance::Forward => *held = task,
+                Some(_) => {}
+                None => tasks.push(task),
+            }
+        }
+        let changed_tasks = tasks.iter().map(|t| t.key.clone()).collect();
+        Accepted { state: State { execution, tasks }, previous_status: None, changed_tasks }
+    }
+
+    /// Judges `update` against this state. `seen` holds the identities of the updates applied so far.
+    ///
+    /// An update is applied whole or not at all: one contradiction makes all of it a conflict.
+    pub fn judge<'a>(&self, mut seen: impl Iterator<Item = &'a str>, update: &Update) -> Verdict {
+        if let Some(identity) = &update.identity
+            && seen.any(|s| s == identity)
+        {
+            return Verdict::Duplicate;
+        }
+        if let Some(text) = self.contradiction(update) {
+            return Verdict::Conflict(text);
+        }
+        let mut next = self.clone();
+        next.execution.merge(update);
+        let mut changed_tasks = Vec::new();
+        for task in &update.tasks {
+            match next.tasks.iter_mut().find(|t| t.key == task.key) {
+                Some(held) => {
+                    if held.merge(task) {
+                        changed_tasks.push(task.key.clone());
+                    }
+                }
+                None => {
+                    next.tasks.push(task.clone());
+                    changed_tasks.push(task.key.clone());
+                }
+            }
+        }
+        if next == *self {
+            return Verdict::Duplicate;
+        }
+        Verdict::Accepted(Box::new(Accepted {
+            state: next,
+            previous_status: Some(self.execution.status),
+            changed_tasks,
+        }))
+    }
+
+    fn contradiction(&self, update: &Update) -> Option<String> {
+        let held = self.execution.status;
+        if let Some(next) = update.execution.status
+            && held.advance(next) == Advance::Conflict
+        {
+            return Some(format!("the execution is {held}, this says {next}"));
+        }
+        update.tasks.iter().find_map(|task| {
+            let held = self.tasks.iter().find(|t| t.key == task.key)?;
+            (held.status.advance(task.status) == Advance::Conflict)
+                .then(|| format!("task {} is {}, this says {}", task.key, held.status, task.status))
+        })
+    }
+}
+
+/// Takes `next` where it says something: always when `held` is empty, and over what is there when `newer`.
+fn take<T: Clone>(held: &mut Option<T>, next: &Option<T>, newer: bool) {
+    if next.is_some() && (newer || held.is_none()) {
+        held.clone_from(next);
+    }
+}
+
+impl Execution {
+    fn merge(&mut self, update: &Update) {
+        let part = &update.execution;
+        let finished = self.status.is_finished();
+        let advance = part.status.map_or(Advance::Same, |next| self.status.advance(next));
+        // Of something finished only gaps are filled: its words are final.
+        let newer = !finished && advance != Advance::Stale;
+        if advance == Advance::Forward {
+            self.status = part.status.unwrap_or(self.status);
+        }
+        take(&mut self.vendor_status, &part.vendor_status, newer);
+        take(&mut self.name, &part.name, newer);
+        take(&mut self.workflow, &part.workflow, newer);
+        take(&mut self.subject, &part.subject, newer);
+        take(&mut self.created_at, &part.created_at, newer);
+        take(&mut self.started_at, &part.started_at, newer);
+        if advance != Advance::Stale {
+            take(&mut self.finished_at, &part.finished_at, newer);
+        }
+        take(&mut self.inputs, &part.inputs, newer);
+        for (key, value) in &part.attributes {
+            if newer || self.attributes.get(key).is_none_or(Value::is_null) {
+                self.attributes.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
+impl Task {
+    /// A task of which only the key and the status are known.
+    pub fn new(key: String, status: Status) -> Task {
+        Task {
+            key,
+            name: None,
+            kind: None,
+            status,
+            vendor_status: None,
+            created_at: None,
+            started_at: None,
+            finished_at: None,
+            template: None,
+            outputs: None,
+            error: None,
+        }
+    }
+
+    /// Takes over what `next` has to say; whether anything changed.
+    fn merge(&mut self, next: &Task) -> bool {
+        let before = self.clone();
+        let advance = self.status.advance(next.status);
+        let stale = advance == Advance::Stale || (advance == Advance::Same && next.progress() < self.progress());
+        if stale {
+            return false;
+        }
+        let newer = !self.status.is_finished();
+        if advance == Advance::Forward {
+            self.status = next.status;
+        }
+        take(&mut self.vendor_status, &next.vendor_status, newer);
+        take(&mut self.name, &next.name, newer);
+        take(&mut self.kind, &next.kind, newer);
+        take(&mut self.created_at, &next.created_at, newer);
+        take(&mut self.started_at, &next.started_at, newer);
+        take(&mut self.finished_at, &next.finished_at, newer);
+        take(&mut self.template, &next.template, newer);
+        // Progress is no output: once finished, it goes.
+        if newer && self.status.is_finished() {
+            self.outputs = None;
+        }
+        take(&mut self.outputs, &next.outputs, newer);
+        take(&mut self.error, &next.error, newer);
+        *self != before
+    }
+
+    fn progress(&self) -> Option<i64> {
+        if self.status.is_finished() {
+            return None;
+        }
+        self.outputs.as_ref()?.get("progress")?.as_i64()
+    }
+}

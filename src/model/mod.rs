@@ -1,0 +1,32 @@
+//! The middle of the program: what a callback means to us, in our own words.
+//!
+//! Nothing here does I/O, waits, speaks SQL or knows a vendor's vocabulary; every rule is a pure function, so the
+//! stores apply the same rules and the tests are tables. The nouns, in the order the data meets them:
+//!
+//! - [`Receipt`]: one authentic inbound request, as it came.
+//! - [`Update`]: what a receipt says happened.
+//! - [`Execution`], [`Task`], together a [`State`]: what we hold to be true.
+//! - [`Verdict`]: whether an update is news, a repeat, or a contradiction.
+//! - [`Change`]: an accepted transition, as sinks are told of it.
+//! - [`Rules`]: the [`Route`]s and [`LinkRule`]s that are judged in the storing transaction.
+//! - [`Delivery`]: the promise to tell one sink one change; an [`Attempt`] is one try, its [`Outcome`] how it went.
+
+mod change;
+mod delivery;
+mod execution;
+mod receipt;
+mod retry;
+mod route;
+mod status;
+mod time;
+mod update;
+
+pub use change::{Change, ChangeMeta, Link};
+pub use delivery::{Attempt, Delivery, DeliveryStatus, Outcome, WaitFor};
+pub use execution::{Accepted, Execution, State, Task, Verdict};
+pub use receipt::{Receipt, ReceiptStatus};
+pub use retry::{Next, RetryPolicy};
+pub use route::{LinkRule, Program, Route, Rules, SinkRule, Targets};
+pub use status::{Advance, Status};
+pub use time::Time;
+pub use update::{ExecutionPart, Update};

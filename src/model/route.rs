@@ -1,0 +1,170 @@
+//! Which sinks are told of a change, and which executions belong together.
+
+use std::fmt;
+
+use serde_json::Value;
+
+/// A small program over the `data` of a normalized change; jq, outside of tests. It ends by construction.
+pub trait Program: Send + Sync {
+    /// Whether `data` is meant. An error is a fault of the program on this data, said for a person.
+    fn test(&self, data: &Value) -> Result<bool, String>;
+
+    /// The text that `data` is known by; `None` for null, which never links.
+    fn text(&self, data: &Value) -> Result<Option<String>, String>;
+}
+
+/// From which sources, on which condition, to which sinks.
+pub struct Route {
+    /// Names of sources.
+    pub from: Vec<String>,
+    /// Only changes for which this holds.
+    pub when: Option<Box<dyn Program>>,
+    /// Names of sinks.
+    pub to: Vec<String>,
+}
+
+/// Ties an execution of one source to one of another when both are known by the same text.
+pub struct LinkRule {
+    /// The source whose executions are to find their partner (COS).
+    pub of: String,
+    /// What an execution of `of` is known by.
+    pub key: Box<dyn Program>,
+    /// The partner's source (Port).
+    pub with: String,
+    /// What an execution of `with` is known by.
+    pub with_key: Box<dyn Program>,
+}
+
+/// What the storing transaction has to know of one sink.
+#[derive(Clone, Debug)]
+pub struct SinkRule {
+    /// Its configured name.
+    pub name: String,
+    /// A waiting delivery that a newer change of the same execution overtakes is discarded as `superseded`.
+    pub coalesce: bool,
+}
+
+/// What is judged in the storing transaction.
+#[derive(Default)]
+pub struct Rules {
+    /// In the order of the configuration.
+    pub routes: Vec<Route>,
+    /// In the order of the configuration; a rule is stored under `of->with#position`.
+    pub links: Vec<LinkRule>,
+    /// Every configured sink.
+    pub sinks: Vec<SinkRule>,
+    /// How many milliseconds after its change an unlinked delivery may still be linked.
+    pub link_within_ms: u64,
+}
+
+/// The sinks of one change.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Targets {
+    /// Each once, in the order of the configuration.
+    pub sinks: Vec<String>,
+    /// Sinks of routes whose condition failed on this change, with the fault. They get a dead letter: visible, and
+    /// an operator can deliver it.
+    pub faults: Vec<(String, String)>,
+}
+
+impl Rules {
+    /// Whether the sinks of a change of this source depend on what it says.
+    pub fn looks_inside(&self, source: &str) -> bool {
+        self.routes.iter().any(|r| r.when.is_some() && r.from.iter().any(|f| f == source))
+            || self.links.iter().any(|l| l.of == source || l.with == source)
+    }
+
+    /// The sinks to be told of a change of `source` that says `data`.
+    pub fn targets(&self, source: &str, data: &Value) -> Targets {
+        let mut targets = Targets::default();
+        for (position, route) in self.routes.iter().enumerate() {
+            if !route.from.iter().any(|f| f == source) {
+                continue;
+            }
+            match route.when.as_ref().map_or(Ok(true), |when| when.test(data)) {
+                Ok(true) => targets.sinks.extend(route.to.iter().cloned()),
+                Ok(false) => {}
+                Err(fault) => {
+                    let fault = format!("routes[{position}].when: {fault}");
+                    targets.faults.extend(route.to.iter().map(|sink| (sink.clone(), fault.clone())));
+                }
+            }
+        }
+        let mut seen = Vec::new();
+        targets.sinks.retain(|s| {
+            !seen.contains(s) && {
+                seen.push(s.clone());
+                true
+            }
+        });
+        // What another route delivers anyway needs no dead letter.
+        targets.faults.retain(|(s, _)| {
+            !seen.contains(s) && {
+                seen.push(s.clone());
+                true
+            }
+        });
+        targets
+    }
+
+    /// Whether this sink coalesces.
+    pub fn coalesces(&self, sink: &str) -> bool {
+        self.sinks.iter().any(|s| s.name == sink && s.coalesce)
+    }
+}
+
+impl LinkRule {
+    /// The name it is stored under.
+    pub fn name(&self, position: usize) -> String {
+        format!("{}->{}#{position}", self.of, self.with)
+    }
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rules({} routes, {} links, {} sinks)", self.routes.len(), self.links.len(), self.sinks.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Status(&'static str);
+
+    impl Program for Status {
+        fn test(&self, data: &Value) -> Result<bool, String> {
+            data["execution"]["status"].as_str().map(|s| s == self.0).ok_or_else(|| "no status".to_owned())
+        }
+
+        fn text(&self, _: &Value) -> Result<Option<String>, String> {
+            Ok(None)
+        }
+    }
+
+    fn route(from: &[&str], when: Option<&'static str>, to: &[&str]) -> Route {
+        let own = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect();
+        Route { from: own(from), when: when.map(|w| Box::new(Status(w)) as Box<dyn Program>), to: own(to) }
+    }
+
+    #[test]
+    fn each_sink_is_told_once_and_a_fault_is_never_silent() {
+        let rules = Rules {
+            routes: vec![
+                route(&["media"], None, &["a"]),
+                route(&["media", "portal"], Some("failed"), &["b", "a"]),
+                route(&["portal"], None, &["c"]),
+            ],
+            ..Rules::default()
+        };
+        let failed = serde_json::json!({"execution": {"status": "failed"}});
+        assert_eq!(rules.targets("media", &failed).sinks, ["a", "b"]);
+        let ok = serde_json::json!({"execution": {"status": "succeeded"}});
+        assert_eq!(rules.targets("media", &ok).sinks, ["a"]);
+        assert_eq!(rules.targets("portal", &ok).sinks, ["c"]);
+        assert_eq!(rules.targets("other", &ok), Targets::default());
+        let broken = rules.targets("media", &serde_json::json!({}));
+        assert_eq!(broken.sinks, ["a"]);
+        assert_eq!(broken.faults, [("b".to_owned(), "routes[1].when: no status".to_owned())]);
+    }
+}

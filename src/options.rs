@@ -1,0 +1,142 @@
+//! How an adapter's options reach it: one table of the configuration, and what is wrong with it.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+
+use crate::secret::Resolver;
+
+/// One thing that is wrong with the configuration, said so that it can be mended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The key, dotted: `sinks.portal.url`, `routes[1].when`.
+    pub key: String,
+    /// What is wrong, and what to write instead.
+    pub message: String,
+    /// The line in the file, from 1, where it is known.
+    pub line: Option<usize>,
+}
+
+impl Fault {
+    /// A fault of the key; its line is looked up later.
+    pub fn new(key: impl Into<String>, message: impl Into<String>) -> Fault {
+        Fault { key: key.into(), message: message.into(), line: None }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
+}
+
+/// One adapter's table of the merged configuration, without the keys that all adapters share.
+pub struct Section {
+    /// Its dotted key: `sinks.portal`.
+    pub key: String,
+    /// What stands in it.
+    pub table: ::config::Value,
+}
+
+impl Section {
+    /// Reads the options, lenient about numbers written as text (an environment variable is text).
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Vec<Fault>> {
+        self.table.clone().try_deserialize().map_err(|e| vec![Fault::new(self.key.clone(), e.to_string())])
+    }
+
+    /// A fault of one of this section's keys.
+    pub fn fault(&self, key: &str, message: impl Into<String>) -> Fault {
+        Fault::new(format!("{}.{key}", self.key), message)
+    }
+}
+
+/// Deserializes a TOML table as an adapter's options and throws the result away: finds unknown keys and wrong types
+/// where their place in the file is still known. Write it as `options::examine::<Options>`.
+pub type Examine = fn(toml::de::ValueDeserializer<'_>) -> Result<(), toml::de::Error>;
+
+/// The [`Examine`] of a type.
+pub fn examine<T: DeserializeOwned>(table: toml::de::ValueDeserializer<'_>) -> Result<(), toml::de::Error> {
+    T::deserialize(table).map(drop)
+}
+
+/// What an adapter is built with beside its own options.
+pub struct BuildContext<'a> {
+    /// Its configured name.
+    pub name: &'a str,
+    /// This callbackd's name, as it stands in CloudEvents' `source`.
+    pub instance: &'a str,
+    /// Finds secrets.
+    pub secrets: &'a Resolver<'a>,
+    /// Name and kind of every configured source.
+    pub sources: &'a [(String, String)],
+}
+
+/// A span of time as the configuration writes it: `"500ms"`, `"30s"`, `"5m"`, `"2h"`, `"90d"`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Span(pub Duration);
+
+impl Span {
+    /// So many seconds.
+    pub const fn seconds(s: u64) -> Span {
+        Span(Duration::from_secs(s))
+    }
+
+    /// In milliseconds.
+    pub fn ms(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Reads it.
+    pub fn parse(text: &str) -> Result<Span, String> {
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let ms_per = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => 0,
+        };
+        match number.parse::<u64>().ok().and_then(|n| n.checked_mul(ms_per)) {
+            Some(ms) if ms_per > 0 => Ok(Span(Duration::from_millis(ms))),
+            _ => Err(format!("{text:?} is no span of time; write a whole number and ms, s, m, h or d, like \"30s\"")),
+        }
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.ms();
+        for (unit, per) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)] {
+            if ms >= per && ms % per == 0 {
+                return write!(f, "{}{unit}", ms / per);
+            }
+        }
+        write!(f, "{ms}ms")
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Span, D::Error> {
+        Span::parse(&String::deserialize(d)?).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_read_and_written() {
+        for text in ["500ms", "30s", "5m", "2h", "90d", "0ms"] {
+            assert_eq!(Span::parse(text).expect(text).to_string(), text);
+        }
+        assert_eq!(Span::parse("120s").expect("120s").to_string(), "2m");
+        for bad in ["", "5", "s", "1.5h", "-1s", "5 m", "99999999999999999999d", "18446744073709551615d"] {
+            Span::parse(bad).expect_err(bad);
+        }
+    }
+}

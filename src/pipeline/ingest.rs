@@ -1,0 +1,197 @@
+//! Receiving: from an authentic request to a committed receipt.
+//!
+//! [`Ingest`] knows the configured sources by their paths. The server asks it, in this order: is there such a path
+//! and method, may this address call, is it within its rate; then reads the body and calls [`Ingest::take`]. From the
+//! moment the body is complete nothing waits until the store has accepted it, so a sender that hangs up after its last
+//! byte cannot cancel what it sent.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::{Method, StatusCode};
+use ipnet::IpNet;
+
+use super::Wake;
+use crate::model::{ReceiptStatus, Rules, Time};
+use crate::sources::{AuthError, RawRequest, Source};
+use crate::store::{Parsed, Recorded, Store, StoreError};
+
+/// Why a request gets no 2xx. `server::respond` alone turns this into a status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No source has this path.
+    NoSuchPath,
+    /// The source takes only these methods.
+    Method(&'static [Method]),
+    /// This address may not call this source.
+    Address,
+    /// Over the source's rate.
+    Rate,
+    /// Nobody vouches for it.
+    Auth(AuthError),
+    /// The body is larger than so many bytes.
+    TooLarge(usize),
+    /// The body did not come in time.
+    Slow,
+    /// The request itself is malformed: a body that ends early, a bad chunk.
+    Malformed(String),
+    /// Cannot be kept now.
+    Unavailable(String),
+}
+
+/// A request that was kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The status that its sender gets.
+    pub status: StatusCode,
+    /// What became of it.
+    pub recorded: Recorded,
+}
+
+/// One configured source, as the server needs it.
+pub struct Intake {
+    /// Its configured name.
+    pub name: Arc<str>,
+    /// The vendor's part.
+    pub source: Box<dyn Source>,
+    /// Addresses that may call; empty for all.
+    pub allow: Vec<IpNet>,
+    /// Its rate, if one is set.
+    pub rate: Option<Rate>,
+}
+
+/// At most so many requests a second: a theoretical arrival time that each request moves on by one interval (GCRA).
+/// A second's worth may come at once.
+pub struct Rate {
+    interval_us: u64,
+    next_us: AtomicU64,
+}
+
+impl Rate {
+    /// `per_second` requests a second.
+    pub fn new(per_second: u32) -> Rate {
+        Rate { interval_us: 1_000_000 / u64::from(per_second.max(1)), next_us: AtomicU64::new(0) }
+    }
+
+    /// Takes one request; false when it is over the rate.
+    pub fn takes(&self, now: Time) -> bool {
+        let now = now.micros().max(0) as u64;
+        self.next_us
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+                (next <= now + 1_000_000 - self.interval_us.min(1_000_000)).then(|| next.max(now) + self.interval_us)
+            })
+            .is_ok()
+    }
+}
+
+impl Intake {
+    /// Whether this request may go on to have its body read.
+    pub fn admits(&self, method: &Method, peer: IpAddr, now: Time) -> Result<(), Refusal> {
+        let methods = self.source.methods();
+        if !methods.contains(method) {
+            return Err(Refusal::Method(methods));
+        }
+        if !self.allow.is_empty() && !self.allow.iter().any(|net| net.contains(&peer)) {
+            return Err(Refusal::Address);
+        }
+        match &self.rate {
+            Some(rate) if !rate.takes(now) => Err(Refusal::Rate),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The receiving half, as one configuration wants it. A reload makes another one.
+pub struct Ingest {
+    intakes: HashMap<String, Arc<Intake>>,
+    rules: Arc<Rules>,
+    store: Arc<dyn Store>,
+    wake: Wake,
+}
+
+impl Ingest {
+    /// Sources by their paths, and what their callbacks go through.
+    pub fn new(intakes: Vec<(String, Intake)>, rules: Arc<Rules>, store: Arc<dyn Store>, wake: Wake) -> Ingest {
+        let intakes = intakes.into_iter().map(|(path, intake)| (path, Arc::new(intake))).collect();
+        Ingest { intakes, rules, store, wake }
+    }
+
+    /// The source registered under `path`, and what follows its path: nothing, or one segment.
+    pub fn find<'p>(&self, path: &'p str) -> Option<(&Arc<Intake>, &'p str)> {
+        if let Some(intake) = self.intakes.get(path) {
+            return Some((intake, ""));
+        }
+        let (parent, rest) = path.rsplit_once('/')?;
+        Some((self.intakes.get(parent)?, rest))
+    }
+
+    /// The source of that name.
+    pub fn intake(&self, name: &str) -> Option<&Arc<Intake>> {
+        self.intakes.values().find(|i| &*i.name == name)
+    }
+
+    /// Keeps a complete request. Runs without a pause up to the point where the store has it in hand: what the
+    /// returned future still waits for happens whether it is polled or not.
+    pub fn take(
+        &self,
+        intake: &Intake,
+        raw: RawRequest,
+        now: Time,
+    ) -> impl Future<Output = Result<Kept, Refusal>> + Send + use<> {
+        let quarantined = intake.source.quarantined();
+        let recording = intake.source.authenticate(raw, now).map_err(Refusal::Auth).map(|receipt| {
+            let parsed = match intake.source.parse(&receipt) {
+                Ok(updates) => Parsed::Updates(updates),
+                Err(e) => Parsed::Quarantined(e.0),
+            };
+            self.store.record(receipt, parsed, Arc::clone(&self.rules))
+        });
+        let wake = self.wake.clone();
+        async move {
+            let recorded = recording?.await.map_err(|e| Refusal::Unavailable(e.to_string()))?;
+            wake.sinks(&recorded.wake);
+            let understood = recorded.outcome != ReceiptStatus::Quarantined;
+            let status = if understood { StatusCode::OK } else { quarantined };
+            Ok(Kept { status, recorded })
+        }
+    }
+
+    /// Reads a stored receipt again with today's sources, and records what it says now.
+    pub async fn take_again(&self, receipt: i64, now: Time) -> Result<Recorded, StoreError> {
+        let (row, body) = self.store.receipt(receipt).await?;
+        let intake = self.intake(&row.source).ok_or_else(|| {
+            StoreError::Refused(format!("the configuration has no source {:?}, which took this receipt", row.source))
+        })?;
+        let parsed = match intake.source.parse(&row.into_receipt(body)) {
+            Ok(updates) => Parsed::Updates(updates),
+            Err(e) => Parsed::Quarantined(e.0),
+        };
+        let recorded = self.store.record_again(receipt, parsed, Arc::clone(&self.rules), now).await?;
+        self.wake.sinks(&recorded.wake);
+        Ok(recorded)
+    }
+
+    /// Whether a callback could be kept right now.
+    pub fn ready(&self) -> Result<(), StoreError> {
+        self.store.ready()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_takes_a_seconds_worth_at_once_and_then_one_an_interval() {
+        let rate = Rate::new(10);
+        let t0 = Time::from_seconds(1_700_000_000);
+        let taken = (0..100).filter(|_| rate.takes(t0)).count();
+        assert_eq!(taken, 10);
+        assert!(!rate.takes(t0.plus_ms(99)));
+        assert!(rate.takes(t0.plus_ms(100)));
+        assert!(!rate.takes(t0.plus_ms(100)));
+        assert_eq!((0..100).filter(|_| rate.takes(t0.plus_ms(60_000))).count(), 10);
+    }
+}

@@ -1,0 +1,39 @@
+//! The flow: callbacks in, deliveries out. The two halves meet only in the store, and in [`Wake`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::Notify;
+
+pub mod ingest;
+
+/// Tells forwarders that their sink has something to do, so that a fresh commit does not wait for a poll. A wake-up
+/// that nobody waits for is kept for the next who does.
+#[derive(Clone, Default)]
+pub struct Wake {
+    sinks: Arc<RwLock<HashMap<String, Arc<Notify>>>>,
+}
+
+impl Wake {
+    /// What the forwarder of this sink waits on.
+    pub fn of(&self, sink: &str) -> Arc<Notify> {
+        if let Some(notify) = self.sinks.read().unwrap_or_else(PoisonError::into_inner).get(sink) {
+            return Arc::clone(notify);
+        }
+        let mut sinks = self.sinks.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(sinks.entry(sink.to_owned()).or_default())
+    }
+
+    /// Wakes the forwarders of these sinks.
+    pub fn sinks<S: AsRef<str>>(&self, names: &[S]) {
+        if names.is_empty() {
+            return;
+        }
+        let sinks = self.sinks.read().unwrap_or_else(PoisonError::into_inner);
+        for name in names {
+            if let Some(notify) = sinks.get(name.as_ref()) {
+                notify.notify_one();
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Sinks: who must know, and how each is told.
+//!
+//! A sink does one thing with one delivery and says how it went. It never retries, sleeps or touches storage: the
+//! forwarder does, alike for all. What it sends is made from the change anew at each try.
+//!
+//! Adding a sink: one file, its `mod` line and its row in [`KINDS`], a fake peer for the tests, a section in
+//! `config/callbackd.toml`.
+
+use crate::Boxed;
+use crate::model::{Delivery, Outcome, Time};
+use crate::options::{BuildContext, Examine, Fault, Section};
+
+mod port_run;
+mod stdout;
+mod webhook;
+
+/// How one try went, with what is kept of it.
+#[derive(Clone, Debug)]
+pub struct Tried {
+    /// What follows from it.
+    pub outcome: Outcome,
+    /// The HTTP status of the peer's last answer.
+    pub status: Option<u16>,
+    /// The start of the peer's last answer, without secrets.
+    pub answer: Option<String>,
+}
+
+impl From<Outcome> for Tried {
+    fn from(outcome: Outcome) -> Tried {
+        Tried { outcome, status: None, answer: None }
+    }
+}
+
+/// One thing that a sink would do, for `explain`: nothing is sent.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Preview {
+    /// For example `POST https://api.port.io/v1/actions/runs/r_1/logs`; without secrets.
+    pub action: String,
+    /// The body, as it would be sent.
+    pub body: String,
+}
+
+/// One system that must know.
+pub trait Sink: Send + Sync {
+    /// What would be sent for this delivery; pure.
+    fn preview(&self, delivery: &Delivery, now: Time) -> Vec<Preview>;
+
+    /// Tells the peer. Idempotent as far as the peer allows: it may be called again for a delivery that arrived.
+    fn deliver<'a>(&'a self, delivery: &'a Delivery, now: Time) -> Boxed<'a, Tried>;
+
+    /// Tries the credentials without changing anything at the peer: what was found, or what is wrong.
+    fn probe(&self) -> Boxed<'_, Result<String, String>> {
+        Box::pin(async { Ok("nothing to probe".to_owned()) })
+    }
+}
+
+/// One kind of sink.
+pub struct Kind {
+    /// What `kind = "…"` says.
+    pub name: &'static str,
+    /// Other names for it.
+    pub aliases: &'static [&'static str],
+    /// Builds one from its options, or says everything that is wrong with them.
+    pub build: fn(&Section, &BuildContext<'_>) -> Result<Box<dyn Sink>, Vec<Fault>>,
+    /// Deserializes the options from a TOML table only to find what is wrong with its keys and types.
+    pub examine: Examine,
+}
+
+/// Every kind of sink.
+pub static KINDS: &[Kind] = &[port_run::KIND, stdout::KIND, webhook::KIND];

@@ -1,0 +1,3 @@
+//! Placeholder.
+use super::Kind;
+pub(super) const KIND: Kind = Kind { name: "webhook", aliases: &[], build: |_, _| Err(vec![]), examine: |_| Ok(()) };

@@ -1,0 +1,102 @@
+//! Sources: who may call back, and what their callbacks mean.
+//!
+//! A source is one vendor's callbacks on one path. It has two pure, synchronous steps, and the types force their
+//! order: [`Source::authenticate`] consumes the [`RawRequest`] and alone makes a [`Receipt`], so bytes that nobody
+//! vouches for cannot be parsed.
+//!
+//! Adding a source: one file, its `mod` line and its row in [`KINDS`], a folder of fixtures, a section in
+//! `config/callbackd.toml`.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+
+use crate::model::{Receipt, Time, Update};
+use crate::options::{BuildContext, Fault, Section};
+
+mod cos_workflow;
+mod port_action;
+
+/// A request as it came, before anybody vouched for it.
+#[derive(Debug)]
+pub struct RawRequest {
+    /// The method; one of [`Source::methods`].
+    pub method: Method,
+    /// What follows the source's own path, without the slash: empty, or one segment (COS: the token).
+    pub rest: String,
+    /// The query string as it stood in the request target, without the question mark.
+    pub query: Option<String>,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, byte for byte.
+    pub body: Bytes,
+    /// The sender's address, as far as trusted proxies tell.
+    pub peer: IpAddr,
+}
+
+/// Why a request is not vouched for. Says what to do, never what was expected of a signature.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// No credential where one has to be.
+    #[error("{0}")]
+    Missing(String),
+    /// A credential that is not ours.
+    #[error("{0}")]
+    Wrong(String),
+    /// Signed, but too long ago or in the future.
+    #[error("{0}")]
+    Stale(String),
+}
+
+/// Why an authentic body is not understood. It is kept, and quarantined.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ParseError(pub String);
+
+/// One vendor's callbacks.
+pub trait Source: Send + Sync {
+    /// The methods it takes; anything else is a 405.
+    fn methods(&self) -> &'static [Method];
+
+    /// Verifies the sender. `now` is when the last byte came, and judges the age of a signature.
+    fn authenticate(&self, raw: RawRequest, now: Time) -> Result<Receipt, AuthError>;
+
+    /// What the receipt says happened. Reads nothing but the receipt, so a stored one can be read again later.
+    fn parse(&self, receipt: &Receipt) -> Result<Vec<Update>, ParseError>;
+
+    /// The answer to an authentic request that is not understood, which is kept all the same.
+    fn quarantined(&self) -> StatusCode {
+        StatusCode::OK
+    }
+
+    /// A request as its real sender would make it: for `replay`, and for tests. `headers` are the fixture's own;
+    /// what the sender computes (a signature, the token) is made now.
+    fn as_sender(&self, body: Bytes, headers: HeaderMap, now: Time) -> SenderRequest;
+}
+
+/// What a source's real sender puts on the wire.
+#[derive(Debug)]
+pub struct SenderRequest {
+    /// The method.
+    pub method: Method,
+    /// Appended to the source's path: empty, `?token=…`, `/token`.
+    pub suffix: String,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// One kind of source.
+pub struct Kind {
+    /// What `kind = "…"` says.
+    pub name: &'static str,
+    /// Builds one from its options, or says everything that is wrong with them.
+    pub build: fn(&Section, &BuildContext<'_>) -> Result<Box<dyn Source>, Vec<Fault>>,
+    /// Deserializes the options from a TOML table only to find what is wrong with its keys and types.
+    pub examine: crate::options::Examine,
+}
+
+/// Every kind of source.
+pub static KINDS: &[Kind] = &[cos_workflow::KIND, port_action::KIND];

@@ -1,0 +1,297 @@
+//! The store: what was received, what it means, and who has still to be told. One trait, [`Store`]; SQLite behind it.
+//!
+//! The contract every store keeps, and the one suite that all of them pass:
+//!
+//! - What a call returned `Ok` for is on stable storage, whole; what it returned `Err` for left nothing behind.
+//! - [`Store::record`] decides duplicate, conflict and order (with the pure rules of [`crate::model`]) in the same
+//!   transaction that writes receipt, executions, tasks, change and deliveries. Two callers with the same callback at
+//!   the same instant get one change.
+//! - Per execution and sink, deliveries are claimed in the order of their changes, one at a time; different
+//!   executions never wait for each other.
+//! - A call that has been accepted is carried out even if the caller stops waiting for it.
+//! - Queries see everything that was acknowledged before they began.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::sync::Arc;
+
+use crate::Boxed;
+use crate::model::{Attempt, Delivery, Receipt, ReceiptStatus, Rules, Time, Update};
+
+pub mod sqlite;
+
+/// Why the store could not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Cannot be kept now: the queue or the disk is full, the disk fails, the daemon stops. Nothing was kept; the
+    /// caller may try again.
+    #[error("{0}")]
+    Unavailable(String),
+    /// No such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// Not possible as things stand, and why: a delivered delivery cannot be discarded.
+    #[error("{0}")]
+    Refused(String),
+    /// The store itself cannot be used: newer than this program, damaged, in use.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// What a receipt was understood as.
+#[derive(Clone, Debug)]
+pub enum Parsed {
+    /// In the order in which they stood in the body.
+    Updates(Vec<Update>),
+    /// Not understood, and why: kept as quarantined.
+    Quarantined(String),
+}
+
+/// What became of a recorded receipt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// The receipt's id.
+    pub receipt: i64,
+    /// What became of it.
+    pub outcome: ReceiptStatus,
+    /// The executions it speaks of, in its order.
+    pub executions: Vec<i64>,
+    /// Sinks that have something to do now.
+    pub wake: Vec<String>,
+}
+
+/// What was claimed.
+#[derive(Debug, Default)]
+pub struct Claim {
+    /// Leased to the caller until the lease ends.
+    pub deliveries: Vec<Delivery>,
+    /// When the next delivery of this sink is due, if one waits.
+    pub next_due: Option<Time>,
+}
+
+/// What follows for a delivery that was tried.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fate {
+    /// The sink has taken it.
+    Delivered,
+    /// To be tried again.
+    Waiting {
+        /// Not before.
+        due_at: Time,
+        /// Due at once when its execution is linked.
+        until_linked: bool,
+        /// Handed to the sink at the next try.
+        resume: Option<Value>,
+        /// The try was none: nothing could be sent yet.
+        free: bool,
+    },
+    /// A dead letter.
+    Dead,
+    /// Dropped on purpose.
+    Discarded,
+}
+
+/// The end of one try: recorded in one transaction.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// The delivery.
+    pub delivery: i64,
+    /// How the try went.
+    pub attempt: Attempt,
+    /// What follows.
+    pub fate: Fate,
+    /// What the sink learned; recorded like a source's updates, each with the source it belongs to.
+    pub updates: Vec<(String, Update)>,
+}
+
+/// A list's filters, for executions, receipts and deliveries alike.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Filter {
+    /// Only these statuses.
+    pub status: Vec<String>,
+    /// Only of this source.
+    pub source: Option<String>,
+    /// Only to this sink (deliveries).
+    pub sink: Option<String>,
+    /// Only of this execution (receipts, deliveries).
+    pub execution: Option<i64>,
+    /// Only what came at this time or later.
+    pub since: Option<Time>,
+    /// Only ids below this one: the cursor.
+    pub before: Option<i64>,
+    /// At most so many, newest first; `None` for all.
+    pub limit: Option<u64>,
+}
+
+/// A receipt as it is listed.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct ReceiptRow {
+    /// Its id.
+    pub id: String,
+    /// Its source.
+    pub source: String,
+    /// What became of it.
+    pub status: ReceiptStatus,
+    /// When it came.
+    pub received_at: Time,
+    /// From where.
+    pub peer: String,
+    /// Why it was quarantined or is a conflict; or which link rule failed on it.
+    pub reason: Option<String>,
+    /// The executions it speaks of.
+    pub executions: Vec<String>,
+    /// The headers that matter.
+    pub headers: Value,
+    /// The length of its body, in bytes.
+    pub body_bytes: u64,
+    /// SHA-256 of the body, hex; kept for a duplicate, whose bytes are not kept again.
+    pub digest: Option<String>,
+}
+
+impl ReceiptRow {
+    /// The receipt again, as a source reads it.
+    pub fn into_receipt(self, body: Vec<u8>) -> Receipt {
+        let headers = match self.headers {
+            Value::Object(map) => {
+                map.into_iter().filter_map(|(name, value)| Some((name, value.as_str()?.to_owned()))).collect()
+            }
+            _ => Vec::new(),
+        };
+        Receipt {
+            source: self.source.into(),
+            received_at: self.received_at,
+            peer: self.peer,
+            headers,
+            body: body.into(),
+        }
+    }
+}
+
+/// A delivery as it is listed.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct DeliveryRow {
+    /// Its id.
+    pub id: String,
+    /// To whom.
+    pub sink: String,
+    /// Where it stands.
+    pub status: crate::model::DeliveryStatus,
+    /// Of which execution.
+    pub execution: String,
+    /// The execution's key.
+    pub key: String,
+    /// The execution's source.
+    pub source: String,
+    /// The change it tells.
+    pub change: String,
+    /// The change's type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Tries so far.
+    pub attempts: u32,
+    /// When it was promised.
+    pub created_at: Time,
+    /// When it is due next; `null` when finished or behind another.
+    pub due_at: Option<Time>,
+    /// When it was settled for good.
+    pub finished_at: Option<Time>,
+    /// The last try's reason, or why it was given up.
+    pub reason: Option<String>,
+}
+
+/// A sink's standing in the store.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct SinkRow {
+    /// Its name.
+    pub name: String,
+    /// Why it is paused; `null` when it is not.
+    pub paused: Option<String>,
+    /// Deliveries that wait or are leased.
+    pub backlog: u64,
+    /// When the oldest of these was promised.
+    pub oldest: Option<Time>,
+    /// Dead letters.
+    pub dead: u64,
+}
+
+/// Reading. Never waits for a writer.
+pub trait Queries: Send + Sync {
+    /// Executions, newest first: one flat object each, as `executions list --json` prints it.
+    fn executions(&self, filter: Filter) -> Boxed<'_, Result<Vec<Value>, StoreError>>;
+
+    /// One execution by its id or the vendor's key: `{"execution", "tasks", "receipts", "changes", "deliveries"}`.
+    fn execution(&self, id_or_key: String) -> Boxed<'_, Result<Value, StoreError>>;
+
+    /// Receipts, newest first.
+    fn receipts(&self, filter: Filter) -> Boxed<'_, Result<Vec<ReceiptRow>, StoreError>>;
+
+    /// One receipt, with its body (empty for a duplicate).
+    fn receipt(&self, id: i64) -> Boxed<'_, Result<(ReceiptRow, Vec<u8>), StoreError>>;
+
+    /// Deliveries, newest first.
+    fn deliveries(&self, filter: Filter) -> Boxed<'_, Result<Vec<DeliveryRow>, StoreError>>;
+
+    /// One delivery with its attempts, oldest first.
+    fn delivery(&self, id: i64) -> Boxed<'_, Result<(DeliveryRow, Vec<Attempt>), StoreError>>;
+
+    /// Every sink that has or had deliveries, or is paused.
+    fn sinks(&self) -> Boxed<'_, Result<Vec<SinkRow>, StoreError>>;
+}
+
+/// Keeping.
+pub trait Store: Queries {
+    /// Keeps a receipt and all that follows from it, in one transaction. Must be called, not only polled, from within
+    /// the task that read the body: from the moment it is called, dropping the future no longer cancels it.
+    fn record(
+        &self,
+        receipt: Receipt,
+        parsed: Parsed,
+        rules: Arc<Rules>,
+    ) -> Boxed<'static, Result<Recorded, StoreError>>;
+
+    /// Records a stored receipt again, after its source learned to read it. Only a quarantined one.
+    fn record_again(
+        &self,
+        receipt: i64,
+        parsed: Parsed,
+        rules: Arc<Rules>,
+        now: Time,
+    ) -> Boxed<'_, Result<Recorded, StoreError>>;
+
+    /// Leases up to `limit` due deliveries of `sink` to the caller for `lease_ms`. A paused sink has none.
+    fn claim(&self, sink: String, limit: usize, lease_ms: u64, now: Time) -> Boxed<'_, Result<Claim, StoreError>>;
+
+    /// Records the end of one try. Returns the sinks that have something to do now.
+    fn settle(
+        &self,
+        settlement: Settlement,
+        rules: Arc<Rules>,
+        now: Time,
+    ) -> Boxed<'_, Result<Vec<String>, StoreError>>;
+
+    /// Makes deliveries due again, from dead, discarded or waiting: how many. `filter` without a limit means all.
+    fn retry(&self, filter: DeliveryFilter, now: Time) -> Boxed<'_, Result<u64, StoreError>>;
+
+    /// Drops dead or waiting deliveries for good: how many.
+    fn discard(&self, filter: DeliveryFilter, now: Time) -> Boxed<'_, Result<u64, StoreError>>;
+
+    /// Stops forwarding to a sink, and says why; or, with `None`, lets it go on.
+    fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>>;
+
+    /// Whether the store can take a callback right now, and if not, why.
+    fn ready(&self) -> Result<(), StoreError>;
+
+    /// Finishes what was accepted, and closes.
+    fn close(&self) -> Boxed<'_, ()>;
+}
+
+/// Which deliveries an operator means.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum DeliveryFilter {
+    /// Just this one.
+    One(i64),
+    /// All that match.
+    All(Filter),
+}
