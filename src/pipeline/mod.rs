@@ -5,6 +5,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::Notify;
 
+mod breaker;
+pub mod forward;
 pub mod ingest;
 
 /// Tells forwarders that their sink has something to do, so that a fresh commit does not wait for a poll. A wake-up
