@@ -1,1 +1,3 @@
-//! The black-box tests.
+//! The black-box tests: the library's seams from outside, and the built binary.
+
+mod store;
