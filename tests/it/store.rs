@@ -347,6 +347,7 @@ async fn links_are_found_whichever_side_comes_first() {
     let linked = claim(store, "a", at(101)).await;
     assert_eq!((statuses(&linked), linked[0].attempts), (vec![("i2", Status::Failed)], 0));
     assert_eq!(linked[0].change.links[0].key, "r_y");
+    settle(store, &linked[0], Fate::Delivered, at(102)).await;
 
     record(store, "media", at(200), vec![update("i3", Status::Failed)]).await;
     record(store, "portal", at(201), vec![update("r_null", Status::Running)]).await;
