@@ -290,6 +290,10 @@ pub trait Store: Queries {
     /// Stops forwarding to a sink, and says why; or, with `None`, lets it go on.
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>>;
 
+    /// Lets go of executions that are finished, told, and last changed before `before`, with all that belongs to them:
+    /// how many. Never of anything undelivered, dead or quarantined.
+    fn prune(&self, before: Time) -> Boxed<'_, Result<u64, StoreError>>;
+
     /// Whether the store can take a callback right now, and if not, why.
     fn ready(&self) -> Result<(), StoreError>;
 

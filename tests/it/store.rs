@@ -419,6 +419,27 @@ async fn a_quarantined_receipt_is_kept_whole_and_can_be_read_again() {
 }
 
 #[tokio::test]
+async fn only_what_is_finished_and_told_is_let_go_of() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    let source = "odd-free"; // no route: nothing to be told
+    record(store, source, at(0), vec![update("old", Status::Running)]).await;
+    record(store, source, at(1), vec![update("old", Status::Failed)]).await;
+    record(store, source, at(2), vec![update("old", Status::Failed)]).await;
+    record(store, source, at(3), vec![update("pair", Status::Failed), update("running", Status::Running)]).await;
+    record(store, "media", at(4), vec![update("untold", Status::Failed)]).await;
+    try_record(store, source, at(5), Parsed::Quarantined("what is this".to_owned())).await.expect("kept");
+    record(store, source, at(100), vec![update("new", Status::Failed)]).await;
+    assert_eq!(store.prune(at(50)).await.expect("pruned"), 2, "old and pair");
+    let left = store.executions(Filter::default()).await.expect("listed");
+    assert_eq!(left.iter().map(|e| &e["key"]).collect::<Vec<_>>(), ["new", "untold", "running"]);
+    assert!(matches!(store.execution("old".to_owned()).await, Err(StoreError::NotFound(_))));
+    let receipts = store.receipts(Filter::default()).await.expect("listed");
+    assert_eq!(receipts.len(), 4, "new, quarantined, untold, and the one that the running execution still needs");
+}
+
+#[tokio::test]
 async fn lists_are_filtered_newest_first_and_paged() {
     let folder = TempDir::new().expect("a folder");
     let store = open(&folder);

@@ -94,6 +94,8 @@ CREATE TABLE link_keys (
     PRIMARY KEY (rule, side, key, execution)
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX link_keys_of_execution ON link_keys (execution);
+
 CREATE TABLE sink_pauses (
     sink   TEXT PRIMARY KEY,
     reason TEXT NOT NULL

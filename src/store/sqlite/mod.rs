@@ -25,6 +25,7 @@ use crate::model::{Attempt, Receipt, Rules, Time};
 mod checkpoint;
 mod deliver;
 mod open;
+mod prune;
 mod queue;
 mod read;
 mod record;
@@ -251,6 +252,19 @@ impl Store for SqliteStore {
                 None => tx.conn.execute("DELETE FROM sink_pauses WHERE sink = ?1", [&sink])?,
             };
             Ok(())
+        })
+    }
+
+    fn prune(&self, before: Time) -> Boxed<'_, Result<u64, StoreError>> {
+        Box::pin(async move {
+            let mut count = 0;
+            loop {
+                let chunk = self.call(0, move |tx| prune::prune(tx, before)).await?;
+                count += chunk;
+                if chunk < prune::CHUNK as u64 {
+                    return Ok(count);
+                }
+            }
         })
     }
 
