@@ -53,7 +53,6 @@ fn rules() -> Rules {
             SinkRule { name: "a".to_owned(), coalesce: false },
             SinkRule { name: "b".to_owned(), coalesce: true },
         ],
-        link_within_ms: 86_400_000,
     }
 }
 

@@ -386,7 +386,7 @@ fn store_change(
         rendered.snapshot,
     ])?;
     for known in &rendered.known_by {
-        link(tx, place, rendered.status, known, rules, wake)?;
+        link(tx, place, rendered.status, known, wake)?;
     }
     for sink in &rendered.targets.sinks {
         promise(tx, place, sink, rules.coalesces(sink))?;
@@ -446,7 +446,6 @@ fn link(
     place: &Place,
     status: Status,
     known: &KnownBy,
-    rules: &Rules,
     wake: &mut Vec<String>,
 ) -> Result<(), Fault> {
     let side = if known.looks { "of" } else { "with" };
@@ -472,16 +471,16 @@ fn link(
     } else if status.is_finished() {
         None
     } else {
-        // The newest that still looks; what came longer ago than a delivery waits is somebody else's.
-        let since = now.saturating_sub((rules.link_within_ms as i64).saturating_mul(1000));
+        // The newest that still looks: what has nothing left to tell was not waiting for this one.
         tx.conn
             .query_row(
                 "SELECT k.execution FROM link_keys k
-                 WHERE k.rule = ?1 AND k.side = 'of' AND k.key = ?2 AND k.execution >= ?3
+                 WHERE k.rule = ?1 AND k.side = 'of' AND k.key = ?2
+                   AND EXISTS (SELECT 1 FROM deliveries d WHERE d.execution = k.execution AND d.finished_at IS NULL)
                    AND NOT EXISTS (SELECT 1 FROM links l WHERE l.execution = k.execution AND l.rule = ?1)
-                   AND NOT EXISTS (SELECT 1 FROM links l WHERE l.with_execution = ?4 AND l.rule = ?1)
+                   AND NOT EXISTS (SELECT 1 FROM links l WHERE l.with_execution = ?3 AND l.rule = ?1)
                  ORDER BY k.execution DESC LIMIT 1",
-                params![known.rule, known.key, since, place.execution],
+                params![known.rule, known.key, place.execution],
                 |row| row.get::<_, i64>(0),
             )
             .optional()?
