@@ -2,3 +2,4 @@
 
 mod outbound;
 mod peers;
+mod port_run;

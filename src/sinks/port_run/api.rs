@@ -157,7 +157,8 @@ impl Api {
         }
         // What this answer says is the credential: it is not kept.
         seen.answer = None;
-        let unusable = || Fault::Retry { after_ms: None, reason: "no token: the answer is not Port's".to_owned() };
+        let reason = format!("no token: the answer is not Port's{}", said());
+        let unusable = || Fault::Retry { after_ms: None, reason: reason.clone() };
         let body = sent.map_err(|_| unusable())?.body;
         let answer: TokenAnswer = serde_json::from_slice(&body).map_err(|_| unusable())?;
         let mut header = HeaderValue::try_from(format!("Bearer {}", answer.access_token)).map_err(|_| unusable())?;
