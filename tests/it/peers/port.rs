@@ -22,6 +22,10 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
+mod rules;
+
+use rules::{ACTION_FIELDS, ACTION_LOG, NODE_FIELDS, NODE_LOG, TOKEN, check, object};
+
 pub(crate) const CLIENT_ID: &str = "client-one";
 pub(crate) const CLIENT_SECRET: &str = "hunter2-client-secret";
 /// Every token begins with this.
@@ -123,7 +127,7 @@ impl FakePort {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.address())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -329,7 +333,7 @@ impl State {
             (false, false) => check(&body, &[], &ACTION_FIELDS)?,
             (false, true) => check(&body, &["message"], &ACTION_LOG)?,
             (true, false) => check(&body, &[], &NODE_FIELDS)?,
-            (true, true) => check(&body, &["logs"], &[("logs", is_node_logs)])?,
+            (true, true) => check(&body, &["logs"], &NODE_LOG)?,
         }
         if body.get("status") == Some(&json!("COMPLETED")) && !body.contains_key("result") {
             return Err((422, "invalid_request", "COMPLETED without a result".to_owned()));
@@ -349,7 +353,7 @@ impl State {
     }
 
     fn issue(&mut self, body: &Map<String, Value>) -> Result<(u16, Value), No> {
-        check(body, &["clientId", "clientSecret"], &[("clientId", is_text), ("clientSecret", is_text)])?;
+        check(body, &["clientId", "clientSecret"], &TOKEN)?;
         if body["clientId"] != CLIENT_ID || body["clientSecret"] != CLIENT_SECRET {
             // As tactless as a peer can be.
             return Err((401, "invalid_credentials", format!("no such credentials: {}", Value::Object(body.clone()))));
@@ -415,63 +419,4 @@ impl Run {
 
 fn not_found(id: &str) -> No {
     (404, "not_found", format!("run {id} was not found"))
-}
-
-fn object(headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value>, No> {
-    let no = |what: &str| (422, "invalid_request", what.to_owned());
-    if headers.get("content-type").is_none_or(|v| !v.as_bytes().starts_with(b"application/json")) {
-        return Err(no("no content-type: application/json"));
-    }
-    serde_json::from_slice(body).map_err(|_| no("the body is no JSON object"))
-}
-
-type Rule = (&'static str, fn(&Value) -> bool);
-
-const ACTION_FIELDS: [Rule; 6] = [
-    ("status", is_final),
-    ("statusLabel", is_text),
-    ("link", |v| is_text(v) || is_texts(v)),
-    ("summary", is_text),
-    ("externalRunId", is_text),
-    ("message", Value::is_object),
-];
-const ACTION_LOG: [Rule; 3] = [("message", is_text), ("terminationStatus", is_final), ("statusLabel", is_text)];
-const NODE_FIELDS: [Rule; 6] = [
-    ("status", |v| v == "IN_PROGRESS" || v == "COMPLETED"),
-    ("result", |v| v == "SUCCESS" || v == "FAILED" || v == "CANCELLED"),
-    ("output", Value::is_object),
-    ("links", is_texts),
-    ("externalRunId", is_text),
-    ("statusLabel", is_text),
-];
-
-/// Required keys are there, others are not, and each has its form: one fault refuses the lot.
-fn check(body: &Map<String, Value>, required: &[&str], rules: &[Rule]) -> Result<(), No> {
-    let missing = required.iter().find(|key| !body.contains_key(**key)).map(|key| format!("{key} is missing"));
-    let wrong = || {
-        body.iter().find_map(|(key, value)| match rules.iter().find(|(name, _)| name == key) {
-            None => Some(format!("{key} is not known")),
-            Some((_, holds)) => (!holds(value)).then(|| format!("{key} cannot be {value}")),
-        })
-    };
-    missing.or_else(wrong).map_or(Ok(()), |what| Err((422, "invalid_request", what)))
-}
-
-fn is_text(value: &Value) -> bool {
-    value.is_string()
-}
-
-fn is_texts(value: &Value) -> bool {
-    value.as_array().is_some_and(|all| all.iter().all(Value::is_string))
-}
-
-fn is_final(value: &Value) -> bool {
-    value == "SUCCESS" || value == "FAILURE"
-}
-
-fn is_node_logs(value: &Value) -> bool {
-    let keys: [Rule; 2] =
-        [("message", is_text), ("level", |v| v == "INFO" || v == "WARN" || v == "ERROR" || v == "DEBUG")];
-    let is_line = |v: &Value| v.as_object().is_some_and(|line| check(line, &["message", "level"], &keys).is_ok());
-    value.as_array().is_some_and(|lines| !lines.is_empty() && lines.iter().all(is_line))
 }
