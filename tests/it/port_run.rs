@@ -754,3 +754,76 @@ async fn the_fake_is_strict() {
     assert_eq!(call("GET", &action, token, true, String::new()).await.0, 401);
     assert!(port.take_faults().is_empty());
 }
+
+#[tokio::test]
+async fn programs_shape_what_a_run_is_told() {
+    let port = port();
+    let shaped = |summary: &str, link: &str, label: &str| {
+        sink(&port, &format!("terminal = \"patch\"\nsummary = '{summary}'\nlink = '{link}'\nstatus_label = '{label}'"))
+    };
+    let default = "Transcode finished: Vendorsucceeded";
+    let (a, b) = ("https://a.example", "https://b.example");
+    let cases = [
+        (r#".execution.subject"#, r#""https://a.example""#, r#""Done""#, json!("bucket/in/clip.mp4"), json!(a), "Done"),
+        (r#"{n: 1}"#, r#"["https://a.example", "https://b.example"]"#, "1", json!("{\"n\":1}"), json!([a, b]), "1"),
+        (
+            ".none",
+            r#""https://a.example", null, "https://b.example""#,
+            ".none",
+            json!(default),
+            json!([a, b]),
+            "Succeeded",
+        ),
+        (r#""""#, ".none", "empty", json!(default), Value::Null, "Succeeded"),
+    ];
+    for (summary, link, label, told_summary, told_link, told_label) in cases {
+        port.add_run(RUN);
+        let tried = deliver(&*shaped(summary, link, label), &succeeded(RUN)).await;
+        assert_eq!(delivered(&tried).0, None);
+        let fields = port.run(RUN).fields;
+        let told = |key: &str| fields.get(key).cloned().unwrap_or_default();
+        assert_eq!((told("summary"), told("link"), told("statusLabel")), (told_summary, told_link, json!(told_label)));
+    }
+    // A node's links have another name, and are always a list.
+    delivered(&deliver(&*shaped(".none", r#""https://a.example""#, ".none"), &succeeded(NODE)).await);
+    assert_eq!(port.run(NODE).fields["links"], json!([a]));
+
+    port.add_run(RUN);
+    let faulty = shaped(r#"error("boom")"#, r#"1, error("bang")"#, r#"error("crash")"#);
+    let tried = deliver(&*faulty, &succeeded(RUN)).await;
+    let note = delivered(&tried).0.expect("a note");
+    for fault in ["summary: ", "boom", "link: ", "bang", "status_label: ", "crash"] {
+        assert!(note.contains(fault), "{note}");
+    }
+    assert_eq!(port.run(RUN).fields["summary"], default);
+    assert_eq!(port.run(RUN).status, "SUCCESS");
+}
+
+#[tokio::test]
+async fn a_program_can_name_the_run() {
+    let port = port();
+    let named = |program: &str| sink(&port, &format!("run_id = '{program}'"));
+    let mut change = change("r_gone", Status::Running, None);
+    change.state.execution.attributes.insert("run".to_owned(), json!(RUN));
+    let first = delivery(change);
+    delivered(&deliver(&*named(".execution.attributes.run"), &first).await);
+    assert_eq!(port.lines(), [PATCH]);
+    for nothing in [".none", "empty", r#""""#] {
+        let tried = deliver(&*named(nothing), &first).await;
+        assert!(rejected(&tried).contains("r_gone"), "the link counts: {tried:?}");
+    }
+    for (fault, said) in
+        [(r#"error("boom")"#, "run_id: "), ("1", "run_id: 1 is no Port run id"), (r#""x""#, "\"x\" is no")]
+    {
+        let tried = deliver(&*named(fault), &first).await;
+        assert!(rejected(&tried).contains(said), "{tried:?}");
+    }
+}
+
+#[test]
+fn a_program_that_does_not_compile_is_a_fault() {
+    for key in ["run_id", "summary", "link", "status_label"] {
+        let faults = build("https://api.port.io", &format!("{key} = '.['")).err().expect("a fault");
+        assert_eq!(faults[0].key, format!("sinks.portal.{key}"));
+    }
+}
