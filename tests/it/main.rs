@@ -1,1 +1,4 @@
 //! The black-box tests.
+
+mod outbound;
+mod peers;

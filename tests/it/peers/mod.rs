@@ -1,0 +1,3 @@
+//! Peers that the daemon and its parts are tested against: strict, or broken on purpose.
+
+pub(crate) mod scripted;
