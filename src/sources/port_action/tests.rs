@@ -315,6 +315,12 @@ fn wrong_options_are_named_with_what_to_write() {
     }
     let both = source("depth_max = 0\nrun_id = \"x\"").err().expect("faults");
     assert_eq!(both.len(), 3, "all at once: {both:?}");
+    let known =
+        r#"{ secret = [{ file = "f" }, "s"], run_id = { header = "RUN_ID" }, tolerance = "1m", depth_max = 9 }"#;
+    for (table, is_known) in [(known, true), ("{ run_id = \"/runId\" }", true), ("{ run = \"/runId\" }", false)] {
+        let table = toml::de::ValueDeserializer::parse(table).expect("TOML");
+        assert_eq!((KIND.examine)(table).is_ok(), is_known);
+    }
     let open = source("allow_unauthenticated = true").expect("a source");
     open.authenticate(request(HeaderMap::new(), b"{}"), SIGNED_AT).expect("anybody");
     assert!(open.as_sender(Bytes::new(), HeaderMap::new(), SIGNED_AT).headers.get(SIGNATURE).is_none());
