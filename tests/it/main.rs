@@ -1,6 +1,7 @@
 //! The black-box tests: the library's seams from outside, and the built binary.
 //! The black-box tests.
 
+mod layers;
 mod outbound;
 mod peers;
 mod port_run;
