@@ -14,7 +14,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_ENCODING, EXPECT};
+use http::header::{CONNECTION, CONTENT_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::{BodyExt, Full};
@@ -112,7 +112,6 @@ impl Endpoint for Reception {
         let (ingest, limits) = (self.ingest.load(), self.limits.load());
         let (Parts { method, uri, headers, .. }, mut body) = request.into_parts();
         let peer = peer::sender(caller.address, &headers, &limits.trusted_proxies);
-        let expects = headers.contains_key(EXPECT);
         let found = ingest.find(uri.path());
         let outcome = match found {
             None => Err(Refusal::NoSuchPath),
@@ -128,7 +127,7 @@ impl Endpoint for Reception {
             Err(refusal) => {
                 self.report(refusal, source, peer);
                 let mut answer = Problem::from(refusal).answer();
-                if is_unread(&mut body, expects).await {
+                if is_unread(&mut body).await {
                     // Nobody is going to read the rest, however slow or long it is.
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -226,13 +225,10 @@ async fn piece(body: &mut Incoming, max: usize, charge: &mut Charge<'_>) -> Resu
     Ok(None)
 }
 
-/// Whether a part of the body has not come yet. A sender that waits for 100 Continue is not asked to go on: looking
-/// would ask it.
-async fn is_unread(body: &mut Incoming, expects: bool) -> bool {
+/// Whether a part of the body has not come yet. Only looks, so a sender that waits for 100 Continue is not told to go
+/// on: hyper tells it when the body is waited for.
+async fn is_unread(body: &mut Incoming) -> bool {
     while !body.is_end_stream() {
-        if expects {
-            return true;
-        }
         match std::future::poll_fn(|cx| Poll::Ready(std::pin::Pin::new(&mut *body).poll_frame(cx))).await {
             Poll::Ready(Some(Ok(_))) => {}
             Poll::Ready(None) => return false,

@@ -1,1 +1,6 @@
 //! The black-box tests.
+
+mod admin;
+mod server;
+mod stub;
+mod wire;
