@@ -386,7 +386,7 @@ async fn a_unix_socket_is_a_door_too() {
     assert!(!path.exists());
 }
 
-/// What was logged while a test ran on its one thread.
+/// What was logged.
 #[derive(Clone, Default)]
 struct Logged(Arc<std::sync::Mutex<Vec<u8>>>);
 
@@ -406,7 +406,9 @@ async fn no_token_gets_into_the_log() {
     let logged = Logged::default();
     let to = logged.clone();
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
-    let _logging = tracing::subscriber::set_default(subscriber.with_writer(move || to.clone()).finish());
+    // For the whole process, as in the daemon: what other tests log is held to the same.
+    tracing::subscriber::set_global_default(subscriber.with_writer(move || to.clone()).finish()).expect("the only one");
+    tracing::callsite::rebuild_interest_cache();
     let door = Door::new(limits()).await;
     let mut wire = door.connect().await;
     for (path, status) in [
