@@ -1,8 +1,12 @@
 //! The black-box tests: the library's seams from outside, and the built binary.
 //! The black-box tests.
 
+mod admin;
 mod layers;
 mod outbound;
 mod peers;
 mod port_run;
+mod server;
 mod store;
+mod stub;
+mod wire;
