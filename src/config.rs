@@ -4,13 +4,29 @@
 //! spanned pass over the file finds everything that is wrong at once, each with its line. This is the only module
 //! that reads the environment, and `app` the only one that reads this.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::options::{Section, Span};
 use crate::secret::SecretSpec;
+
+mod build;
+mod document;
+mod faults;
+mod judge;
+mod layers;
+mod load;
+mod tree;
+
+pub use build::{Adapters, Report, check};
+pub use faults::Faults;
+pub use load::Environment;
+
+/// What the variables that belong to the configuration begin with.
+const PREFIX: &str = "CALLBACKD";
 
 /// The whole configuration, merged; what belongs to one adapter is still to be read by it.
 pub struct Config {
@@ -32,6 +48,9 @@ pub struct Config {
     pub routes: Vec<RouteEntry>,
     /// `[[links]]`, in the file's order.
     pub links: Vec<LinkEntry>,
+    /// What is allowed, and probably not meant.
+    pub warnings: Vec<String>,
+    places: document::Places,
 }
 
 /// `[server]`.
@@ -45,6 +64,7 @@ pub struct Server {
     /// This callbackd's name in CloudEvents' `source`; default: the machine's host name.
     pub instance: Option<String>,
     /// Proxies whose `X-Forwarded-For` is believed.
+    #[serde(deserialize_with = "nets")]
     pub trusted_proxies: Vec<IpNet>,
     /// A larger body is refused with 413, in bytes.
     pub body_bytes_max: usize,
@@ -167,7 +187,7 @@ pub struct SourceCommon {
     /// The path it is registered under.
     pub path: String,
     /// Addresses that may call; empty for all.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nets")]
     pub allow: Vec<IpNet>,
     /// Requests a second at the most, over all senders; 0 for no limit.
     #[serde(default)]
@@ -250,4 +270,21 @@ pub struct LinkEntry {
     pub with: String,
     /// jq: what a partner is known by.
     pub with_key: String,
+}
+
+/// Networks; an address alone is a network of one.
+fn nets<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<IpNet>, D::Error> {
+    struct Net(IpNet);
+
+    impl<'de> Deserialize<'de> for Net {
+        fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Net, D::Error> {
+            let text = String::deserialize(d)?;
+            let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
+                serde::de::Error::custom("expected a network like 10.0.0.0/8, or an address like 10.1.2.3 or fd00::1")
+            })?;
+            Ok(Net(net))
+        }
+    }
+
+    Ok(Vec::<Net>::deserialize(d)?.into_iter().map(|net| net.0).collect())
 }

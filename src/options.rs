@@ -17,12 +17,14 @@ pub struct Fault {
     pub message: String,
     /// The line in the file, from 1, where it is known.
     pub line: Option<usize>,
+    /// The environment variable that says it, where it is not the file.
+    pub variable: Option<String>,
 }
 
 impl Fault {
-    /// A fault of the key; its line is looked up later.
+    /// A fault of the key; its place is looked up later.
     pub fn new(key: impl Into<String>, message: impl Into<String>) -> Fault {
-        Fault { key: key.into(), message: message.into(), line: None }
+        Fault { key: key.into(), message: message.into(), line: None, variable: None }
     }
 }
 

@@ -1,0 +1,107 @@
+//! From a configuration to what it describes: every adapter built, every secret found, or everything that is wrong.
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use super::load::{add, read, take};
+use super::{Config, Environment, Faults};
+use crate::options::{BuildContext, Fault, Section};
+use crate::secret::{Resolver, Secret};
+use crate::sinks::{self, Sink};
+use crate::sources::{self, Source};
+
+/// What a configuration describes, in its order.
+pub struct Adapters {
+    /// One for each of [`Config::sources`].
+    pub sources: Vec<Box<dyn Source>>,
+    /// One for each of [`Config::sinks`].
+    pub sinks: Vec<Box<dyn Sink>>,
+    /// What the admin address asks for.
+    pub admin_token: Option<Secret>,
+    /// What is doubtful, for the operator.
+    pub warnings: Vec<String>,
+}
+
+/// A configuration in which nothing is wrong.
+pub struct Report {
+    /// The configuration.
+    pub config: Config,
+    /// What it describes.
+    pub adapters: Adapters,
+}
+
+/// Loads, validates and builds: everything that is wrong with file, environment and what they name, at once.
+pub fn check(file: Option<&Path>, environment: &Environment) -> Result<Report, Faults> {
+    let text = read(file)?;
+    let (config, mut faults) = take(&text, file, environment);
+    match config.adapters(environment) {
+        Ok(adapters) if faults.is_empty() => return Ok(Report { config, adapters }),
+        Ok(_) => {}
+        Err(more) => more.faults.into_iter().for_each(|fault| add(&mut faults, fault)),
+    }
+    Err(Faults::new(config.file, faults))
+}
+
+impl Config {
+    /// Builds every adapter and finds every secret.
+    pub fn adapters(&self, environment: &Environment) -> Result<Adapters, Faults> {
+        let env = |name: &str| environment.get(name);
+        let secrets = Resolver { env: &env, warnings: RefCell::default() };
+        let instance = self.instance();
+        let names: Vec<(String, String)> = self.sources.iter().map(|s| (s.name.clone(), s.kind.clone())).collect();
+        let context = |name| BuildContext { name, instance: &instance, secrets: &secrets, sources: &names };
+        let mut faults = Vec::new();
+
+        let mut sources = Vec::new();
+        for entry in &self.sources {
+            let kind = sources::KINDS.iter().find(|k| k.name == entry.kind);
+            let built = kind.map(|kind| (kind.build)(&entry.section, &context(&entry.name)));
+            keep(built, &entry.section, &mut sources, &mut faults);
+        }
+        let mut sinks = Vec::new();
+        for entry in &self.sinks {
+            let kind = sinks::KINDS.iter().find(|k| k.name == entry.kind);
+            let built = kind.map(|kind| (kind.build)(&entry.section, &context(&entry.name)));
+            keep(built, &entry.section, &mut sinks, &mut faults);
+        }
+        let admin_token =
+            self.admin.token.as_ref().and_then(|spec| {
+                secrets.resolve(spec).map_err(|text| faults.push(Fault::new("admin.token", text))).ok()
+            });
+        if let Some(tls) = &self.server.tls {
+            for (key, path) in [("cert", &tls.cert), ("key", &tls.key)] {
+                if let Err(e) = std::fs::File::open(path) {
+                    faults.push(Fault::new(format!("server.tls.{key}"), format!("{}: {e}", path.display())));
+                }
+            }
+        }
+        if !faults.is_empty() {
+            let placed = faults.into_iter().map(|fault| self.places.mark(fault)).collect();
+            return Err(Faults::new(self.file.clone(), placed));
+        }
+        let warnings = self.warnings.iter().cloned().chain(secrets.warnings.into_inner()).collect();
+        Ok(Adapters { sources, sinks, admin_token, warnings })
+    }
+
+    /// This callbackd's name, as it stands in CloudEvents' `source`: as configured, else the machine's.
+    pub fn instance(&self) -> String {
+        let configured = self.server.instance.clone();
+        configured.unwrap_or_else(|| {
+            let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            if name.trim().is_empty() { "callbackd".to_owned() } else { name.trim().to_owned() }
+        })
+    }
+}
+
+fn keep<T: ?Sized>(
+    built: Option<Result<Box<T>, Vec<Fault>>>,
+    section: &Section,
+    adapters: &mut Vec<Box<T>>,
+    faults: &mut Vec<Fault>,
+) {
+    match built {
+        Some(Ok(adapter)) => adapters.push(adapter),
+        Some(Err(found)) => faults.extend(found),
+        None => faults.push(section.fault("kind", "no such kind")),
+    }
+}

@@ -1,0 +1,256 @@
+//! What types cannot say: names that must exist, addresses that must be addresses, programs that must end.
+
+use std::net::SocketAddr;
+
+use super::faults::instead;
+use super::load::Named;
+use super::{Config, LinkEntry, RouteEntry, SinkCommon};
+use crate::jq::Jq;
+use crate::options::{Fault, Span};
+
+/// Everything that is wrong with the values, each with its key.
+pub(super) fn judge(config: &mut Config, named: &Named) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    server(config, &mut faults);
+    admin(config, &mut faults);
+    store(config, &mut faults);
+    log(config, &mut faults);
+    names("sources", &named.sources, &mut faults);
+    names("sinks", &named.sinks, &mut faults);
+    paths(config, &mut faults);
+    for sink in &config.sinks {
+        sink_common(&format!("sinks.{}", sink.name), &sink.common, &mut faults);
+    }
+    for (position, route) in config.routes.iter().enumerate() {
+        judge_route(&format!("routes[{position}]"), route, named, &mut faults);
+    }
+    for (position, link) in config.links.iter().enumerate() {
+        judge_link(&format!("links[{position}]"), link, named, &mut faults);
+    }
+    warn(config, named);
+    faults
+}
+
+fn warn(config: &mut Config, named: &Named) {
+    if named.sources.is_empty() {
+        config.warnings.push("no source is configured: nothing can come in; add a [sources.NAME]".to_owned());
+    }
+    for sink in named.sinks.iter().filter(|sink| !config.routes.iter().any(|route| route.to.contains(sink))) {
+        config.warnings.push(format!("sinks.{sink}: no [[routes]] leads to it, so it is never told anything"));
+    }
+}
+
+fn server(config: &Config, faults: &mut Vec<Fault>) {
+    let server = &config.server;
+    let mut fault = |key: &str, message: &str| faults.push(Fault::new(format!("server.{key}"), message));
+    if server.listen != "systemd"
+        && let Err(text) = listens(&server.listen)
+    {
+        fault("listen", &format!("{text}; or \"systemd\" for a socket that systemd hands over"));
+    }
+    if server.listen == config.admin.listen && !server.listen.ends_with(":0") {
+        fault("listen", "is the address of [admin] too; give each its own");
+    }
+    for (key, value) in [
+        ("body_bytes_max", server.body_bytes_max),
+        ("head_bytes_max", server.head_bytes_max),
+        ("connections_max", server.connections_max),
+    ] {
+        if value == 0 {
+            fault(key, "would refuse everything; write a number above 0");
+        }
+    }
+    if server.body_bytes_max > BODY_BYTES_MOST {
+        fault("body_bytes_max", "is more than the store can keep of one callback; write at most 536870912 (512 MiB)");
+    }
+    if server.bodies_bytes_max < server.body_bytes_max {
+        fault("bodies_bytes_max", "is less than server.body_bytes_max, so that a body of that size never fits");
+    }
+    for (key, value) in [
+        ("head_timeout", server.head_timeout),
+        ("body_timeout", server.body_timeout),
+        ("idle_timeout", server.idle_timeout),
+    ] {
+        if value.ms() == 0 {
+            fault(key, "leaves no time at all; write a time like \"30s\"");
+        }
+    }
+    if server.instance.as_deref().is_some_and(|name| !is_name(name, ".")) {
+        fault("instance", "has to be 1 to 64 letters, digits, dots, - and _: it stands in the changes' `source`");
+    }
+}
+
+const BODY_BYTES_MOST: usize = 512 << 20;
+
+fn admin(config: &Config, faults: &mut Vec<Fault>) {
+    match listens(&config.admin.listen) {
+        Err(text) => faults.push(Fault::new("admin.listen", text)),
+        Ok(Some(address)) if !address.ip().to_canonical().is_loopback() && config.admin.token.is_none() => {
+            let text = "can be reached from other machines, so admin.token has to be set; or listen on 127.0.0.1";
+            faults.push(Fault::new("admin.listen", text));
+        }
+        Ok(_) => {}
+    }
+}
+
+/// The address, unless it is a Unix socket.
+fn listens(text: &str) -> Result<Option<SocketAddr>, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        // The kernel's limit, less the zero at the end (unix(7)).
+        return match path.starts_with('/') && path.len() < 108 {
+            true => Ok(None),
+            false => Err("a Unix socket is written as unix:/path, at most 107 bytes long".to_owned()),
+        };
+    }
+    let address = text.parse().map(Some);
+    address.map_err(|_| {
+        "expected an address with its port like \"127.0.0.1:8480\" or \"[::1]:8480\", or \"unix:/path\"".to_owned()
+    })
+}
+
+fn store(config: &Config, faults: &mut Vec<Fault>) {
+    let store = &config.store;
+    let mut fault = |key: &str, message: &str| faults.push(Fault::new(format!("store.{key}"), message));
+    match store.url.strip_prefix("sqlite:") {
+        Some(path) if path.is_empty() || path.starts_with([':', '?']) => {
+            fault(
+                "url",
+                "names no file; what is acknowledged has to be on disk, so write one like \"sqlite:callbackd.db\"",
+            );
+        }
+        Some(_) => {}
+        None if store.url.starts_with("postgres:") || store.url.starts_with("postgresql:") => {
+            fault("url", "PostgreSQL is not built into this callbackd yet; write a file like \"sqlite:callbackd.db\"");
+        }
+        None => fault("url", "begins with \"sqlite:\", followed by the path of a file: \"sqlite:callbackd.db\""),
+    }
+    if store.keep.ms() == 0 {
+        fault("keep", "would forget everything at once; write a time like \"90d\"");
+    }
+    for (key, value) in [("queue_max", store.queue_max), ("readers", store.readers)] {
+        if value == 0 {
+            fault(key, "has to be at least 1");
+        }
+    }
+}
+
+fn log(config: &Config, faults: &mut Vec<Fault>) {
+    let words = |key: &str, word: &str, words: &[&str]| {
+        (!words.contains(&word)).then(|| Fault::new(key, format!("no such word; {}", instead(word, words))))
+    };
+    faults.extend(words("log.level", &config.log.level, &["error", "warn", "info", "debug", "trace"]));
+    faults.extend(words("log.format", &config.log.format, &["text", "json"]));
+}
+
+fn is_name(name: &str, also: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_' || also.contains(c))
+}
+
+fn names(section: &str, names: &[String], faults: &mut Vec<Fault>) {
+    for name in names.iter().filter(|name| !is_name(name, "")) {
+        faults.push(Fault::new(format!("{section}.{name}"), "a name is 1 to 64 letters, digits, - and _"));
+    }
+}
+
+fn paths(config: &Config, faults: &mut Vec<Fault>) {
+    for (position, source) in config.sources.iter().enumerate() {
+        let path = source.common.path.as_str();
+        let mut fault =
+            |key: &str, message: String| faults.push(Fault::new(format!("sources.{}.{key}", source.name), message));
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.~".contains(c);
+        if !path.starts_with('/') || path.ends_with('/') || path.contains("//") || !path.chars().all(plain) {
+            let text = "begins with / and does not end with it, and has only letters, digits, - _ . ~ between; \
+                        write one like \"/callbacks/media\"";
+            fault("path", text.to_owned());
+            continue;
+        }
+        for other in &config.sources[..position] {
+            let theirs = other.common.path.as_str();
+            let below = |inner: &str, outer: &str| {
+                inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/') && !rest[1..].contains('/'))
+            };
+            if path == theirs {
+                fault("path", format!("sources.{} has this path already; give each its own", other.name));
+            } else if below(path, theirs) || below(theirs, path) {
+                let text = format!(
+                    "{path} and {theirs} of sources.{} cannot be told apart from one of them with a token at its end; \
+                     put neither directly below the other",
+                    other.name
+                );
+                fault("path", text);
+            }
+        }
+        // The interval between two requests is counted in whole microseconds.
+        if source.common.rate > 1_000_000 {
+            fault("rate", "is at most 1000000 requests a second; 0 is no limit".to_owned());
+        }
+    }
+}
+
+fn sink_common(key: &str, common: &SinkCommon, faults: &mut Vec<Fault>) {
+    let mut fault = |name: &str, message: &str| faults.push(Fault::new(format!("{key}.{name}"), message));
+    for (name, value) in [
+        ("concurrency", common.concurrency),
+        ("attempts_max", common.attempts_max as usize),
+        ("breaker_failures", common.breaker_failures as usize),
+    ] {
+        if value == 0 {
+            fault(name, "has to be at least 1");
+        }
+    }
+    let zero = Span::seconds(0);
+    for (name, value) in [
+        ("timeout", common.timeout),
+        ("retry_first", common.retry_first),
+        ("age_max", common.age_max),
+        ("breaker_probe", common.breaker_probe),
+    ] {
+        if value == zero {
+            fault(name, "leaves no time at all; write a time like \"30s\"");
+        }
+    }
+    if common.retry_longest < common.retry_first {
+        fault("retry_longest", "is shorter than retry_first");
+    }
+}
+
+fn judge_route(key: &str, route: &RouteEntry, named: &Named, faults: &mut Vec<Fault>) {
+    every_name(&format!("{key}.from"), "source", &route.from, &named.sources, faults);
+    every_name(&format!("{key}.to"), "sink", &route.to, &named.sinks, faults);
+    if let Some(when) = &route.when {
+        program(format!("{key}.when"), when, faults);
+    }
+}
+
+fn judge_link(key: &str, link: &LinkEntry, named: &Named, faults: &mut Vec<Fault>) {
+    one_name(format!("{key}.of"), "source", &link.of, &named.sources, faults);
+    one_name(format!("{key}.with"), "source", &link.with, &named.sources, faults);
+    if link.of == link.with {
+        faults.push(Fault::new(format!("{key}.with"), "is the same source as `of`; a link ties two sources"));
+    }
+    program(format!("{key}.key"), &link.key, faults);
+    program(format!("{key}.with_key"), &link.with_key, faults);
+}
+
+fn every_name(key: &str, what: &str, names: &[String], known: &[String], faults: &mut Vec<Fault>) {
+    if names.is_empty() {
+        faults.push(Fault::new(key, format!("names no {what}; write [\"NAME\", …]")));
+    }
+    for (position, name) in names.iter().enumerate() {
+        one_name(format!("{key}[{position}]"), what, name, known, faults);
+    }
+}
+
+fn one_name(key: String, what: &str, name: &str, known: &[String], faults: &mut Vec<Fault>) {
+    if !known.iter().any(|k| k == name) {
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        faults.push(Fault::new(key, format!("no {what} is called {name:?}; {}", instead(name, &known))));
+    }
+}
+
+fn program(key: String, text: &str, faults: &mut Vec<Fault>) {
+    if let Err(fault) = Jq::compile_bounded(text) {
+        faults.push(Fault::new(key, fault));
+    }
+}
