@@ -1,5 +1,4 @@
 //! The black-box tests: the library's seams from outside, and the built binary.
-//! The black-box tests.
 
 mod admin;
 mod layers;
