@@ -205,10 +205,22 @@ impl Execution {
         }
         take(&mut self.inputs, &part.inputs, newer);
         for (key, value) in &part.attributes {
-            if newer || self.attributes.get(key).is_none_or(Value::is_null) {
-                self.attributes.insert(key.clone(), value.clone());
+            merge_value(self.attributes.entry(key).or_insert(Value::Null), value, newer);
+        }
+    }
+}
+
+/// Like [`take`] for JSON, key by key: what says `null` says nothing, and an object takes nothing away from another.
+fn merge_value(held: &mut Value, next: &Value, newer: bool) {
+    match (held, next) {
+        (_, Value::Null) => {}
+        (Value::Object(held), Value::Object(next)) => {
+            for (key, value) in next {
+                merge_value(held.entry(key).or_insert(Value::Null), value, newer);
             }
         }
+        (held, next) if newer || held.is_null() => held.clone_from(next),
+        _ => {}
     }
 }
 

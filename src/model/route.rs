@@ -53,8 +53,6 @@ pub struct Rules {
     pub links: Vec<LinkRule>,
     /// Every configured sink.
     pub sinks: Vec<SinkRule>,
-    /// How many milliseconds after its change an unlinked delivery may still be linked.
-    pub link_within_ms: u64,
 }
 
 /// The sinks of one change.

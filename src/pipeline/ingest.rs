@@ -18,26 +18,39 @@ use crate::model::{ReceiptStatus, Rules, Time};
 use crate::sources::{AuthError, RawRequest, Source};
 use crate::store::{Parsed, Recorded, Store, StoreError};
 
-/// Why a request gets no 2xx. `server::respond` alone turns this into a status.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why a request gets no 2xx, said for the operator. `server::respond` alone turns this into a status, and says what
+/// the sender may know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// No source has this path.
+    #[error("no source has this path")]
     NoSuchPath,
     /// The source takes only these methods.
+    #[error("the source does not take this method")]
     Method(&'static [Method]),
     /// This address may not call this source.
+    #[error("the address is not allowed")]
     Address,
     /// Over the source's rate.
+    #[error("over the source's rate")]
     Rate,
     /// Nobody vouches for it.
+    #[error(transparent)]
     Auth(AuthError),
+    /// The body is compressed; bytes are verified and kept as they come, so it has to come as it is.
+    #[error("the body is compressed")]
+    Encoded,
     /// The body is larger than so many bytes.
+    #[error("the body has more than {0} bytes")]
     TooLarge(usize),
     /// The body did not come in time.
+    #[error("the body did not come in time")]
     Slow,
     /// The request itself is malformed: a body that ends early, a bad chunk.
+    #[error("{0}")]
     Malformed(String),
     /// Cannot be kept now.
+    #[error("{0}")]
     Unavailable(String),
 }
 
@@ -130,6 +143,11 @@ impl Ingest {
     /// The source of that name.
     pub fn intake(&self, name: &str) -> Option<&Arc<Intake>> {
         self.intakes.values().find(|i| &*i.name == name)
+    }
+
+    /// What the storing transaction judges by: the configured routes, links and sinks.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// Keeps a complete request. Runs without a pause up to the point where the store has it in hand: what the

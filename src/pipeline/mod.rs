@@ -5,7 +5,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::Notify;
 
+mod breaker;
+pub mod forward;
 pub mod ingest;
+pub mod upkeep;
 
 /// Tells forwarders that their sink has something to do, so that a fresh commit does not wait for a poll. A wake-up
 /// that nobody waits for is kept for the next who does.

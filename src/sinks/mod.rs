@@ -10,6 +10,7 @@ use crate::Boxed;
 use crate::model::{Delivery, Outcome, Time};
 use crate::options::{BuildContext, Examine, Fault, Section};
 
+mod cloudevent;
 mod port_run;
 mod stdout;
 mod webhook;

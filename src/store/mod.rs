@@ -78,8 +78,8 @@ pub enum Fate {
     Waiting {
         /// Not before.
         due_at: Time,
-        /// Due at once when its execution is linked.
-        until_linked: bool,
+        /// Due at once when its execution has more links than these, which the try knew of.
+        until_linked: Option<usize>,
         /// Handed to the sink at the next try.
         resume: Option<Value>,
         /// The try was none: nothing could be sent yet.
@@ -259,8 +259,16 @@ pub trait Store: Queries {
         now: Time,
     ) -> Boxed<'_, Result<Recorded, StoreError>>;
 
-    /// Leases up to `limit` due deliveries of `sink` to the caller for `lease_ms`. A paused sink has none.
-    fn claim(&self, sink: String, limit: usize, lease_ms: u64, now: Time) -> Boxed<'_, Result<Claim, StoreError>>;
+    /// Leases up to `limit` deliveries of `sink` that are due at `by` to the caller, from `now` for `lease_ms`. A paused
+    /// sink has none. `by` is later than `now` for a probe, which is made with whatever is due next.
+    fn claim(
+        &self,
+        sink: String,
+        limit: usize,
+        lease_ms: u64,
+        by: Time,
+        now: Time,
+    ) -> Boxed<'_, Result<Claim, StoreError>>;
 
     /// Records the end of one try. Returns the sinks that have something to do now.
     fn settle(
@@ -276,11 +284,21 @@ pub trait Store: Queries {
     /// Drops dead or waiting deliveries for good: how many.
     fn discard(&self, filter: DeliveryFilter, now: Time) -> Boxed<'_, Result<u64, StoreError>>;
 
+    /// Makes due now what waits for a retry at this sink: its peer is well again.
+    fn hurry(&self, sink: String, now: Time) -> Boxed<'_, Result<(), StoreError>>;
+
     /// Stops forwarding to a sink, and says why; or, with `None`, lets it go on.
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>>;
 
+    /// Lets go of executions that are finished, told, and last changed before `before`, with all that belongs to them:
+    /// how many. Never of anything undelivered, dead or quarantined.
+    fn prune(&self, before: Time) -> Boxed<'_, Result<u64, StoreError>>;
+
     /// Whether the store can take a callback right now, and if not, why.
     fn ready(&self) -> Result<(), StoreError>;
+
+    /// Whether it has been closed: nothing more will be kept.
+    fn is_closed(&self) -> bool;
 
     /// Finishes what was accepted, and closes.
     fn close(&self) -> Boxed<'_, ()>;

@@ -1,3 +1,13 @@
+//! The black-box tests: the library's seams from outside, and the built binary.
 //! The black-box tests.
 
 mod config;
+mod admin;
+mod layers;
+mod outbound;
+mod peers;
+mod port_run;
+mod server;
+mod store;
+mod stub;
+mod wire;

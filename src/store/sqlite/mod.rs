@@ -1,1 +1,325 @@
-//! SQLite.
+//! The store in one SQLite file.
+//!
+//! One thread writes, in group commits; one makes checkpoints; readers have connections of their own. The file is
+//! locked by the process that writes. See `ARCHITECTURE.md` for the schema.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use serde_json::Value;
+
+use self::deliver::{CHUNK, ReadySettlement};
+use self::queue::Queue;
+use self::read::Readers;
+use self::record::{Learned, Ready, ReadyAgain};
+use self::writer::{Command, Fault, Health, Tx, command};
+use super::{
+    Claim, DeliveryFilter, DeliveryRow, Filter, Parsed, Queries, ReceiptRow, Recorded, Settlement, SinkRow, Store,
+    StoreError,
+};
+use crate::Boxed;
+use crate::model::{Attempt, Receipt, Rules, Time};
+
+mod checkpoint;
+mod deliver;
+mod open;
+mod prune;
+mod queue;
+mod read;
+mod record;
+mod writer;
+
+/// How the store is used.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Commands waiting to be committed at one time.
+    pub queue_max: usize,
+    /// Bytes of bodies waiting to be committed at one time.
+    pub queue_bytes_max: usize,
+    /// Connections that read.
+    pub readers: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { queue_max: 4096, queue_bytes_max: 64 << 20, readers: 2 }
+    }
+}
+
+/// The store, open for writing.
+pub struct SqliteStore {
+    queue: Arc<Queue<Box<dyn Command>>>,
+    health: Arc<Health>,
+    readers: Readers,
+    threads: Mutex<Option<Threads>>,
+}
+
+struct Threads {
+    writer: JoinHandle<()>,
+    checkpointer: JoinHandle<()>,
+    stop_checkpoints: Sender<()>,
+    _lock: open::Lock,
+}
+
+/// The store, open for reading only: beside a daemon that writes, or alone.
+pub fn open_read_only(path: &Path) -> Result<Box<dyn Queries>, StoreError> {
+    if !path.exists() {
+        return Err(StoreError::NotFound(format!("there is no store at {}", path.display())));
+    }
+    let readers = Readers::new(path.to_owned(), 1);
+    readers.check()?;
+    Ok(Box::new(readers))
+}
+
+impl SqliteStore {
+    /// Opens or makes the file, takes its lock, brings its schema up to date, and takes over every lease: whoever held
+    /// one is gone.
+    pub fn open(path: &Path, options: &Options) -> Result<SqliteStore, StoreError> {
+        let lock = open::Lock::take(path)?;
+        let conn = open::writer(path)?;
+        let unusable = |e: rusqlite::Error| StoreError::Unusable(format!("{}: {e}", path.display()));
+        conn.execute(
+            "UPDATE deliveries SET status = 'waiting', due_at = 0 WHERE finished_at IS NULL AND status = 'leased'",
+            [],
+        )
+        .map_err(unusable)?;
+        let queue = Arc::new(Queue::new(options.queue_max, options.queue_bytes_max));
+        let health = Arc::new(Health::default());
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(run)
+                .map_err(|e| StoreError::Unusable(format!("no thread for the store: {e}")))
+        };
+        let checkpoints = open::checkpointer(path)?;
+        let mut wal = path.as_os_str().to_owned();
+        wal.push("-wal");
+        let wal = PathBuf::from(wal);
+        let (stop_checkpoints, stop) = std::sync::mpsc::channel();
+        let writer = spawn("store-writer", {
+            let (queue, health) = (Arc::clone(&queue), Arc::clone(&health));
+            Box::new(move || {
+                // However this thread ends, nobody is to wait for it.
+                let _closing = CloseOnDrop(Arc::clone(&queue));
+                if let Err(e) = writer::run(&conn, &queue, &health) {
+                    tracing::error!(store.fault = %e, "the store's writer stopped");
+                }
+            })
+        })?;
+        let checkpointer = spawn("store-checkpoint", {
+            let health = Arc::clone(&health);
+            Box::new(move || checkpoint::run(&checkpoints, &wal, &health, &stop))
+        })?;
+        let threads = Threads { writer, checkpointer, stop_checkpoints, _lock: lock };
+        let readers = Readers::new(path.to_owned(), options.readers);
+        Ok(SqliteStore { queue, health, readers, threads: Mutex::new(Some(threads)) })
+    }
+
+    /// Queues a command at once; the future only waits for its answer.
+    fn call<T: Send + 'static>(
+        &self,
+        weight: usize,
+        run: impl FnMut(&mut Tx<'_>) -> Result<T, Fault> + Send + 'static,
+    ) -> Boxed<'static, Result<T, StoreError>> {
+        let (command, heard) = command(run);
+        let put = self.queue.put(command, weight).map_err(|(_, reason)| StoreError::Unavailable(reason.to_owned()));
+        Box::pin(async move {
+            put?;
+            heard.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the store's writer stopped".to_owned())))
+        })
+    }
+
+    /// Carries out a mass change in chunks, newest first, so that callbacks are committed in between.
+    async fn in_chunks(
+        &self,
+        filter: DeliveryFilter,
+        now: Time,
+        change: fn(&mut Tx<'_>, &DeliveryFilter, Time) -> Result<deliver::Touched, Fault>,
+    ) -> Result<u64, StoreError> {
+        let mut filter = filter;
+        let mut count = 0;
+        loop {
+            let chunk = filter.clone();
+            let touched = self.call(0, move |tx| change(tx, &chunk, now)).await?;
+            count += touched.count();
+            let DeliveryFilter::All(all) = &mut filter else { return Ok(count) };
+            if let Some(limit) = &mut all.limit {
+                *limit = limit.saturating_sub(touched.count());
+            }
+            if touched.count() < CHUNK as u64 || all.limit == Some(0) {
+                return Ok(count);
+            }
+            all.before = touched.oldest();
+        }
+    }
+}
+
+struct CloseOnDrop(Arc<Queue<Box<dyn Command>>>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+        // What was queued after the end: dropping the commands tells their callers.
+        self.0.take(&mut Vec::new(), std::time::Duration::ZERO);
+    }
+}
+
+impl Store for SqliteStore {
+    fn record(
+        &self,
+        receipt: Receipt,
+        parsed: Parsed,
+        rules: Arc<Rules>,
+    ) -> Boxed<'static, Result<Recorded, StoreError>> {
+        let ready = Ready::new(receipt, parsed, rules);
+        self.call(ready.weight(), move |tx| ready.record(tx))
+    }
+
+    fn record_again(
+        &self,
+        receipt: i64,
+        parsed: Parsed,
+        rules: Arc<Rules>,
+        now: Time,
+    ) -> Boxed<'_, Result<Recorded, StoreError>> {
+        Box::pin(async move {
+            let (row, _) = self.receipt(receipt).await?;
+            let ready = ReadyAgain::new(receipt, &row.source, parsed, rules, now);
+            self.call(0, move |tx| ready.record(tx)).await
+        })
+    }
+
+    fn claim(
+        &self,
+        sink: String,
+        limit: usize,
+        lease_ms: u64,
+        by: Time,
+        now: Time,
+    ) -> Boxed<'_, Result<Claim, StoreError>> {
+        Box::pin(async move {
+            let until = now.plus_ms(lease_ms);
+            let (claimed, next_due) = self.call(0, move |tx| deliver::claim(tx, &sink, limit, by, until)).await?;
+            let deliveries = claimed.into_iter().map(deliver::Claimed::into_delivery).collect::<Result<_, _>>()?;
+            Ok(Claim { deliveries, next_due })
+        })
+    }
+
+    fn settle(
+        &self,
+        settlement: Settlement,
+        rules: Arc<Rules>,
+        now: Time,
+    ) -> Boxed<'_, Result<Vec<String>, StoreError>> {
+        let learned = settlement.updates.into_iter();
+        let ready = ReadySettlement {
+            delivery: settlement.delivery,
+            attempt: settlement.attempt,
+            fate: settlement.fate,
+            learned: learned.map(|(source, update)| Learned::new(source, update, &rules, now)).collect(),
+        };
+        self.call(0, move |tx| deliver::settle(tx, &ready, &rules, now))
+    }
+
+    fn retry(&self, filter: DeliveryFilter, now: Time) -> Boxed<'_, Result<u64, StoreError>> {
+        Box::pin(self.in_chunks(filter, now, deliver::retry))
+    }
+
+    fn discard(&self, filter: DeliveryFilter, now: Time) -> Boxed<'_, Result<u64, StoreError>> {
+        Box::pin(self.in_chunks(filter, now, deliver::discard))
+    }
+
+    fn hurry(&self, sink: String, now: Time) -> Boxed<'_, Result<(), StoreError>> {
+        self.call(0, move |tx| {
+            tx.conn.execute(
+                "UPDATE deliveries SET due_at = ?2
+                 WHERE sink = ?1 AND finished_at IS NULL AND due_at > ?2 AND status = 'waiting' AND attempts > 0 AND until_linked = 0",
+                rusqlite::params![sink, now.micros()],
+            )?;
+            Ok(())
+        })
+    }
+
+    fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>> {
+        self.call(0, move |tx| {
+            match &reason {
+                Some(reason) => tx.conn.execute(
+                    "INSERT INTO sink_pauses (sink, reason) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET reason = excluded.reason",
+                    [&sink, reason],
+                )?,
+                None => tx.conn.execute("DELETE FROM sink_pauses WHERE sink = ?1", [&sink])?,
+            };
+            Ok(())
+        })
+    }
+
+    fn prune(&self, before: Time) -> Boxed<'_, Result<u64, StoreError>> {
+        Box::pin(async move {
+            let mut count = 0;
+            loop {
+                let chunk = self.call(0, move |tx| prune::prune(tx, before)).await?;
+                count += chunk;
+                if chunk < prune::CHUNK as u64 {
+                    return Ok(count);
+                }
+            }
+        })
+    }
+
+    fn ready(&self) -> Result<(), StoreError> {
+        self.health.fault().map_or(Ok(()), |reason| Err(StoreError::Unavailable(reason)))
+    }
+
+    fn is_closed(&self) -> bool {
+        self.queue.is_closed()
+    }
+
+    fn close(&self) -> Boxed<'_, ()> {
+        Box::pin(async move {
+            self.queue.close();
+            let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let Some(threads) = threads else { return };
+            // Joining waits for the last commit; not something to do on a thread that serves others.
+            let joined = tokio::task::spawn_blocking(move || {
+                drop(threads.stop_checkpoints);
+                let checkpointer = threads.checkpointer.join();
+                threads.writer.join().and(checkpointer)
+            });
+            if !matches!(joined.await, Ok(Ok(()))) {
+                tracing::error!("a thread of the store panicked");
+            }
+        })
+    }
+}
+
+impl Queries for SqliteStore {
+    fn executions(&self, filter: Filter) -> Boxed<'_, Result<Vec<Value>, StoreError>> {
+        self.readers.executions(filter)
+    }
+
+    fn execution(&self, id_or_key: String) -> Boxed<'_, Result<Value, StoreError>> {
+        self.readers.execution(id_or_key)
+    }
+
+    fn receipts(&self, filter: Filter) -> Boxed<'_, Result<Vec<ReceiptRow>, StoreError>> {
+        self.readers.receipts(filter)
+    }
+
+    fn receipt(&self, id: i64) -> Boxed<'_, Result<(ReceiptRow, Vec<u8>), StoreError>> {
+        self.readers.receipt(id)
+    }
+
+    fn deliveries(&self, filter: Filter) -> Boxed<'_, Result<Vec<DeliveryRow>, StoreError>> {
+        self.readers.deliveries(filter)
+    }
+
+    fn delivery(&self, id: i64) -> Boxed<'_, Result<(DeliveryRow, Vec<Attempt>), StoreError>> {
+        self.readers.delivery(id)
+    }
+
+    fn sinks(&self) -> Boxed<'_, Result<Vec<SinkRow>, StoreError>> {
+        self.readers.sinks()
+    }
+}

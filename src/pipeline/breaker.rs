@@ -1,0 +1,75 @@
+//! The circuit breaker of one sink: pure, so that its rule is a table.
+
+use std::time::Duration;
+
+use crate::model::Time;
+
+/// Opens after so many failures in a row; then one delivery at a time probes the peer, at most `probe` apart, until
+/// one is answered. A wait that the peer asked for is respected.
+#[derive(Debug)]
+pub(super) struct Breaker {
+    failures_max: u32,
+    probe: Duration,
+    failures: u32,
+    probe_at: Time,
+}
+
+impl Breaker {
+    pub(super) fn new(failures_max: u32, probe: Duration) -> Breaker {
+        Breaker { failures_max: failures_max.max(1), probe, failures: 0, probe_at: Time::default() }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.failures >= self.failures_max
+    }
+
+    /// `None` when all may go; otherwise whether a probe may.
+    pub(super) fn allows(&self, now: Time, nothing_under_way: bool) -> Option<bool> {
+        self.is_open().then(|| nothing_under_way && now >= self.probe_at)
+    }
+
+    /// How long until a probe may go.
+    pub(super) fn pause(&self, now: Time) -> Duration {
+        Duration::from_millis(self.probe_at.ms_since(now).max(1))
+    }
+
+    /// Whether this failure opened it. `jitter` in `0.0..=1.0` spreads the probes of many daemons.
+    pub(super) fn failed(&mut self, now: Time, after_ms: Option<u64>, jitter: f64) -> bool {
+        let was_open = self.is_open();
+        self.failures = self.failures.saturating_add(1);
+        let probe_ms = self.probe.as_millis() as f64 * (0.5 + jitter.clamp(0.0, 1.0) / 2.0);
+        self.probe_at = now.plus_ms(after_ms.unwrap_or(0).max(probe_ms as u64));
+        self.is_open() && !was_open
+    }
+
+    /// Whether this answer closed it.
+    pub(super) fn answered(&mut self) -> bool {
+        let was_open = self.is_open();
+        self.failures = 0;
+        was_open
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opens_probes_and_closes() {
+        let mut breaker = Breaker::new(3, Duration::from_secs(5));
+        let t0 = Time::from_seconds(1_700_000_000);
+        assert!(!breaker.failed(t0, None, 1.0) && !breaker.failed(t0, None, 1.0));
+        assert!(!breaker.answered());
+        assert_eq!(breaker.allows(t0, true), None);
+        assert!(!breaker.failed(t0, None, 1.0) && !breaker.failed(t0, None, 1.0) && breaker.failed(t0, None, 1.0));
+        assert_eq!(breaker.allows(t0, true), Some(false));
+        assert_eq!(breaker.pause(t0), Duration::from_secs(5));
+        assert_eq!(breaker.allows(t0.plus_ms(5000), true), Some(true));
+        assert_eq!(breaker.allows(t0.plus_ms(5000), false), Some(false), "one at a time");
+        assert!(!breaker.failed(t0.plus_ms(5000), Some(60_000), 0.0), "open already");
+        assert_eq!(breaker.allows(t0.plus_ms(60_000), true), Some(false), "the peer asked for a minute");
+        assert_eq!(breaker.allows(t0.plus_ms(65_000), true), Some(true));
+        assert!(breaker.answered());
+        assert_eq!(breaker.allows(t0.plus_ms(65_000), true), None);
+    }
+}

@@ -1,0 +1,283 @@
+//! Callbacks at the door: from a request's head to the answer, by way of [`Ingest`].
+//!
+//! The order matters: what can be refused by the head alone is refused before a byte of the body is read; the body is
+//! read under its limits of size, time and memory; and between its last byte and the store nothing waits, so a sender
+//! that hangs up then cancels nothing. A body that comes in one piece is never copied, any other once.
+//!
+//! Logs name the source, or the first segment of an unknown path: the rest, and the query, may hold a token.
+
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_ENCODING};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use tracing::Level;
+
+use super::respond::{self, Answer, Problem};
+use super::{Caller, Endpoint, Limits, Live, Throttle, peer};
+use crate::clock;
+use crate::pipeline::ingest::{Ingest, Intake, Kept, Refusal};
+use crate::sources::{AuthError, RawRequest};
+
+/// The most that is set aside for a body on its declared length alone, in bytes.
+const SET_ASIDE_MAX: usize = 256 << 10;
+
+/// Where callbacks arrive.
+pub struct Reception {
+    ingest: Live<Ingest>,
+    limits: Live<Limits>,
+    /// Bytes of all bodies in hand.
+    bodies: AtomicUsize,
+    refusals: Refusals,
+}
+
+/// How often the operator is told of refusals, by reason.
+#[derive(Default)]
+struct Refusals {
+    missing: Throttle,
+    wrong: Throttle,
+    stale: Throttle,
+    unavailable: Throttle,
+}
+
+impl Reception {
+    /// Takes callbacks in for `ingest`, within `limits`.
+    pub fn new(ingest: Live<Ingest>, limits: Live<Limits>) -> Reception {
+        Reception { ingest, limits, bodies: AtomicUsize::new(0), refusals: Refusals::default() }
+    }
+
+    /// From the head to the store. `raw` is still without its body.
+    async fn receive(
+        &self,
+        ingest: &Ingest,
+        limits: &Limits,
+        intake: &Intake,
+        mut raw: RawRequest,
+        body: &mut Incoming,
+    ) -> Result<Kept, Refusal> {
+        intake.admits(&raw.method, raw.peer, clock::now())?;
+        if is_encoded(&raw.headers) {
+            return Err(Refusal::Encoded);
+        }
+        if body.size_hint().lower() > limits.body_bytes_max as u64 {
+            return Err(Refusal::TooLarge(limits.body_bytes_max));
+        }
+        // Held until the store has answered: until then the bytes are in memory.
+        let mut charge = Charge { bodies: &self.bodies, bytes: 0, max: limits.bodies_bytes_max };
+        raw.body = {
+            let mut reading = pin!(read(body, limits.body_bytes_max, &mut charge));
+            // Most bodies are here already, and cost no timer.
+            match std::future::poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await {
+                Poll::Ready(whole) => whole?,
+                Poll::Pending => {
+                    tokio::time::timeout(limits.body_timeout, reading).await.unwrap_or(Err(Refusal::Slow))?
+                }
+            }
+        };
+        ingest.take(intake, raw, clock::now()).await
+    }
+
+    /// Tells the operator what only an operator can mend.
+    fn report(&self, refusal: &Refusal, source: Option<&str>, peer: IpAddr) {
+        let throttle = match refusal {
+            Refusal::Auth(AuthError::Missing(_)) => &self.refusals.missing,
+            Refusal::Auth(AuthError::Wrong(_)) => &self.refusals.wrong,
+            Refusal::Auth(AuthError::Stale(_)) => &self.refusals.stale,
+            Refusal::Unavailable(_) => &self.refusals.unavailable,
+            _ => return,
+        };
+        if let Some(suppressed) = throttle.passes(clock::now()) {
+            tracing::warn!(source.name = source, %peer, reason = %refusal, suppressed, "refused a callback");
+        }
+    }
+}
+
+impl Endpoint for Reception {
+    type Body = Full<Bytes>;
+
+    fn limits(&self) -> Arc<Limits> {
+        self.limits.load()
+    }
+
+    async fn answer(&self, request: Request<Incoming>, caller: Caller) -> Answer {
+        let began = tracing::enabled!(Level::DEBUG).then(Instant::now);
+        let (ingest, limits) = (self.ingest.load(), self.limits.load());
+        let (Parts { method, uri, headers, .. }, mut body) = request.into_parts();
+        let peer = peer::sender(caller.address, &headers, &limits.trusted_proxies);
+        let found = ingest.find(uri.path());
+        let outcome = match found {
+            None => Err(Refusal::NoSuchPath),
+            Some((intake, rest)) => {
+                let (rest, query) = (rest.to_owned(), uri.query().map(str::to_owned));
+                let raw = RawRequest { method, rest, query, headers, body: Bytes::new(), peer };
+                self.receive(&ingest, &limits, intake, raw, &mut body).await
+            }
+        };
+        let source = found.map(|(intake, _)| &*intake.name);
+        let answer = match &outcome {
+            Ok(kept) => respond::kept(kept),
+            Err(refusal) => {
+                self.report(refusal, source, peer);
+                let mut answer = Problem::from(refusal).answer();
+                if is_unread(&mut body).await {
+                    // Nobody is going to read the rest, however slow or long it is.
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                answer
+            }
+        };
+        if let Some(began) = began {
+            let recorded = outcome.as_ref().ok().map(|kept| &kept.recorded);
+            tracing::debug!(
+                source.name = source,
+                http.path = source.is_none().then(|| first_segment(uri.path())),
+                receipt.id = recorded.map(|r| r.receipt),
+                receipt.outcome = recorded.map(|r| r.outcome.as_str()),
+                reason = outcome.as_ref().err().map(tracing::field::display),
+                http.status = answer.status().as_u16(),
+                duration_ms = began.elapsed().as_secs_f64() * 1000.0,
+                %peer,
+                "answered a callback"
+            );
+        }
+        answer
+    }
+}
+
+/// What may be logged of a path that no source has: its first segment, and nothing of a path with one alone.
+fn first_segment(path: &str) -> &str {
+    path.get(1..).and_then(|rest| rest.find('/')).map_or("/", |end| &path[..=end])
+}
+
+/// Whether the body is compressed, or otherwise not what its sender signed.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+    codings.any(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
+}
+
+/// One body's share of the memory for all of them.
+struct Charge<'a> {
+    bodies: &'a AtomicUsize,
+    bytes: usize,
+    max: usize,
+}
+
+impl Charge<'_> {
+    /// Charges what has come, not what was declared: who only announces a large body takes no room from others.
+    fn add(&mut self, bytes: usize) -> Result<(), Refusal> {
+        self.bytes += bytes;
+        if self.bodies.fetch_add(bytes, Ordering::Relaxed) + bytes > self.max {
+            return Err(Refusal::Unavailable("too many bytes of bodies are being received (bodies_bytes_max)".into()));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Charge<'_> {
+    fn drop(&mut self) {
+        self.bodies.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// The whole body.
+async fn read(body: &mut Incoming, max: usize, charge: &mut Charge<'_>) -> Result<Bytes, Refusal> {
+    let declared = body.size_hint().exact().unwrap_or(0);
+    let Some(first) = piece(body, max, charge).await? else { return Ok(Bytes::new()) };
+    if body.is_end_stream() {
+        return Ok(first);
+    }
+    let Some(second) = piece(body, max, charge).await? else { return Ok(first) };
+    // Each piece is copied as it comes: a small one may keep a whole buffer of hyper's alive.
+    let set_aside = usize::try_from(declared).unwrap_or(usize::MAX).min(SET_ASIDE_MAX);
+    let mut whole = Vec::with_capacity(set_aside.max(first.len() + second.len()));
+    whole.extend_from_slice(&first);
+    drop(first);
+    whole.extend_from_slice(&second);
+    drop(second);
+    while let Some(next) = piece(body, max, charge).await? {
+        whole.extend_from_slice(&next);
+    }
+    Ok(whole.into())
+}
+
+/// The next bytes of a body, charged; `None` at its end. Trailers say nothing to us.
+async fn piece(body: &mut Incoming, max: usize, charge: &mut Charge<'_>) -> Result<Option<Bytes>, Refusal> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| {
+            Refusal::Malformed("The body ended early, or its chunks are malformed. Send it whole.".to_owned())
+        })?;
+        if let Ok(bytes) = frame.into_data() {
+            charge.add(bytes.len())?;
+            if charge.bytes > max {
+                return Err(Refusal::TooLarge(max));
+            }
+            return Ok(Some(bytes));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a part of the body has not come yet. Only looks, so a sender that waits for 100 Continue is not told to go
+/// on: hyper tells it when the body is waited for.
+async fn is_unread(body: &mut Incoming) -> bool {
+    while !body.is_end_stream() {
+        match std::future::poll_fn(|cx| Poll::Ready(std::pin::Pin::new(&mut *body).poll_frame(cx))).await {
+            Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(None) => return false,
+            Poll::Ready(Some(Err(_))) | Poll::Pending => return true,
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_tail_of_a_path_is_logged() {
+        for (path, logged) in [
+            ("/callbacks/media/t0ken", "/callbacks"),
+            ("/callbacks/", "/callbacks"),
+            ("/t0ken", "/"),
+            ("/", "/"),
+            ("", "/"),
+            ("*", "/"),
+            ("//t0ken", "/"),
+            ("/é/t0ken", "/é"),
+        ] {
+            assert_eq!(first_segment(path), logged, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_identity_is_no_encoding() {
+        for (coding, expected) in [("identity", false), (" Identity ", false), ("gzip", true), ("identity, br", true)] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_ENCODING, coding.parse().expect("a value"));
+            assert_eq!(is_encoded(&headers), expected, "{coding}");
+        }
+        assert!(!is_encoded(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn bodies_share_one_memory() {
+        let bodies = AtomicUsize::new(0);
+        let charge = || Charge { bodies: &bodies, bytes: 0, max: 10 };
+        let (mut one, mut two) = (charge(), charge());
+        one.add(6).expect("room");
+        two.add(5).expect_err("no room");
+        drop(two);
+        one.add(4).expect("room again");
+        drop(one);
+        assert_eq!(bodies.load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,197 @@
+//! A [`Body`] while it is read, whichever format it came in.
+//!
+//! XML and JSON both call [`Draft::open`], [`Draft::text`] and [`Draft::close`], so they cannot come to mean different
+//! things: a JSON member is an element, an array is its element repeated, a number is its text, `null` is nothing.
+//! Depth and number of elements are bounded here, for both. What is ambiguous is refused, never repaired: a value said
+//! twice and differently, or one that holds elements.
+
+use std::borrow::Cow;
+
+use super::super::ParseError;
+use super::wire::{Body, Node, Place, Slot, Text};
+
+/// How large a body may be, beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) elements_max: usize,
+    pub(super) depth_max: usize,
+}
+
+pub(super) struct Draft<'a> {
+    body: Body<'a>,
+    limits: Limits,
+    elements: usize,
+    depth: usize,
+    /// The known element that is open, and those around it.
+    at: Place<'a>,
+    around: Vec<Place<'a>>,
+    /// How many elements are open that we do not know.
+    skipped: usize,
+    text: Text<'a>,
+    wrapped: bool,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(limits: Limits) -> Draft<'a> {
+        Draft {
+            body: Body::default(),
+            limits,
+            elements: 0,
+            depth: 0,
+            at: Place::In(Node::Document),
+            around: Vec::with_capacity(8),
+            skipped: 0,
+            text: None,
+            wrapped: false,
+        }
+    }
+
+    /// An element begins.
+    pub(super) fn open(&mut self, name: &str) -> Result<(), ParseError> {
+        self.deepen()?;
+        if self.skipped > 0 {
+            self.skipped += 1;
+            return Ok(());
+        }
+        let Place::In(node) = self.at else {
+            return Err(ParseError(format!("{} stands where a text has to be", quote(name))));
+        };
+        if node == Node::Document && self.outer(name)? {
+            self.enter(Place::In(Node::Response));
+            return Ok(());
+        }
+        match self.body.place(node, name) {
+            Some(place) => self.enter(place),
+            None => {
+                self.skipped = 1;
+                if matches!(node, Node::Document | Node::Response) && self.body.stranger.is_none() {
+                    self.body.stranger = Some(quote(name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Text inside the element that is open; it may come in pieces.
+    pub(super) fn text(&mut self, more: Cow<'a, str>) -> Result<(), ParseError> {
+        if self.skipped > 0 {
+            return Ok(());
+        }
+        match (self.at, &mut self.text) {
+            (Place::In(Node::Document), _) if !more.trim_ascii().is_empty() => {
+                return Err(ParseError(format!("{} stands outside of any element", quote(&more))));
+            }
+            (Place::In(_), _) => {}
+            (_, held @ None) => *held = Some(more),
+            (_, Some(held)) => held.to_mut().push_str(&more),
+        }
+        Ok(())
+    }
+
+    /// The element that was opened last ends.
+    pub(super) fn close(&mut self) -> Result<(), ParseError> {
+        self.depth -= 1;
+        if self.skipped > 0 {
+            self.skipped -= 1;
+            return Ok(());
+        }
+        match self.at {
+            Place::In(_) => {}
+            Place::Word(slot) => {
+                let text = self.text.take().map(trimmed);
+                self.keep(slot, text)?;
+            }
+            Place::Free(slot) => {
+                let text = self.text.take();
+                self.keep(slot, text)?;
+            }
+        }
+        self.at = self.around.pop().unwrap_or(Place::In(Node::Document));
+        Ok(())
+    }
+
+    /// A list begins: it is no element, but as deep as one.
+    pub(super) fn deepen(&mut self) -> Result<(), ParseError> {
+        self.elements += 1;
+        self.depth += 1;
+        if self.elements > self.limits.elements_max {
+            return Err(ParseError(format!("more than {} elements", self.limits.elements_max)));
+        }
+        if self.depth > self.limits.depth_max {
+            return Err(ParseError(format!("more than {} elements inside each other", self.limits.depth_max)));
+        }
+        Ok(())
+    }
+
+    /// The list ends.
+    pub(super) fn rise(&mut self) {
+        self.depth -= 1;
+    }
+
+    /// Whether text is wanted where we are.
+    pub(super) fn wants_text(&self) -> bool {
+        self.skipped == 0 && !matches!(self.at, Place::In(_))
+    }
+
+    /// Whether nothing but what may stand before the first element was read.
+    pub(super) fn is_new(&self) -> bool {
+        self.elements == 0
+    }
+
+    /// What was read, once the input is at its end.
+    pub(super) fn finish(self) -> Result<Body<'a>, ParseError> {
+        if self.depth > 0 {
+            return Err(ParseError("ends inside an element".to_owned()));
+        }
+        Ok(self.body)
+    }
+
+    fn enter(&mut self, place: Place<'a>) {
+        self.around.push(self.at);
+        self.at = place;
+    }
+
+    /// Whether an outermost element is the wrapper. The 2025 page shows none, so that several may stand side by side;
+    /// but where there is one, it is all.
+    fn outer(&mut self, name: &str) -> Result<bool, ParseError> {
+        let wrapper = name == "Response";
+        if self.wrapped || (wrapper && self.elements > 1) {
+            return Err(ParseError(format!("{} stands beside the root element", quote(name))));
+        }
+        self.wrapped |= wrapper;
+        Ok(wrapper)
+    }
+
+    fn keep(&mut self, slot: Slot<'a>, text: Text<'a>) -> Result<(), ParseError> {
+        // A slot is asked for even when there is nothing to keep: an empty `Value` still belongs to its `Key`.
+        let held = slot(&mut self.body);
+        let Some(text) = text.filter(|t| !t.trim_ascii().is_empty()) else {
+            return Ok(());
+        };
+        if text.as_bytes().contains(&0) {
+            return Err(ParseError("a text holds U+0000".to_owned()));
+        }
+        match held {
+            Some(held) if *held != text => {
+                Err(ParseError(format!("one value is said to be {} and {}", quote(held), quote(&text))))
+            }
+            _ => {
+                *held = Some(text);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn trimmed(text: Cow<'_, str>) -> Cow<'_, str> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.trim_ascii()),
+        Cow::Owned(text) => Cow::Owned(text.trim_ascii().to_owned()),
+    }
+}
+
+/// A sender's word, short and printable enough for a reason.
+pub(super) fn quote(text: &str) -> String {
+    let end = text.char_indices().nth(100).map_or(text.len(), |(at, _)| at);
+    format!("{:?}", &text[..end])
+}

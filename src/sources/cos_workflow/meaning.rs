@@ -1,0 +1,281 @@
+//! What a body says happened, in our words.
+//!
+//! A `WorkflowExecution` is an execution with its tasks. A `JobsDetail` of a workflow is news of one task of that
+//! execution; one of no workflow is an execution of its own, with itself as its only task. The element decides which;
+//! `EventName`, which the oldest generation lacks, only tells a start from an end. A word that we do not know is never
+//! success.
+
+use serde_json::{Map, Value, json};
+
+use super::super::ParseError;
+use super::draft::quote;
+use super::time;
+use super::wire::{Body, Input, Job, Made, Output, Run, Text};
+use crate::model::{ExecutionPart, Status, Task, Time, Update};
+
+/// Everything the body says, in its order.
+pub(super) fn updates(body: Body<'_>) -> Result<Vec<Update>, ParseError> {
+    let starts = match body.event_name.as_deref() {
+        None | Some("WorkflowFinish" | "TaskFinish") => false,
+        // A start speaks of an execution. Whatever else it might hold must not be taken for an end.
+        Some("WorkflowStart") if body.jobs.is_empty() => true,
+        Some("WorkflowStart") => return Err(ParseError("WorkflowStart with a JobsDetail".to_owned())),
+        Some(other) => return Err(ParseError(format!("the EventName {} is not known", quote(other)))),
+    };
+    if body.runs.is_empty() && body.jobs.is_empty() {
+        let found = body.stranger.map_or_else(String::new, |name| format!(", but {name}"));
+        return Err(ParseError(format!("holds neither WorkflowExecution nor JobsDetail{found}")));
+    }
+    let mut updates = Vec::with_capacity(body.runs.len() + body.jobs.len());
+    for run in body.runs {
+        updates.push(of_run(run, starts)?);
+    }
+    for job in body.jobs {
+        of_job(job, &mut updates)?;
+    }
+    Ok(updates)
+}
+
+fn of_run(run: Run<'_>, starts: bool) -> Result<Update, ParseError> {
+    let key = run.run_id.ok_or_else(|| ParseError("WorkflowExecution without RunId".to_owned()))?.into_owned();
+    let mut tasks = Vec::with_capacity(run.tasks.len());
+    for job in run.tasks {
+        // The origin of a workflow's graph is listed like a task by some replies. An empty element is none.
+        if job.kind.as_deref() != Some("Start") && job != Job::default() {
+            tasks.push(of_task(job, None)?);
+        }
+    }
+    let status = match (run.state.as_deref(), starts) {
+        (Some(word), false) => status(word),
+        (Some(word), true) if !status(word).is_finished() => status(word),
+        (_, true) => Status::Running,
+        (None, false) => Status::Unknown,
+    };
+    let identity = status.is_finished().then(|| ["WorkflowFinish/", run.state.as_deref().unwrap_or("")].concat());
+    let finished_at = status.is_finished().then(|| tasks.iter().filter_map(|t| t.finished_at).max()).flatten();
+    let created_at = instant(&run.created);
+    let (subject, mut attributes) = of_input(run.input);
+    if let Some(text) = own(run.created) {
+        attributes.insert("create_time".to_owned(), text.into());
+    }
+    let execution = ExecutionPart {
+        name: own(run.workflow_name),
+        workflow: own(run.workflow_id),
+        subject,
+        status: Some(status),
+        vendor_status: own(run.state),
+        created_at,
+        started_at: tasks.iter().filter_map(|t| t.started_at).min(),
+        finished_at,
+        inputs: None,
+        attributes,
+    };
+    Ok(Update { key, identity, execution, tasks, known_only: false })
+}
+
+fn of_job(mut job: Job<'_>, updates: &mut Vec<Update>) -> Result<(), ParseError> {
+    let (subject, mut attributes) = of_input(std::mem::take(&mut job.input));
+    let mut workflows = std::mem::take(&mut job.workflows);
+    workflows.retain(|w| w.run_id.is_some());
+    if workflows.is_empty() {
+        // Content moderation calls back with a `JobsDetail` too. It says what it found, in words of its own, under no
+        // `Tag`.
+        let name = job.kind.as_deref().map(str::to_owned);
+        let name = name.ok_or_else(|| ParseError("JobsDetail without Tag and without Workflow/RunId".to_owned()))?;
+        let created = job.created.as_deref().map(str::to_owned);
+        for (key, text) in [
+            ("queue", job.queue_id.take()),
+            ("user_data", job.user_data.take()),
+            ("create_time", created.map(Into::into)),
+        ] {
+            if let Some(text) = text {
+                attributes.insert(key.to_owned(), Value::String(text.into_owned()));
+            }
+        }
+        let task = of_task(job, None)?;
+        let execution = ExecutionPart {
+            name: Some(name),
+            workflow: None,
+            subject,
+            status: Some(task.status),
+            vendor_status: task.vendor_status.clone(),
+            created_at: task.created_at,
+            started_at: task.started_at,
+            finished_at: task.finished_at,
+            inputs: None,
+            attributes,
+        };
+        let (key, identity) = (task.key.clone(), ended(&task));
+        updates.push(Update { key, identity, execution, tasks: vec![task], known_only: false });
+        return Ok(());
+    }
+    let node_name = workflows.iter_mut().find_map(|w| w.node_name.take());
+    let task = of_task(job, own(node_name))?;
+    for workflow in workflows {
+        let execution = ExecutionPart {
+            name: own(workflow.workflow_name),
+            workflow: own(workflow.workflow_id),
+            subject: subject.clone(),
+            attributes: attributes.clone(),
+            ..ExecutionPart::default()
+        };
+        updates.push(Update {
+            key: workflow.run_id.map_or_else(String::new, |id| id.into_owned()),
+            identity: ended(&task),
+            execution,
+            tasks: vec![task.clone()],
+            known_only: false,
+        });
+    }
+    Ok(())
+}
+
+/// What makes two job callbacks the same. A retried one need not be the same bytes.
+fn ended(task: &Task) -> Option<String> {
+    let word = task.vendor_status.as_deref().unwrap_or("");
+    task.status.is_finished().then(|| ["TaskFinish/", &task.key, "/", word].concat())
+}
+
+fn of_task(job: Job<'_>, node_name: Option<String>) -> Result<Task, ParseError> {
+    let name = node_name.or(own(job.name));
+    let key = own(job.job_id).or_else(|| name.clone());
+    let key = key.ok_or_else(|| ParseError("a job with neither JobId nor Name".to_owned()))?;
+    let status = job.state.as_deref().map_or(Status::Unknown, status);
+    let error = if status == Status::Failed { failure(job.code, job.message, &job.objects) } else { None };
+    let outputs = if status.is_finished() {
+        let asked = (status == Status::Succeeded).then_some(job.output);
+        outputs(job.objects, job.sprites, job.files, asked)
+    } else {
+        job.progress.as_deref().and_then(percent).map(|progress| json!({ "progress": progress }))
+    };
+    Ok(Task {
+        key,
+        name,
+        kind: own(job.kind),
+        status,
+        vendor_status: own(job.state),
+        created_at: instant(&job.created),
+        started_at: instant(&job.started),
+        finished_at: instant(&job.ended),
+        template: pair("id", "name", job.template).or_else(|| pair("id", "name", job.transcode_template)),
+        outputs,
+        error,
+    })
+}
+
+pub(super) fn status(word: &str) -> Status {
+    match word {
+        "Success" => Status::Succeeded,
+        "Failed" => Status::Failed,
+        "Cancel" => Status::Cancelled,
+        "Pause" => Status::Paused,
+        "Submitted" => Status::Pending,
+        "Running" => Status::Running,
+        _ => Status::Unknown,
+    }
+}
+
+/// What an execution is about, and the attributes that every one has.
+fn of_input(input: Input<'_>) -> (Option<String>, Map<String, Value>) {
+    let (bucket, object) = (input.bucket.as_deref(), input.object.as_deref());
+    let subject = object.map(|object| match bucket {
+        Some(bucket) => [bucket, "/", object].concat(),
+        None => object.to_owned(),
+    });
+    let mut headers = Map::new();
+    for (name, value) in input.headers {
+        if let Some(name) = own(name) {
+            headers.insert(name, value_of(value));
+        }
+    }
+    let mut attributes = Map::new();
+    attributes.insert("bucket".to_owned(), value_of(input.bucket));
+    attributes.insert("object".to_owned(), value_of(input.object));
+    attributes.insert("region".to_owned(), value_of(input.region));
+    attributes.insert("headers".to_owned(), if headers.is_empty() { Value::Null } else { Value::Object(headers) });
+    (subject, attributes)
+}
+
+/// Why it failed: the job's own words, else those of the first object that failed.
+fn failure<'a>(code: Text<'a>, message: Text<'a>, objects: &[Made<'a>]) -> Option<Value> {
+    let failed = |code: &Text<'_>| code.as_deref().is_some_and(|code| code != "Success");
+    if failed(&code) {
+        return pair("code", "message", (code, message));
+    }
+    match objects.iter().find(|o| failed(&o.code)) {
+        Some(object) => pair("code", "message", (object.code.clone(), object.message.clone())),
+        None => pair("code", "message", (None, message)),
+    }
+}
+
+/// What was made, from wherever the vendor says it; where it was asked to go, when nobody says.
+fn outputs(
+    objects: Vec<Made<'_>>,
+    sprites: Vec<Made<'_>>,
+    files: Vec<Output<'_>>,
+    asked: Option<Output<'_>>,
+) -> Option<Value> {
+    let (mut objects, mut sprites) = (made(objects), made(sprites));
+    let mut place = (None, None);
+    let mut add = |output: Output<'_>| {
+        objects.extend(named(output.objects));
+        sprites.extend(named(output.sprites));
+        place = (place.0.take().or(own(output.bucket)), place.1.take().or(own(output.region)));
+    };
+    let told = !files.is_empty();
+    files.into_iter().for_each(&mut add);
+    if !told {
+        asked.into_iter().for_each(&mut add);
+    }
+    if objects.is_empty() && sprites.is_empty() {
+        return None;
+    }
+    let mut outputs = Map::new();
+    outputs.insert("objects".to_owned(), objects.into());
+    if !sprites.is_empty() {
+        outputs.insert("sprites".to_owned(), sprites.into());
+    }
+    for (key, text) in [("bucket", place.0), ("region", place.1)] {
+        if let Some(text) = text {
+            outputs.insert(key.to_owned(), Value::String(text));
+        }
+    }
+    Some(outputs.into())
+}
+
+fn made(list: Vec<Made<'_>>) -> Vec<Value> {
+    list.into_iter().filter_map(|o| pair("name", "url", (o.name, o.url))).collect()
+}
+
+fn named(list: Vec<Text<'_>>) -> Vec<Value> {
+    list.into_iter().filter_map(|name| pair("name", "url", (name, None))).collect()
+}
+
+/// Both, or nothing when neither is there.
+fn pair(first: &str, second: &str, texts: (Text<'_>, Text<'_>)) -> Option<Value> {
+    if texts.0.is_none() && texts.1.is_none() {
+        return None;
+    }
+    let mut map = Map::new();
+    map.insert(first.to_owned(), value_of(texts.0));
+    map.insert(second.to_owned(), value_of(texts.1));
+    Some(map.into())
+}
+
+/// `37`, `37%` and `37.5` are 37 percent.
+fn percent(text: &str) -> Option<i64> {
+    let number: f64 = text.trim_end_matches('%').trim_end().parse().ok()?;
+    (0.0..=100.0).contains(&number).then_some(number as i64)
+}
+
+fn instant(text: &Text<'_>) -> Option<Time> {
+    text.as_deref().and_then(time::parse)
+}
+
+fn own(text: Text<'_>) -> Option<String> {
+    text.map(std::borrow::Cow::into_owned)
+}
+
+fn value_of(text: Text<'_>) -> Value {
+    own(text).map_or(Value::Null, Value::String)
+}

@@ -1,0 +1,200 @@
+//! Tencent Cloud CI (数据万象): callbacks of COS workflows and of jobs.
+//!
+//! CI posts one callback per start or end of a workflow execution (`WorkflowExecution`) and per finished job
+//! (`JobsDetail`), as XML or JSON, to a URL that somebody registered. Nothing in it is signed: all that shows where it
+//! comes from is a token in that URL, as `?token=…` or as the last segment of its path. See the pages "Workflow
+//! Callback" and "Callback" (of each job type) of Tencent Cloud's CI documentation.
+//!
+//! Promises: every generation of those pages is understood, whatever the order of its elements; a repeated callback is
+//! known by its event, id and state, not by its bytes; what is not understood is quarantined, never repaired, and no
+//! unknown word becomes a success. A body is read by events, never expanded, and bounded in depth and elements.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, header};
+use serde::Deserialize;
+
+use super::{AuthError, Kind, ParseError, RawRequest, SenderRequest, Source};
+use crate::model::{Receipt, Time, Update};
+use crate::options::{BuildContext, Fault, Section, examine};
+use crate::secret::{Secret, SecretSpecs};
+use crate::signature;
+
+mod draft;
+mod json;
+mod meaning;
+#[cfg(test)]
+mod tests;
+mod time;
+mod wire;
+mod xml;
+
+pub(super) const KIND: Kind = Kind { name: "cos_workflow", build, examine: examine::<Options> };
+
+/// The keys of a `cos_workflow` source beside those of every source.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Options {
+    /// What the URL registered with Tencent ends in; two at once while workflows are moved from one to the other.
+    token: SecretSpecs,
+    /// Takes callbacks from anybody when there is no token.
+    allow_unauthenticated: bool,
+    /// A body of more elements is quarantined.
+    elements_max: usize,
+    /// A body of elements nested deeper is quarantined.
+    depth_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { token: SecretSpecs::default(), allow_unauthenticated: false, elements_max: 200_000, depth_max: 64 }
+    }
+}
+
+fn build(section: &Section, context: &BuildContext<'_>) -> Result<Box<dyn Source>, Vec<Fault>> {
+    let options: Options = section.read()?;
+    let mut faults = Vec::new();
+    if options.token.0.is_empty() && !options.allow_unauthenticated {
+        faults.push(section.fault(
+            "token",
+            "callbacks of this vendor are not signed, so a token has to be part of the URL: write \
+             token = { file = \"…\" } and register …?token=<its content>, or write allow_unauthenticated = true to \
+             believe whoever can reach this address",
+        ));
+    }
+    for (key, limit) in [("elements_max", options.elements_max), ("depth_max", options.depth_max)] {
+        if limit == 0 {
+            faults.push(section.fault(key, "0 would quarantine every callback; write at least 1, or leave it out"));
+        }
+    }
+    let tokens = context.secrets.resolve_all(&options.token).unwrap_or_else(|fault| {
+        faults.push(section.fault("token", fault));
+        Vec::new()
+    });
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let limits = draft::Limits { elements_max: options.elements_max, depth_max: options.depth_max };
+    Ok(Box::new(CosWorkflow { name: context.name.into(), tokens, limits }))
+}
+
+struct CosWorkflow {
+    name: Arc<str>,
+    /// Newest first; empty when anybody may call.
+    tokens: Vec<Secret>,
+    limits: draft::Limits,
+}
+
+/// The headers that may matter later. Whatever could hold a credential is not among them.
+const KEPT_HEADERS: [&str; 5] = ["content-type", "user-agent", "traceparent", "x-ci-request-id", "x-cos-request-id"];
+
+impl Source for CosWorkflow {
+    fn methods(&self) -> &'static [Method] {
+        &[Method::POST]
+    }
+
+    fn authenticate(&self, raw: RawRequest, now: Time) -> Result<Receipt, AuthError> {
+        if !self.tokens.is_empty() {
+            self.verify(&raw)?;
+        }
+        let kept = |name: &&str| Some(((*name).to_owned(), raw.headers.get(*name)?.to_str().ok()?.to_owned()));
+        Ok(Receipt {
+            source: Arc::clone(&self.name),
+            received_at: now,
+            peer: raw.peer.to_string(),
+            headers: KEPT_HEADERS.iter().filter_map(kept).collect(),
+            body: raw.body,
+        })
+    }
+
+    fn parse(&self, receipt: &Receipt) -> Result<Vec<Update>, ParseError> {
+        let text = std::str::from_utf8(&receipt.body)
+            .map_err(|e| ParseError(format!("not UTF-8 from byte {} on", e.valid_up_to())))?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        // Neither the header nor the configuration is to be believed about the format: queues and workflows differ.
+        let body = match first(text.as_bytes()) {
+            Some(b'<') => xml::read(text, self.limits)?,
+            Some(b'{' | b'[') => json::read(text, self.limits)?,
+            Some(_) => return Err(ParseError("neither XML nor JSON".to_owned())),
+            None => return Err(ParseError("the body is empty".to_owned())),
+        };
+        meaning::updates(body)
+    }
+
+    fn as_sender(&self, body: Bytes, mut headers: HeaderMap, _: Time) -> SenderRequest {
+        let json = matches!(first(&body), Some(b'{' | b'['));
+        let format = HeaderValue::from_static(if json { "application/json" } else { "application/xml" });
+        headers.entry(header::CONTENT_TYPE).or_insert(format);
+        let suffix = self.tokens.first().map(|token| ["?token=", &encoded(token.expose())].concat());
+        SenderRequest { method: Method::POST, suffix: suffix.unwrap_or_default(), headers, body }
+    }
+}
+
+impl CosWorkflow {
+    /// Compares what the request brings, in either place, with every token: it takes as long whichever matches.
+    fn verify(&self, raw: &RawRequest) -> Result<(), AuthError> {
+        let parameters = raw.query.as_deref().unwrap_or("").split('&');
+        let parameter = parameters.filter_map(|p| p.strip_prefix("token=")).next().unwrap_or("");
+        let brought = [decoded(parameter), decoded(&raw.rest)];
+        if brought.iter().all(Vec::is_empty) {
+            return Err(AuthError::Missing(
+                "this address takes callbacks with a token only; register it as …?token=<token> or …/<token>"
+                    .to_owned(),
+            ));
+        }
+        let mut matched = false;
+        for token in &self.tokens {
+            for bytes in &brought {
+                matched |= signature::is_equal(token.expose().as_bytes(), bytes);
+            }
+        }
+        matched.then_some(()).ok_or_else(|| {
+            AuthError::Wrong("the token is none of this address's; register the URL with the current one".to_owned())
+        })
+    }
+}
+
+/// The first byte that is no blank and no byte order mark.
+fn first(body: &[u8]) -> Option<u8> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    body.iter().copied().find(|b| !b.is_ascii_whitespace())
+}
+
+/// Undoes percent-encoding as RFC 3986 has it: a plus sign is a plus sign, and a percent sign that begins no byte is
+/// itself, so that a token may also be pasted into the URL as it is.
+fn decoded(text: &str) -> Vec<u8> {
+    let digit = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16));
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        match (byte, digit(bytes.get(at + 1)), digit(bytes.get(at + 2))) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            _ => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    out
+}
+
+/// Percent-encodes all but RFC 3986's unreserved characters.
+fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for &byte in text.as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            const HEX: &[u8; 16] = b"0123456789ABCDEF";
+            out.push('%');
+            out.push(char::from(HEX[usize::from(byte >> 4)]));
+            out.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+    }
+    out
+}

@@ -1,3 +1,0 @@
-//! Placeholder.
-use super::Kind;
-pub(super) const KIND: Kind = Kind { name: "port_action", build: |_, _| Err(vec![]), examine: |_| Ok(()) };

@@ -1,0 +1,132 @@
+-- Ids are microseconds since the epoch, made unique by counting on: they rise, tell the time, and never occur again in a
+-- store made later. Times are microseconds since the epoch. Rows that follow from one callback are few and have rising keys, so that one
+-- commit dirties few pages.
+
+CREATE TABLE receipts (
+    id          INTEGER PRIMARY KEY,
+    source      TEXT NOT NULL,
+    status      TEXT NOT NULL,
+    received_at INTEGER NOT NULL,
+    peer        TEXT NOT NULL,
+    headers     TEXT NOT NULL,      -- JSON object: the headers that matter
+    body        BLOB,               -- byte for byte; NULL for a duplicate
+    body_bytes  INTEGER NOT NULL,
+    digest      TEXT,               -- SHA-256, hex; for a duplicate
+    reason      TEXT,
+    execution   INTEGER,            -- the first execution it speaks of
+    executions  TEXT                -- JSON array of all of them, when they are several
+) STRICT;
+CREATE INDEX receipts_noteworthy ON receipts (status, id) WHERE status <> 'accepted';
+CREATE INDEX receipts_of_execution ON receipts (execution) WHERE status <> 'accepted' AND execution IS NOT NULL;
+
+-- What is looked up and moves; what an execution looks like stands in the snapshot of its latest change.
+CREATE TABLE execution_heads (
+    id       INTEGER PRIMARY KEY,
+    identity INTEGER NOT NULL,      -- a hash of the key: small, because run ids come in random order
+    source   TEXT NOT NULL,
+    key      TEXT NOT NULL,
+    status   TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    change   INTEGER NOT NULL,      -- the latest
+    seen     TEXT NOT NULL          -- identities of the updates applied, a line each
+) STRICT;
+CREATE INDEX execution_heads_identity ON execution_heads (identity);
+
+CREATE TABLE changes (
+    id              INTEGER PRIMARY KEY,
+    execution       INTEGER NOT NULL,
+    sequence        INTEGER NOT NULL,
+    previous        INTEGER,        -- the change before it
+    type            TEXT NOT NULL,
+    previous_status TEXT,
+    changed_tasks   TEXT NOT NULL,  -- JSON array of keys
+    receipt         INTEGER,
+    received_at     INTEGER NOT NULL,
+    snapshot        TEXT NOT NULL   -- JSON: {"execution", "tasks"}
+) STRICT;
+
+CREATE TABLE deliveries (
+    id           INTEGER PRIMARY KEY,
+    execution    INTEGER NOT NULL,
+    sink         TEXT NOT NULL,
+    change       INTEGER NOT NULL,
+    status       TEXT NOT NULL,
+    due_at       INTEGER,           -- may be claimed from then on; the end of the lease while leased; NULL behind another
+    attempts     INTEGER NOT NULL,
+    created_at   INTEGER NOT NULL,
+    finished_at  INTEGER,
+    until_linked INTEGER NOT NULL,  -- 1: due at once when its execution is linked
+    resume       TEXT,              -- JSON: what the sink wants back at the next try
+    reason       TEXT
+) STRICT;
+CREATE INDEX deliveries_open ON deliveries (sink, due_at) WHERE finished_at IS NULL;
+CREATE INDEX deliveries_of_execution ON deliveries (execution, sink);
+CREATE INDEX deliveries_dead ON deliveries (sink) WHERE status = 'dead';
+
+CREATE TABLE attempts (
+    id          INTEGER PRIMARY KEY,
+    delivery    INTEGER NOT NULL,
+    started_at  INTEGER NOT NULL,
+    duration_ms INTEGER NOT NULL,
+    outcome     TEXT NOT NULL,
+    status      INTEGER,
+    reason      TEXT,
+    answer      TEXT
+) STRICT;
+CREATE INDEX attempts_of_delivery ON attempts (delivery);
+
+CREATE TABLE links (
+    id             INTEGER PRIMARY KEY,
+    rule           TEXT NOT NULL,
+    execution      INTEGER NOT NULL,
+    with_execution INTEGER NOT NULL,
+    created_at     INTEGER NOT NULL
+) STRICT;
+CREATE INDEX links_of ON links (execution);
+CREATE INDEX links_with ON links (with_execution);
+
+-- What executions are known by, under the rules of [[links]].
+CREATE TABLE link_keys (
+    rule      TEXT NOT NULL,
+    side      TEXT NOT NULL,        -- 'of' or 'with'
+    key       TEXT NOT NULL,
+    execution INTEGER NOT NULL,
+    PRIMARY KEY (rule, side, key, execution)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX link_keys_of_execution ON link_keys (execution);
+
+CREATE TABLE sink_pauses (
+    sink   TEXT PRIMARY KEY,
+    reason TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW executions AS
+SELECT h.id, h.source, h.key,
+       c.snapshot ->> '$.execution.name' AS name,
+       c.snapshot ->> '$.execution.workflow' AS workflow,
+       c.snapshot ->> '$.execution.subject' AS subject,
+       h.status,
+       c.snapshot ->> '$.execution.vendor_status' AS vendor_status,
+       c.snapshot ->> '$.execution.created_at' AS created_at,
+       c.snapshot ->> '$.execution.started_at' AS started_at,
+       c.snapshot ->> '$.execution.finished_at' AS finished_at,
+       c.snapshot -> '$.execution.inputs' AS inputs,
+       c.snapshot -> '$.execution.attributes' AS attributes,
+       h.sequence, h.change, c.received_at AS changed_at
+FROM execution_heads h JOIN changes c ON c.id = h.change;
+
+CREATE VIEW tasks AS
+SELECT h.id AS execution, h.source, h.key AS execution_key,
+       t.value ->> '$.key' AS key,
+       t.value ->> '$.name' AS name,
+       t.value ->> '$.type' AS type,
+       t.value ->> '$.status' AS status,
+       t.value ->> '$.vendor_status' AS vendor_status,
+       t.value ->> '$.created_at' AS created_at,
+       t.value ->> '$.started_at' AS started_at,
+       t.value ->> '$.finished_at' AS finished_at,
+       t.value -> '$.template' AS template,
+       t.value -> '$.outputs' AS outputs,
+       t.value -> '$.error' AS error
+FROM execution_heads h JOIN changes c ON c.id = h.change, json_each(c.snapshot, '$.tasks') t;

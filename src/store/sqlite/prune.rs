@@ -1,0 +1,60 @@
+//! Letting go of what is old, finished and told: never of anything undelivered, dead or not understood.
+
+use rusqlite::{Connection, params};
+
+use super::writer::{Fault, Tx};
+use crate::model::Time;
+
+/// How many executions one transaction lets go of: more would hold up callbacks.
+pub(super) const CHUNK: usize = 200;
+
+/// Lets go of up to [`CHUNK`] executions that last changed before `before`, with all that belongs to them.
+pub(super) fn prune(tx: &mut Tx<'_>, before: Time) -> Result<u64, Fault> {
+    // Ids tell the time, so the old ones are the first ones.
+    let mut old = tx.conn.prepare(
+        "SELECT h.id FROM execution_heads h JOIN changes c ON c.id = h.change
+         WHERE h.id < ?1 AND c.received_at < ?1 AND h.status IN ('succeeded', 'failed', 'cancelled')
+           AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.execution = h.id AND (d.finished_at IS NULL OR d.status = 'dead'))
+         ORDER BY h.id LIMIT ?2",
+    )?;
+    let ids: Vec<i64> =
+        old.query_map(params![before.micros(), CHUNK as i64], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    for id in &ids {
+        forget(tx.conn, *id)?;
+    }
+    Ok(ids.len() as u64)
+}
+
+fn forget(conn: &Connection, execution: i64) -> rusqlite::Result<()> {
+    let chain = "WITH RECURSIVE chain (id) AS (
+                     SELECT change FROM execution_heads WHERE id = ?1
+                     UNION ALL SELECT c.previous FROM chain JOIN changes c ON c.id = chain.id WHERE c.previous IS NOT NULL)";
+    let mut changes =
+        conn.prepare(&format!("{chain} SELECT c.id, c.receipt FROM chain JOIN changes c ON c.id = chain.id"))?;
+    let changes: Vec<(i64, Option<i64>)> =
+        changes.query_map([execution], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    let mut more = conn.prepare("SELECT id FROM receipts WHERE status <> 'accepted' AND execution = ?1")?;
+    let more: Vec<i64> = more.query_map([execution], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    for sql in [
+        "DELETE FROM attempts WHERE delivery IN (SELECT id FROM deliveries WHERE execution = ?1)",
+        "DELETE FROM deliveries WHERE execution = ?1",
+        "DELETE FROM links WHERE execution = ?1",
+        "DELETE FROM links WHERE with_execution = ?1",
+        "DELETE FROM link_keys WHERE execution = ?1",
+        "DELETE FROM execution_heads WHERE id = ?1",
+    ] {
+        conn.execute(sql, [execution])?;
+    }
+    for (change, _) in &changes {
+        conn.execute("DELETE FROM changes WHERE id = ?1", [change])?;
+    }
+    for receipt in changes.iter().filter_map(|(_, receipt)| *receipt).chain(more) {
+        // A receipt that speaks of several executions stays until the last of them goes.
+        conn.execute(
+            "DELETE FROM receipts WHERE id = ?1
+               AND NOT EXISTS (SELECT 1 FROM json_each(executions) e JOIN execution_heads h ON h.id = e.value)",
+            [receipt],
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,336 @@
+//! Queries, on connections of their own: they never wait for the writer, and see all that was committed before.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::types::Value as Sql;
+use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use super::deliver::conditions;
+use super::{open, record};
+use crate::Boxed;
+use crate::model::{Attempt, Change, ChangeMeta, Link, State, Status, Time};
+use crate::store::{DeliveryRow, Filter, Queries, ReceiptRow, SinkRow, StoreError};
+
+/// A few connections, opened when they are first needed.
+#[derive(Clone)]
+pub(super) struct Readers {
+    path: Arc<PathBuf>,
+    idle: Arc<Mutex<Vec<Connection>>>,
+    permits: Arc<Semaphore>,
+}
+
+type Read<T> = Result<T, StoreError>;
+
+fn fault(e: rusqlite::Error) -> StoreError {
+    StoreError::Unavailable(format!("the store cannot be read: {e}"))
+}
+
+impl Readers {
+    pub(super) fn new(path: PathBuf, count: usize) -> Readers {
+        Readers { path: Arc::new(path), idle: Arc::default(), permits: Arc::new(Semaphore::new(count.max(1))) }
+    }
+
+    /// Opens one connection, to say early what is wrong.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        let conn = open::reader(&self.path)?;
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+        Ok(())
+    }
+
+    fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> Read<T> + Send + 'static,
+    ) -> Boxed<'_, Read<T>> {
+        let readers = self.clone();
+        Box::pin(async move {
+            let permit = Arc::clone(&readers.permits).acquire_owned().await;
+            let work = move || {
+                let _permit = permit;
+                let held = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                let conn = match held {
+                    Some(conn) => conn,
+                    None => open::reader(&readers.path)?,
+                };
+                let result = query(&conn);
+                readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+                result
+            };
+            tokio::task::spawn_blocking(work)
+                .await
+                .unwrap_or_else(|_| Err(StoreError::Unavailable("a query panicked".to_owned())))
+        })
+    }
+}
+
+const EXECUTION: &str = "SELECT h.id, h.sequence, c.received_at, c.snapshot
+    FROM execution_heads h JOIN changes c ON c.id = h.change";
+
+const RECEIPT: &str = "SELECT id, source, status, received_at, peer, headers, body_bytes, digest, reason, execution, executions, body FROM receipts";
+
+const DELIVERY: &str = "SELECT d.id, d.sink, d.status, d.execution, h.key, h.source, d.change, c.type, d.attempts, d.created_at, d.due_at, d.finished_at, d.reason
+    FROM deliveries d JOIN execution_heads h ON h.id = d.execution JOIN changes c ON c.id = d.change";
+
+fn at(row: &Row<'_>, column: usize) -> rusqlite::Result<Time> {
+    row.get(column).map(Time::from_micros)
+}
+
+fn word<T: std::str::FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|_| rusqlite::Error::InvalidColumnName(text))
+}
+
+fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    row.get::<_, i64>(column).map(|id| id.to_string())
+}
+
+/// One execution, flat; its tasks apart.
+fn execution(conn: &Connection, row: &Row<'_>) -> Read<(Value, Value)> {
+    let read =
+        || -> rusqlite::Result<(i64, u32, Time, String)> { Ok((row.get(0)?, row.get(1)?, at(row, 2)?, row.get(3)?)) };
+    let (id, sequence, changed_at, snapshot) = read().map_err(fault)?;
+    let mut state: Value = serde_json::from_str(&snapshot)
+        .map_err(|e| StoreError::Unusable(format!("the snapshot of execution {id} cannot be read: {e}")))?;
+    let links = links(conn, id).map_err(fault)?;
+    let mut flat = serde_json::Map::new();
+    flat.insert("id".to_owned(), json!(id.to_string()));
+    if let Value::Object(execution) = state["execution"].take() {
+        flat.extend(execution);
+    }
+    flat.insert("links".to_owned(), json!(links));
+    flat.insert("sequence".to_owned(), json!(sequence));
+    flat.insert("changed_at".to_owned(), json!(changed_at));
+    Ok((Value::Object(flat), state["tasks"].take()))
+}
+
+fn links(conn: &Connection, execution: i64) -> rusqlite::Result<Vec<Link>> {
+    let mut statement = conn.prepare(
+        "SELECT h.source, h.key, h.id FROM links l JOIN execution_heads h ON h.id = l.with_execution WHERE l.execution = ?1
+         UNION ALL
+         SELECT h.source, h.key, h.id FROM links l JOIN execution_heads h ON h.id = l.execution WHERE l.with_execution = ?1",
+    )?;
+    let rows = statement
+        .query_map([execution], |row| Ok(Link { source: row.get(0)?, key: row.get(1)?, execution: id(row, 2)? }))?;
+    rows.collect()
+}
+
+fn receipt(row: &Row<'_>) -> rusqlite::Result<ReceiptRow> {
+    let headers: String = row.get(5)?;
+    let executions = match (row.get::<_, Option<String>>(10)?, row.get::<_, Option<i64>>(9)?) {
+        (Some(several), _) => serde_json::from_str::<Vec<i64>>(&several).unwrap_or_default(),
+        (None, one) => one.into_iter().collect(),
+    };
+    Ok(ReceiptRow {
+        id: id(row, 0)?,
+        source: row.get(1)?,
+        status: word(row, 2)?,
+        received_at: at(row, 3)?,
+        peer: row.get(4)?,
+        reason: row.get(8)?,
+        executions: executions.iter().map(i64::to_string).collect(),
+        headers: serde_json::from_str(&headers).unwrap_or_default(),
+        body_bytes: row.get::<_, i64>(6)? as u64,
+        digest: row.get(7)?,
+    })
+}
+
+fn delivery(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
+    Ok(DeliveryRow {
+        id: id(row, 0)?,
+        sink: row.get(1)?,
+        status: word(row, 2)?,
+        execution: id(row, 3)?,
+        key: row.get(4)?,
+        source: row.get(5)?,
+        change: id(row, 6)?,
+        kind: row.get(7)?,
+        attempts: row.get(8)?,
+        created_at: at(row, 9)?,
+        due_at: row.get::<_, Option<i64>>(10)?.map(Time::from_micros),
+        finished_at: row.get::<_, Option<i64>>(11)?.map(Time::from_micros),
+        reason: row.get(12)?,
+    })
+}
+
+fn change(row: &Row<'_>, links: &[Link]) -> rusqlite::Result<Value> {
+    let snapshot: String = row.get(8)?;
+    let Ok(state) = serde_json::from_str::<State>(&snapshot) else { return Ok(Value::Null) };
+    let previous_status: Option<Status> = match row.get::<_, Option<String>>(4)? {
+        Some(_) => Some(word(row, 4)?),
+        None => None,
+    };
+    let meta = ChangeMeta {
+        kind: row.get(3)?,
+        sequence: row.get(2)?,
+        previous_status,
+        changed_tasks: serde_json::from_str(&row.get::<_, String>(5)?).unwrap_or_default(),
+        overdue: false,
+        receipt: row.get::<_, Option<i64>>(6)?.map(|id| id.to_string()),
+        received_at: at(row, 7)?,
+    };
+    let change = Change { id: row.get(0)?, execution_id: row.get(1)?, state, links: links.to_vec(), meta };
+    Ok(json!({ "id": change.id.to_string(), "data": change }))
+}
+
+fn all<T>(
+    conn: &Connection,
+    sql: &str,
+    values: Vec<Sql>,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> Read<Vec<T>> {
+    let mut statement = conn.prepare(sql).map_err(fault)?;
+    let rows = statement.query_map(params_from_iter(values), read).map_err(fault)?;
+    rows.collect::<rusqlite::Result<_>>().map_err(fault)
+}
+
+fn limit(filter: &Filter) -> i64 {
+    filter.limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX))
+}
+
+fn history(conn: &Connection, id: i64, execution: Value, tasks: Value) -> Read<Value> {
+    let links = links(conn, id).map_err(fault)?;
+    // The chain of changes, by each one's predecessor: needs no index that every callback would have to keep up.
+    let changes = all(
+        conn,
+        "WITH RECURSIVE chain (id) AS (
+             SELECT change FROM execution_heads WHERE id = ?1
+             UNION ALL SELECT c.previous FROM chain JOIN changes c ON c.id = chain.id WHERE c.previous IS NOT NULL)
+         SELECT c.id, c.execution, c.sequence, c.type, c.previous_status, c.changed_tasks, c.receipt, c.received_at, c.snapshot
+         FROM chain JOIN changes c ON c.id = chain.id ORDER BY c.id",
+        vec![Sql::Integer(id)],
+        |row| change(row, &links),
+    )?;
+    // Accepted receipts by their changes, the others by their index.
+    let receipts = all(
+        conn,
+        &format!(
+            "WITH RECURSIVE chain (id, receipt, previous) AS (
+                 SELECT c.id, c.receipt, c.previous FROM execution_heads h JOIN changes c ON c.id = h.change WHERE h.id = ?1
+                 UNION ALL SELECT c.id, c.receipt, c.previous FROM chain JOIN changes c ON c.id = chain.previous)
+             {RECEIPT} WHERE id IN (SELECT receipt FROM chain
+                 UNION SELECT id FROM receipts WHERE status <> 'accepted' AND execution = ?1) ORDER BY id"
+        ),
+        vec![Sql::Integer(id)],
+        receipt,
+    )?;
+    let deliveries =
+        all(conn, &format!("{DELIVERY} WHERE d.execution = ?1 ORDER BY d.id"), vec![Sql::Integer(id)], delivery)?;
+    Ok(
+        json!({ "execution": execution, "tasks": tasks, "receipts": receipts, "changes": changes, "deliveries": deliveries }),
+    )
+}
+
+impl Queries for Readers {
+    fn executions(&self, filter: Filter) -> Boxed<'_, Read<Vec<Value>>> {
+        self.read(move |conn| {
+            let filter = Filter { sink: None, ..filter };
+            let (wheres, values) = conditions(&filter, "h.id", "h.status", "h.source", "h.id", "h.id");
+            let sql = format!("{EXECUTION} {wheres} ORDER BY h.id DESC LIMIT {}", limit(&filter));
+            let mut statement = conn.prepare(&sql).map_err(fault)?;
+            let mut rows = statement.query(params_from_iter(values)).map_err(fault)?;
+            let mut list = Vec::new();
+            while let Some(row) = rows.next().map_err(fault)? {
+                list.push(execution(conn, row)?.0);
+            }
+            Ok(list)
+        })
+    }
+
+    fn execution(&self, id_or_key: String) -> Boxed<'_, Read<Value>> {
+        self.read(move |conn| {
+            let by_id = id_or_key.parse::<i64>().unwrap_or(-1);
+            let sql =
+                format!("{EXECUTION} WHERE h.id = ?1 OR (h.identity = ?2 AND h.key = ?3) ORDER BY h.id DESC LIMIT 1");
+            let mut statement = conn.prepare(&sql).map_err(fault)?;
+            let identity = record::identity_of(&id_or_key);
+            let mut rows = statement.query(rusqlite::params![by_id, identity, id_or_key]).map_err(fault)?;
+            let Some(row) = rows.next().map_err(fault)? else {
+                return Err(StoreError::NotFound(format!("there is no execution with the id or key {id_or_key:?}")));
+            };
+            let id: i64 = row.get(0).map_err(fault)?;
+            let (flat, tasks) = execution(conn, row)?;
+            history(conn, id, flat, tasks)
+        })
+    }
+
+    fn receipts(&self, filter: Filter) -> Boxed<'_, Read<Vec<ReceiptRow>>> {
+        self.read(move |conn| {
+            let filter = Filter { sink: None, ..filter };
+            let (wheres, values) = conditions(&filter, "id", "status", "source", "received_at", "execution");
+            let sql = format!("{RECEIPT} {wheres} ORDER BY id DESC LIMIT {}", limit(&filter));
+            all(conn, &sql, values, receipt)
+        })
+    }
+
+    fn receipt(&self, id: i64) -> Boxed<'_, Read<(ReceiptRow, Vec<u8>)>> {
+        self.read(move |conn| {
+            conn.query_row(&format!("{RECEIPT} WHERE id = ?1"), [id], |row| {
+                Ok((receipt(row)?, row.get::<_, Option<Vec<u8>>>(11)?.unwrap_or_default()))
+            })
+            .optional()
+            .map_err(fault)?
+            .ok_or_else(|| StoreError::NotFound(format!("there is no receipt {id}")))
+        })
+    }
+
+    fn deliveries(&self, filter: Filter) -> Boxed<'_, Read<Vec<DeliveryRow>>> {
+        self.read(move |conn| {
+            let (wheres, values) = conditions(&filter, "d.id", "d.status", "h.source", "d.created_at", "d.execution");
+            let sql = format!("{DELIVERY} {wheres} ORDER BY d.id DESC LIMIT {}", limit(&filter));
+            all(conn, &sql, values, delivery)
+        })
+    }
+
+    fn delivery(&self, id: i64) -> Boxed<'_, Read<(DeliveryRow, Vec<Attempt>)>> {
+        self.read(move |conn| {
+            let row = conn
+                .query_row(&format!("{DELIVERY} WHERE d.id = ?1"), [id], delivery)
+                .optional()
+                .map_err(fault)?
+                .ok_or_else(|| StoreError::NotFound(format!("there is no delivery {id}")))?;
+            let attempts = all(
+                conn,
+                "SELECT started_at, duration_ms, outcome, status, reason, answer FROM attempts WHERE delivery = ?1 ORDER BY id",
+                vec![Sql::Integer(id)],
+                |row| {
+                    Ok(Attempt {
+                        started_at: at(row, 0)?,
+                        duration_ms: row.get::<_, i64>(1)? as u64,
+                        outcome: row.get(2)?,
+                        status: row.get(3)?,
+                        reason: row.get(4)?,
+                        answer: row.get(5)?,
+                    })
+                },
+            )?;
+            Ok((row, attempts))
+        })
+    }
+
+    fn sinks(&self) -> Boxed<'_, Read<Vec<SinkRow>>> {
+        self.read(move |conn| {
+            all(
+                conn,
+                "SELECT n.sink, (SELECT reason FROM sink_pauses p WHERE p.sink = n.sink),
+                        (SELECT count(*) FROM deliveries d WHERE d.sink = n.sink AND d.finished_at IS NULL),
+                        (SELECT min(created_at) FROM deliveries d WHERE d.sink = n.sink AND d.finished_at IS NULL),
+                        (SELECT count(*) FROM deliveries d WHERE d.sink = n.sink AND d.status = 'dead')
+                 FROM (SELECT DISTINCT sink FROM deliveries WHERE finished_at IS NULL
+                       UNION SELECT DISTINCT sink FROM deliveries WHERE status = 'dead'
+                       UNION SELECT sink FROM sink_pauses) n ORDER BY 1",
+                Vec::new(),
+                |row| {
+                    Ok(SinkRow {
+                        name: row.get(0)?,
+                        paused: row.get(1)?,
+                        backlog: row.get::<_, i64>(2)? as u64,
+                        oldest: row.get::<_, Option<i64>>(3)?.map(Time::from_micros),
+                        dead: row.get::<_, i64>(4)? as u64,
+                    })
+                },
+            )
+        })
+    }
+}

@@ -1,0 +1,259 @@
+//! The one writer: a thread that takes whatever commands are queued into one transaction (group commit).
+//!
+//! Nobody waits for a timer: while one transaction is being synced, the next one's commands gather. A caller hears of
+//! its command only after the commit, and hears of a failed commit even if its own command was fine: then nothing of
+//! the batch was kept.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, Statement};
+use tokio::sync::oneshot;
+
+use super::queue::{Queue, Taken};
+use crate::model::Time;
+use crate::store::StoreError;
+
+/// Why a command did not go through.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// SQLite's: the transaction is spoiled.
+    Sql(rusqlite::Error),
+    /// An answer to the caller; nothing was written.
+    Answer(StoreError),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(e: rusqlite::Error) -> Fault {
+        Fault::Sql(e)
+    }
+}
+
+/// One queued command, whatever it returns.
+pub(super) trait Command: Send {
+    /// Carries it out; may be called again in another transaction when the first was rolled back.
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), rusqlite::Error>;
+
+    /// Tells the caller, after the commit or in its stead.
+    fn reply(&mut self, committed: Result<(), StoreError>);
+}
+
+struct Call<F, T> {
+    run: F,
+    result: Option<Result<T, StoreError>>,
+    reply: Option<oneshot::Sender<Result<T, StoreError>>>,
+}
+
+impl<F, T: Send> Command for Call<F, T>
+where
+    F: FnMut(&mut Tx<'_>) -> Result<T, Fault> + Send,
+{
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), rusqlite::Error> {
+        self.result = Some(match (self.run)(tx) {
+            Ok(value) => Ok(value),
+            Err(Fault::Answer(answer)) => Err(answer),
+            Err(Fault::Sql(e)) => return Err(e),
+        });
+        Ok(())
+    }
+
+    fn reply(&mut self, committed: Result<(), StoreError>) {
+        let result = committed.and_then(|()| {
+            self.result.take().unwrap_or_else(|| Err(StoreError::Unavailable("the command was not carried out".into())))
+        });
+        if let Some(reply) = self.reply.take() {
+            // The caller may have stopped waiting; what it asked for is done all the same.
+            let _ = reply.send(result);
+        }
+    }
+}
+
+/// A command, and where its caller will hear of it.
+pub(super) fn command<T: Send + 'static>(
+    run: impl FnMut(&mut Tx<'_>) -> Result<T, Fault> + Send + 'static,
+) -> (Box<dyn Command>, oneshot::Receiver<Result<T, StoreError>>) {
+    let (reply, heard) = oneshot::channel();
+    (Box::new(Call { run, result: None, reply: Some(reply) }), heard)
+}
+
+/// What the writer tells the rest of the process without being asked.
+#[derive(Default)]
+pub(super) struct Health {
+    /// Why the last commit failed; `None` after one that went through.
+    failing: Mutex<Option<String>>,
+    /// Commits so far: what the checkpointer goes by.
+    pub(super) commits: AtomicU64,
+}
+
+impl Health {
+    pub(super) fn fault(&self) -> Option<String> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, fault: Option<String>) {
+        *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+}
+
+/// The open transaction, as commands see it: the statements of the hot path prepared once, and the ids.
+pub(super) struct Tx<'c> {
+    pub(super) conn: &'c Connection,
+    pub(super) sql: Prepared<'c>,
+    last_id: i64,
+}
+
+impl Tx<'_> {
+    /// A new id: the time in microseconds, or one more than the last.
+    pub(super) fn new_id(&mut self, now: Time) -> i64 {
+        self.last_id = now.micros().max(self.last_id + 1);
+        self.last_id
+    }
+}
+
+macro_rules! prepared {
+    ($($(#[$doc:meta])* $name:ident: $sql:literal;)*) => {
+        /// The statements of the hot path.
+        pub(super) struct Prepared<'c> { $($(#[$doc])* pub(super) $name: Statement<'c>,)* }
+
+        impl<'c> Prepared<'c> {
+            fn new(conn: &'c Connection) -> rusqlite::Result<Prepared<'c>> {
+                Ok(Prepared { $($name: conn.prepare($sql)?,)* })
+            }
+        }
+    };
+}
+
+prepared! {
+    begin: "BEGIN IMMEDIATE";
+    commit: "COMMIT";
+    insert_receipt: "INSERT INTO receipts (id, source, status, received_at, peer, headers, body, body_bytes, digest, reason, execution, executions)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+    find_head: "SELECT id, source, key, sequence, change, seen FROM execution_heads WHERE identity = ?1";
+    insert_head: "INSERT INTO execution_heads (id, identity, source, key, status, sequence, change, seen) VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7)";
+    update_head: "UPDATE execution_heads SET status = ?2, sequence = ?3, change = ?4, seen = ?5 WHERE id = ?1";
+    snapshot: "SELECT snapshot FROM changes WHERE id = ?1";
+    insert_change: "INSERT INTO changes (id, execution, sequence, previous, type, previous_status, changed_tasks, receipt, received_at, snapshot)
+                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    is_behind: "SELECT EXISTS (SELECT 1 FROM deliveries WHERE execution = ?1 AND sink = ?2 AND finished_at IS NULL)";
+    insert_delivery: "INSERT INTO deliveries (id, execution, sink, change, status, due_at, attempts, created_at, finished_at, until_linked, reason)
+                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8, 0, ?9)";
+    due: "SELECT d.id, d.execution, d.change, d.attempts, d.created_at, d.resume, c.sequence, c.type, c.previous_status, c.changed_tasks,
+                 c.receipt, c.received_at, c.snapshot
+          FROM deliveries d JOIN changes c ON c.id = d.change
+          WHERE d.sink = ?1 AND d.finished_at IS NULL AND d.due_at <= ?2 ORDER BY d.due_at LIMIT ?3";
+    next_due: "SELECT min(due_at) FROM deliveries WHERE sink = ?1 AND finished_at IS NULL AND due_at IS NOT NULL";
+    lease: "UPDATE deliveries SET status = 'leased', due_at = ?2 WHERE id = ?1";
+    links: "SELECT h.source, h.key, h.id FROM links l JOIN execution_heads h ON h.id = l.with_execution WHERE l.execution = ?1
+            UNION ALL
+            SELECT h.source, h.key, h.id FROM links l JOIN execution_heads h ON h.id = l.execution WHERE l.with_execution = ?1";
+    settle: "UPDATE deliveries SET status = ?2, due_at = ?3, attempts = attempts + ?4, finished_at = ?5, until_linked = ?6, resume = ?7, reason = ?8
+             WHERE id = ?1 AND status = 'leased' RETURNING execution, sink";
+    insert_attempt: "INSERT INTO attempts (id, delivery, started_at, duration_ms, outcome, status, reason, answer) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    next_in_line: "UPDATE deliveries SET due_at = ?3 WHERE due_at IS NULL AND id =
+                   (SELECT id FROM deliveries WHERE execution = ?1 AND sink = ?2 AND finished_at IS NULL ORDER BY id LIMIT 1)";
+}
+
+/// Runs until the queue is closed and empty. Returns only on a fault that no command can cause.
+pub(super) fn run(conn: &Connection, queue: &Queue<Box<dyn Command>>, health: &Arc<Health>) -> rusqlite::Result<()> {
+    let last_id = conn.query_row(
+        "SELECT max(coalesce((SELECT max(id) FROM receipts), 0), coalesce((SELECT max(id) FROM execution_heads), 0),
+                    coalesce((SELECT max(id) FROM changes), 0), coalesce((SELECT max(id) FROM deliveries), 0),
+                    coalesce((SELECT max(id) FROM attempts), 0), coalesce((SELECT max(id) FROM links), 0))",
+        [],
+        |row| row.get(0),
+    )?;
+    let mut tx = Tx { conn, sql: Prepared::new(conn)?, last_id };
+    let mut batch: Vec<Box<dyn Command>> = Vec::new();
+    loop {
+        match queue.take(&mut batch, Duration::from_secs(1)) {
+            Taken::Closed => return Ok(()),
+            // A store that failed is tried every second, so that it is ready again without a caller's help.
+            Taken::Nothing if health.fault().is_some() => health.set(probe(conn).err().map(|e| explain(&e))),
+            Taken::Nothing => {}
+            Taken::Items => {
+                commit(&mut tx, &mut batch, health);
+                batch.clear();
+            }
+        }
+    }
+}
+
+/// Carries out the batch in one transaction and tells every caller.
+fn commit(tx: &mut Tx<'_>, batch: &mut [Box<dyn Command>], health: &Health) {
+    match try_commit(tx, batch) {
+        Ok(()) => {
+            health.commits.fetch_add(1, Ordering::Release);
+            if health.fault().is_some() {
+                health.set(None);
+            }
+            for command in batch {
+                command.reply(Ok(()));
+            }
+        }
+        // One command that SQLite refuses must not take the others with it.
+        Err(e) if batch.len() > 1 && !is_environment(&e) => {
+            for command in batch {
+                commit(tx, std::slice::from_mut(command), health);
+            }
+        }
+        Err(e) => {
+            let reason = explain(&e);
+            tracing::error!(store.fault = %e, commands = batch.len(), "a commit failed: nothing of it was kept, its senders were told 503");
+            health.set(Some(reason.clone()));
+            for command in batch {
+                command.reply(Err(StoreError::Unavailable(reason.clone())));
+            }
+        }
+    }
+}
+
+fn try_commit(tx: &mut Tx<'_>, batch: &mut [Box<dyn Command>]) -> rusqlite::Result<()> {
+    tx.sql.begin.execute([])?;
+    let done =
+        batch.iter_mut().try_for_each(|command| command.run(tx)).and_then(|()| tx.sql.commit.execute([]).map(drop));
+    if done.is_err() && !tx.conn.is_autocommit() {
+        // Fails only when SQLite has rolled back already.
+        let _ = tx.conn.execute_batch("ROLLBACK");
+    }
+    done
+}
+
+/// A fault of disk or file system, which every command would meet.
+fn is_environment(e: &rusqlite::Error) -> bool {
+    matches!(
+        e.sqlite_error_code(),
+        Some(
+            ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::ReadOnly
+                | ErrorCode::CannotOpen
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::OutOfMemory
+        )
+    )
+}
+
+fn explain(e: &rusqlite::Error) -> String {
+    match e.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "the store's disk is full".to_owned(),
+        Some(ErrorCode::ReadOnly) => "the store is read-only".to_owned(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "another program holds the store's lock".to_owned()
+        }
+        Some(ErrorCode::SystemIoFailure) => "the store's disk fails".to_owned(),
+        _ => "the store cannot commit".to_owned(),
+    }
+}
+
+/// Whether a commit would go through.
+fn probe(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch("BEGIN IMMEDIATE; CREATE TABLE probe (x); DROP TABLE probe; COMMIT").inspect_err(|_| {
+        if !conn.is_autocommit() {
+            let _ = conn.execute_batch("ROLLBACK");
+        }
+    })
+}

@@ -1,0 +1,4 @@
+//! Peers that the daemon and its parts are tested against: strict, or broken on purpose.
+
+pub(crate) mod port;
+pub(crate) mod scripted;

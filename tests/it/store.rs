@@ -1,0 +1,491 @@
+//! The store's contract: one suite for every store there is.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use callbackd::model::{
+    Attempt, Delivery, ExecutionPart, LinkRule, Program, Receipt, ReceiptStatus, Route, Rules, SinkRule, Status, Task,
+    Time, Update,
+};
+use callbackd::store::sqlite::{Options, SqliteStore};
+use callbackd::store::{DeliveryFilter, Fate, Filter, Parsed, Recorded, Settlement, Store, StoreError};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A store of each kind, in a folder of its own.
+fn open(folder: &TempDir) -> Arc<dyn Store> {
+    Arc::new(SqliteStore::open(&folder.path().join("store.db"), &Options::default()).expect("opens"))
+}
+
+const T0: Time = Time::from_seconds(1_700_000_000);
+
+fn at(seconds: u64) -> Time {
+    T0.plus_ms(seconds * 1000)
+}
+
+/// What an execution is known by: a string at a JSON pointer.
+struct At(&'static str);
+
+impl Program for At {
+    fn test(&self, data: &Value) -> Result<bool, String> {
+        data.pointer(self.0).and_then(Value::as_bool).ok_or_else(|| format!("{} is no boolean", self.0))
+    }
+
+    fn text(&self, data: &Value) -> Result<Option<String>, String> {
+        Ok(data.pointer(self.0).and_then(Value::as_str).map(str::to_owned))
+    }
+}
+
+fn rules() -> Rules {
+    let names = |list: &[&str]| list.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
+    Rules {
+        routes: vec![
+            Route { from: names(&["media"]), when: None, to: names(&["a", "b"]) },
+            Route { from: names(&["odd"]), when: Some(Box::new(At("/execution/key"))), to: names(&["a"]) },
+        ],
+        links: vec![LinkRule {
+            of: "media".to_owned(),
+            key: Box::new(At("/execution/subject")),
+            with: "portal".to_owned(),
+            with_key: Box::new(At("/execution/subject")),
+        }],
+        sinks: vec![
+            SinkRule { name: "a".to_owned(), coalesce: false },
+            SinkRule { name: "b".to_owned(), coalesce: true },
+        ],
+    }
+}
+
+fn update(key: &str, status: Status) -> Update {
+    let identity = status.is_finished().then(|| format!("finish/{status}"));
+    let execution = ExecutionPart { status: Some(status), ..ExecutionPart::default() };
+    Update { key: key.to_owned(), identity, execution, ..Update::default() }
+}
+
+fn about(mut update: Update, subject: &str) -> Update {
+    update.execution.subject = Some(subject.to_owned());
+    update
+}
+
+async fn record(store: &dyn Store, source: &str, now: Time, updates: Vec<Update>) -> Recorded {
+    try_record(store, source, now, Parsed::Updates(updates)).await.expect("recorded")
+}
+
+async fn try_record(store: &dyn Store, source: &str, now: Time, parsed: Parsed) -> Result<Recorded, StoreError> {
+    let receipt = Receipt {
+        source: source.into(),
+        received_at: now,
+        peer: "192.0.2.1".to_owned(),
+        headers: vec![("content-type".to_owned(), "application/xml".to_owned())],
+        body: Bytes::from_static(b"<the body/>"),
+    };
+    store.record(receipt, parsed, Arc::new(rules())).await
+}
+
+async fn claim(store: &dyn Store, sink: &str, now: Time) -> Vec<Delivery> {
+    store.claim(sink.to_owned(), 10, 30_000, now, now).await.expect("claimed").deliveries
+}
+
+async fn settle(store: &dyn Store, delivery: &Delivery, fate: Fate, now: Time) -> Vec<String> {
+    let attempt = Attempt {
+        started_at: now,
+        duration_ms: 5,
+        outcome: "delivered".to_owned(),
+        status: Some(200),
+        reason: None,
+        answer: Some("ok".to_owned()),
+    };
+    let settlement = Settlement { delivery: delivery.id, attempt, fate, updates: Vec::new() };
+    store.settle(settlement, Arc::new(rules()), now).await.expect("settled")
+}
+
+fn statuses(deliveries: &[Delivery]) -> Vec<(&str, Status)> {
+    deliveries.iter().map(|d| (d.change.state.execution.key.as_str(), d.change.state.execution.status)).collect()
+}
+
+async fn status_of(store: &dyn Store, key: &str) -> String {
+    let shown = store.execution(key.to_owned()).await.expect("known");
+    shown["execution"]["status"].as_str().expect("a status").to_owned()
+}
+
+#[tokio::test]
+async fn news_repeats_and_contradictions_are_told_apart() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    let outcome = async |now, status| record(store, "media", at(now), vec![update("i1", status)]).await;
+    let first = outcome(0, Status::Running).await;
+    assert_eq!((first.outcome, first.executions.len()), (ReceiptStatus::Accepted, 1));
+    assert_eq!(first.wake, ["a", "b"]);
+    assert_eq!(outcome(1, Status::Running).await.outcome, ReceiptStatus::Duplicate);
+    assert_eq!(outcome(2, Status::Pending).await.outcome, ReceiptStatus::Duplicate, "late");
+    assert_eq!(outcome(3, Status::Succeeded).await.outcome, ReceiptStatus::Accepted);
+    let repeat = outcome(4, Status::Succeeded).await;
+    assert_eq!((repeat.outcome, &repeat.executions), (ReceiptStatus::Duplicate, &first.executions));
+    assert_eq!(outcome(5, Status::Running).await.outcome, ReceiptStatus::Duplicate, "never back");
+    let conflict = outcome(6, Status::Failed).await;
+    assert_eq!((conflict.outcome, conflict.wake.len()), (ReceiptStatus::Conflict, 0));
+    assert_eq!(status_of(store, "i1").await, "succeeded");
+
+    let (row, body) = store.receipt(repeat.receipt).await.expect("kept");
+    assert_eq!((body.len(), row.body_bytes), (0, 11), "a repeat's bytes are not kept again");
+    assert!(row.digest.expect("a digest").starts_with(|c: char| c.is_ascii_hexdigit()));
+    let (row, body) = store.receipt(conflict.receipt).await.expect("kept");
+    assert_eq!(body, b"<the body/>");
+    assert_eq!(row.reason.as_deref(), Some("the execution is succeeded, this says failed"));
+
+    let shown = store.execution("i1".to_owned()).await.expect("known");
+    let types: Vec<_> =
+        shown["changes"].as_array().expect("changes").iter().map(|c| &c["data"]["change"]["type"]).collect();
+    assert_eq!(types, ["callbackd.execution.running", "callbackd.execution.succeeded"]);
+    assert_eq!(shown["receipts"].as_array().expect("receipts").len(), 7, "every receipt is shown");
+    assert_eq!(shown["deliveries"].as_array().expect("deliveries").len(), 4);
+}
+
+#[tokio::test]
+async fn the_same_key_of_two_sources_is_two_executions() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let a = record(&*store, "media", at(0), vec![update("same", Status::Succeeded)]).await;
+    let b = record(&*store, "other", at(1), vec![update("same", Status::Failed)]).await;
+    assert_eq!((a.outcome, b.outcome), (ReceiptStatus::Accepted, ReceiptStatus::Accepted));
+    assert_ne!(a.executions, b.executions);
+}
+
+#[tokio::test]
+async fn one_contradicting_task_makes_the_whole_callback_a_conflict() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let task = |status| Task::new("j1".to_owned(), status);
+    let with = |mut u: Update, task| {
+        u.tasks.push(task);
+        u
+    };
+    record(&*store, "media", at(0), vec![with(update("i1", Status::Running), task(Status::Succeeded))]).await;
+    let finish = with(update("i1", Status::Failed), task(Status::Failed));
+    assert_eq!(record(&*store, "media", at(1), vec![finish]).await.outcome, ReceiptStatus::Conflict);
+    assert_eq!(status_of(&*store, "i1").await, "running");
+}
+
+#[tokio::test]
+async fn two_senders_of_one_callback_at_one_instant_make_one_change() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let all = (0..64).map(|_| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { record(&*store, "media", at(0), vec![update("i1", Status::Failed)]).await.outcome })
+    });
+    let mut accepted = 0;
+    for task in all.collect::<Vec<_>>() {
+        accepted += usize::from(task.await.expect("joined") == ReceiptStatus::Accepted);
+    }
+    assert_eq!(accepted, 1);
+    assert_eq!(claim(&*store, "a", at(1)).await.len(), 1);
+}
+
+#[tokio::test]
+async fn deliveries_keep_the_order_of_their_execution_and_wait_for_no_other() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    for (now, key, status) in
+        [(0, "i1", Status::Running), (1, "i1", Status::Paused), (2, "i1", Status::Failed), (3, "i2", Status::Succeeded)]
+    {
+        record(store, "media", at(now), vec![update(key, status)]).await;
+    }
+    let first = claim(store, "a", at(10)).await;
+    assert_eq!(statuses(&first), [("i1", Status::Running), ("i2", Status::Succeeded)]);
+    assert!(claim(store, "a", at(10)).await.is_empty(), "leased, and the rest is behind it");
+    let retry = Fate::Waiting { due_at: at(20), until_linked: None, resume: Some(Value::from(3)), free: false };
+    settle(store, &first[0], retry, at(11)).await;
+    assert!(claim(store, "a", at(19)).await.is_empty(), "what waits for a retry holds its place");
+    let again = claim(store, "a", at(20)).await;
+    assert_eq!((statuses(&again), again[0].attempts), (vec![("i1", Status::Running)], 1));
+    assert_eq!(again[0].resume, Some(Value::from(3)));
+    assert_eq!(settle(store, &again[0], Fate::Delivered, at(21)).await, ["a"], "the next one is due");
+    let next = claim(store, "a", at(21)).await;
+    assert_eq!(statuses(&next), [("i1", Status::Paused)]);
+    assert_eq!(next[0].change.meta.previous_status, Some(Status::Running));
+    settle(store, &next[0], Fate::Dead, at(22)).await;
+    assert_eq!(statuses(&claim(store, "a", at(22)).await), [("i1", Status::Failed)], "a dead letter lets the next go");
+}
+
+#[tokio::test]
+async fn a_lease_that_ran_out_is_claimed_again_and_its_late_settlement_ignored() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    record(store, "media", at(0), vec![update("i1", Status::Failed)]).await;
+    let first = claim(store, "a", at(1)).await;
+    assert!(claim(store, "a", at(30)).await.is_empty());
+    let second = claim(store, "a", at(31)).await;
+    assert_eq!(second[0].id, first[0].id);
+    settle(store, &second[0], Fate::Delivered, at(32)).await;
+    settle(store, &first[0], Fate::Dead, at(33)).await;
+    let (row, attempts) = store.delivery(first[0].id).await.expect("kept");
+    assert_eq!((row.status.as_str(), attempts.len()), ("delivered", 1));
+}
+
+#[tokio::test]
+async fn a_new_daemon_takes_over_every_lease() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    record(&*store, "media", at(0), vec![update("i1", Status::Failed)]).await;
+    let first = claim(&*store, "a", at(1)).await;
+    store.close().await;
+    assert!(store.is_closed());
+    let refused = try_record(&*store, "media", at(2), Parsed::Updates(vec![])).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))));
+    drop(store);
+    let store = open(&folder);
+    assert_eq!(claim(&*store, "a", at(2)).await[0].id, first[0].id);
+}
+
+#[tokio::test]
+async fn a_coalescing_sink_is_told_the_newest_only() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    for (now, status) in [(0, Status::Pending), (1, Status::Running), (2, Status::Succeeded)] {
+        record(store, "media", at(now), vec![update("i1", status)]).await;
+    }
+    let claimed = claim(store, "b", at(3)).await;
+    assert_eq!(statuses(&claimed), [("i1", Status::Succeeded)]);
+    let discarded = Filter { sink: Some("b".to_owned()), status: vec!["discarded".to_owned()], ..Filter::default() };
+    let rows = store.deliveries(discarded).await.expect("listed");
+    assert_eq!(rows.iter().map(|r| r.reason.as_deref()).collect::<Vec<_>>(), [Some("superseded"); 2]);
+}
+
+#[tokio::test]
+async fn dead_letters_are_retried_and_discarded_by_id_and_by_filter() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    for n in 0..600 {
+        record(store, "media", at(n), vec![update(&format!("i{n}"), Status::Failed)]).await;
+    }
+    let mut ids = Vec::new();
+    loop {
+        let claimed = claim(store, "a", at(2000)).await;
+        if claimed.is_empty() {
+            break;
+        }
+        for delivery in claimed {
+            settle(store, &delivery, Fate::Dead, at(2000)).await;
+            ids.push(delivery.id);
+        }
+    }
+    assert_eq!(ids.len(), 600);
+    let one = DeliveryFilter::One(ids[0]);
+    assert_eq!(store.retry(one.clone(), at(2001)).await.expect("retried"), 1);
+    let claimed = claim(store, "a", at(2001)).await;
+    assert_eq!((claimed.len(), claimed[0].id, claimed[0].attempts), (1, ids[0], 0));
+    settle(store, &claimed[0], Fate::Delivered, at(2002)).await;
+    let refused = store.retry(one, at(2003)).await.expect_err("delivered").to_string();
+    assert!(refused.contains("is delivered; only dead, discarded, waiting can be retried"), "{refused}");
+    assert!(matches!(store.discard(DeliveryFilter::One(1), at(0)).await, Err(StoreError::NotFound(_))));
+
+    let limited = Filter { sink: Some("a".to_owned()), limit: Some(100), ..Filter::default() };
+    assert_eq!(store.discard(DeliveryFilter::All(limited), at(2004)).await.expect("discarded"), 100);
+    let all = Filter { sink: Some("a".to_owned()), source: Some("media".to_owned()), ..Filter::default() };
+    assert_eq!(store.retry(DeliveryFilter::All(all), at(2005)).await.expect("retried"), 499);
+    let sinks = store.sinks().await.expect("listed");
+    assert_eq!((sinks[0].name.as_str(), sinks[0].dead, sinks[0].backlog), ("a", 0, 499));
+}
+
+#[tokio::test]
+async fn a_paused_sink_is_left_alone_until_it_is_resumed() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    record(&*store, "media", at(0), vec![update("i1", Status::Failed)]).await;
+    store.pause("a".to_owned(), Some("mended tomorrow".to_owned())).await.expect("paused");
+    assert!(claim(&*store, "a", at(1)).await.is_empty());
+    assert_eq!(store.sinks().await.expect("listed")[0].paused.as_deref(), Some("mended tomorrow"));
+    assert_eq!(claim(&*store, "b", at(1)).await.len(), 1);
+    store.pause("a".to_owned(), None).await.expect("resumed");
+    assert_eq!(claim(&*store, "a", at(1)).await.len(), 1);
+}
+
+#[tokio::test]
+async fn retries_are_hurried_when_the_peer_is_well_again() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    record(&*store, "media", at(0), vec![update("i1", Status::Failed)]).await;
+    let claimed = claim(&*store, "a", at(1)).await;
+    let retry = Fate::Waiting { due_at: at(300), until_linked: None, resume: None, free: false };
+    settle(&*store, &claimed[0], retry, at(2)).await;
+    assert!(claim(&*store, "a", at(3)).await.is_empty());
+    store.hurry("a".to_owned(), at(4)).await.expect("hurried");
+    assert_eq!(claim(&*store, "a", at(4)).await.len(), 1);
+}
+
+fn waits(known: usize) -> Fate {
+    Fate::Waiting { due_at: at(86_400), until_linked: Some(known), resume: None, free: true }
+}
+
+#[tokio::test]
+async fn links_are_found_whichever_side_comes_first() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    record(store, "portal", at(0), vec![about(update("r_old", Status::Running), "x.mp4")]).await;
+    record(store, "portal", at(1), vec![about(update("r_done", Status::Succeeded), "x.mp4")]).await;
+    record(store, "portal", at(2), vec![about(update("r_new", Status::Running), "x.mp4")]).await;
+    record(store, "media", at(3), vec![about(update("i1", Status::Failed), "x.mp4")]).await;
+    let claimed = claim(store, "a", at(4)).await;
+    let links: Vec<_> = claimed[0].change.links.iter().map(|l| l.key.as_str()).collect();
+    assert_eq!(links, ["r_new"], "the newest unfinished one");
+    settle(store, &claimed[0], Fate::Delivered, at(4)).await;
+
+    record(store, "media", at(5), vec![about(update("i2", Status::Failed), "y.mp4")]).await;
+    let claimed = claim(store, "a", at(6)).await;
+    settle(store, &claimed[0], waits(0), at(7)).await;
+    assert!(claim(store, "a", at(100)).await.is_empty(), "it waits");
+    let run = record(store, "portal", at(101), vec![about(update("r_y", Status::Running), "y.mp4")]).await;
+    assert_eq!(run.wake, ["a"]);
+    let linked = claim(store, "a", at(101)).await;
+    assert_eq!((statuses(&linked), linked[0].attempts), (vec![("i2", Status::Failed)], 0));
+    assert_eq!(linked[0].change.links[0].key, "r_y");
+    settle(store, &linked[0], Fate::Delivered, at(102)).await;
+
+    record(store, "media", at(200), vec![update("i3", Status::Failed)]).await;
+    record(store, "portal", at(201), vec![update("r_null", Status::Running)]).await;
+    assert!(claim(store, "a", at(202)).await[0].change.links.is_empty(), "null keys never link");
+}
+
+#[tokio::test]
+async fn a_link_made_during_the_try_is_not_missed() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    record(&*store, "media", at(0), vec![about(update("i1", Status::Failed), "x.mp4")]).await;
+    let claimed = claim(&*store, "a", at(1)).await;
+    record(&*store, "portal", at(2), vec![about(update("r_1", Status::Running), "x.mp4")]).await;
+    settle(&*store, &claimed[0], waits(0), at(3)).await;
+    assert_eq!(claim(&*store, "a", at(3)).await[0].change.links.len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_sink_learned_is_recorded_with_its_settlement() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    record(&*store, "portal", at(0), vec![update("r_1", Status::Running)]).await;
+    record(&*store, "media", at(1), vec![update("i1", Status::Failed)]).await;
+    let claimed = claim(&*store, "a", at(2)).await;
+    let known = |key| Update { known_only: true, ..update(key, Status::Failed) };
+    let updates = vec![("portal".to_owned(), known("r_1")), ("portal".to_owned(), known("r_unknown"))];
+    let attempt = Attempt {
+        started_at: at(2),
+        duration_ms: 1,
+        outcome: "delivered".to_owned(),
+        status: None,
+        reason: None,
+        answer: None,
+    };
+    let settlement = Settlement { delivery: claimed[0].id, attempt, fate: Fate::Delivered, updates };
+    store.settle(settlement, Arc::new(rules()), at(3)).await.expect("settled");
+    assert_eq!(status_of(&*store, "r_1").await, "failed");
+    assert!(matches!(store.execution("r_unknown".to_owned()).await, Err(StoreError::NotFound(_))));
+}
+
+#[tokio::test]
+async fn a_faulty_condition_is_a_dead_letter_never_a_lost_change() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let recorded = record(&*store, "odd", at(0), vec![update("i1", Status::Failed)]).await;
+    assert_eq!(recorded.outcome, ReceiptStatus::Accepted);
+    let rows = store.deliveries(Filter::default()).await.expect("listed");
+    assert_eq!(rows[0].status.as_str(), "dead");
+    assert_eq!(rows[0].reason.as_deref(), Some("routes[1].when: /execution/key is no boolean"));
+    assert_eq!(store.retry(DeliveryFilter::One(rows[0].id.parse().expect("an id")), at(1)).await.expect("retried"), 1);
+    assert_eq!(claim(&*store, "a", at(1)).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_quarantined_receipt_is_kept_whole_and_can_be_read_again() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    let kept = try_record(store, "media", at(0), Parsed::Quarantined("no such root".to_owned())).await.expect("kept");
+    assert_eq!((kept.outcome, kept.executions.len()), (ReceiptStatus::Quarantined, 0));
+    let (row, body) = store.receipt(kept.receipt).await.expect("kept");
+    assert_eq!((row.reason.as_deref(), &body[..]), (Some("no such root"), &b"<the body/>"[..]));
+    let again = Parsed::Updates(vec![update("i1", Status::Failed)]);
+    let recorded = store.record_again(kept.receipt, again.clone(), Arc::new(rules()), at(9)).await.expect("recorded");
+    assert_eq!((recorded.receipt, recorded.outcome), (kept.receipt, ReceiptStatus::Accepted));
+    assert_eq!(claim(store, "a", at(9)).await.len(), 1);
+    let refused = store.record_again(kept.receipt, again, Arc::new(rules()), at(10)).await;
+    assert!(matches!(refused, Err(StoreError::Refused(text)) if text.contains("only a quarantined one")));
+}
+
+#[tokio::test]
+async fn only_what_is_finished_and_told_is_let_go_of() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    let source = "odd-free"; // no route: nothing to be told
+    record(store, source, at(0), vec![update("old", Status::Running)]).await;
+    record(store, source, at(1), vec![update("old", Status::Failed)]).await;
+    record(store, source, at(2), vec![update("old", Status::Failed)]).await;
+    record(store, source, at(3), vec![update("pair", Status::Failed), update("running", Status::Running)]).await;
+    record(store, "media", at(4), vec![update("untold", Status::Failed)]).await;
+    try_record(store, source, at(5), Parsed::Quarantined("what is this".to_owned())).await.expect("kept");
+    record(store, source, at(100), vec![update("new", Status::Failed)]).await;
+    assert_eq!(store.prune(at(50)).await.expect("pruned"), 2, "old and pair");
+    let left = store.executions(Filter::default()).await.expect("listed");
+    assert_eq!(left.iter().map(|e| &e["key"]).collect::<Vec<_>>(), ["new", "untold", "running"]);
+    assert!(matches!(store.execution("old".to_owned()).await, Err(StoreError::NotFound(_))));
+    let receipts = store.receipts(Filter::default()).await.expect("listed");
+    assert_eq!(receipts.len(), 4, "new, quarantined, untold, and the one that the running execution still needs");
+}
+
+#[tokio::test]
+async fn lists_are_filtered_newest_first_and_paged() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    for n in 0..10 {
+        let status = if n % 2 == 0 { Status::Failed } else { Status::Succeeded };
+        record(store, "media", at(n), vec![update(&format!("i{n}"), status)]).await;
+    }
+    let keys = async |filter| {
+        let list = store.executions(filter).await.expect("listed");
+        list.iter().map(|e| e["key"].as_str().expect("a key").to_owned()).collect::<Vec<_>>()
+    };
+    let failed = Filter { status: vec!["failed".to_owned()], ..Filter::default() };
+    assert_eq!(keys(failed.clone()).await, ["i8", "i6", "i4", "i2", "i0"]);
+    let page = store.executions(Filter { limit: Some(2), ..failed.clone() }).await.expect("listed");
+    let before = page[1]["id"].as_str().and_then(|id| id.parse().ok());
+    assert_eq!(keys(Filter { before, limit: Some(2), ..failed }).await, ["i4", "i2"]);
+    assert_eq!(keys(Filter { since: Some(at(8)), ..Filter::default() }).await, ["i9", "i8"]);
+    assert!(keys(Filter { source: Some("other".to_owned()), ..Filter::default() }).await.is_empty());
+    let receipts = store.receipts(Filter { limit: Some(3), ..Filter::default() }).await.expect("listed");
+    assert_eq!(receipts.len(), 3);
+    assert_eq!(receipts[0].headers["content-type"], "application/xml");
+}
+
+#[tokio::test]
+async fn every_noun_can_be_read_with_sqlite3() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let mut told = update("i1", Status::Failed);
+    told.tasks.push(Task::new("j1".to_owned(), Status::Failed));
+    record(&*store, "media", at(0), vec![told]).await;
+    let claimed = claim(&*store, "a", at(1)).await;
+    settle(&*store, &claimed[0], Fate::Delivered, at(1)).await;
+    let conn = rusqlite::Connection::open(folder.path().join("store.db")).expect("opens");
+    for (name, rows) in [
+        ("executions", 1),
+        ("tasks", 1),
+        ("receipts", 1),
+        ("changes", 1),
+        ("deliveries", 2),
+        ("attempts", 1),
+        ("links", 0),
+    ] {
+        let count: i64 = conn.query_row(&format!("SELECT count(*) FROM {name}"), [], |r| r.get(0)).expect(name);
+        assert_eq!(count, rows, "{name}");
+    }
+    let (key, status): (String, String) =
+        conn.query_row("SELECT key, status FROM tasks", [], |r| Ok((r.get(0)?, r.get(1)?))).expect("a task");
+    assert_eq!((key.as_str(), status.as_str()), ("j1", "failed"));
+}
