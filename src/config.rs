@@ -279,8 +279,10 @@ fn nets<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<IpNet>, D::Error> {
     impl<'de> Deserialize<'de> for Net {
         fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Net, D::Error> {
             let text = String::deserialize(d)?;
-            let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
-                serde::de::Error::custom("expected a network like 10.0.0.0/8, or an address like 10.1.2.3 or fd00::1")
+            let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            let net = net.map_err(|_| {
+                let hint = "write a network like 10.0.0.0/8, or an address like 10.1.2.3 or fd00::1";
+                serde::de::Error::custom(format!("{text:?} is no network; {hint}"))
             })?;
             Ok(Net(net))
         }

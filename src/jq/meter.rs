@@ -77,16 +77,18 @@ impl Work<'_> {
     }
 }
 
-/// What it costs to make a value anew from parts that exist.
+/// What it costs to make a value anew from parts that exist: a step for every 64 bytes.
 fn surface(value: &Val) -> usize {
     match value {
-        Val::BStr(bytes) | Val::TStr(bytes) => bytes.len() / 256,
-        Val::Arr(items) => items.len() / 64,
-        Val::Obj(entries) => entries.len() / 16,
-        Val::Num(Num::BigInt(integer)) => usize::try_from(integer.bits() / 64).unwrap_or(usize::MAX),
+        Val::BStr(bytes) | Val::TStr(bytes) => bytes.len() / STEP_BYTES,
+        Val::Arr(items) => items.len() / 4,
+        Val::Obj(entries) => entries.len(),
+        Val::Num(Num::BigInt(integer)) => usize::try_from(integer.bits() / 512).unwrap_or(usize::MAX),
         _ => 0,
     }
 }
+
+const STEP_BYTES: usize = 64;
 
 /// One step.
 const TICK: &str = "!tick";
@@ -141,7 +143,7 @@ pub(super) fn natives() -> impl Iterator<Item = Fun<Metered>> {
             (Val::TStr(text) | Val::BStr(text), Val::Num(number))
             | (Val::Num(number), Val::TStr(text) | Val::BStr(text)) => {
                 let times = number.as_isize().unwrap_or(isize::MAX).max(0).unsigned_abs();
-                times.saturating_mul(text.len()) / 256
+                times.saturating_mul(text.len()) / STEP_BYTES
             }
             _ => surface(&value) + surface(&by),
         };
@@ -166,7 +168,7 @@ pub(super) fn library<'s>() -> impl Iterator<Item = Def<&'s str>> {
     const MORE: &str = "def IN(s): any(s == .; .); def IN(source; s): any(source == s; .);";
     let more = load::parse(MORE, |p| p.defs()).expect("two definitions in jq");
     let all = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs()).chain(more);
-    all.filter(|def| !SHUT_OUT.contains(&def.name)).map(|def| metered_def(def))
+    all.filter(|def| !SHUT_OUT.contains(&def.name)).map(|def| metered_def(def, By::Library))
 }
 
 /// Refuses what cannot be metered: a definition that calls itself goes as deep as the stack, and `*=` repeats texts.
@@ -190,11 +192,11 @@ fn calls(term: &Term<&str>, name: &str, arity: usize) -> bool {
     found.is_err()
 }
 
-fn metered_def<'s>(def: Def<&'s str>) -> Def<&'s str> {
-    Def { body: pipe(call(TICK), metered(def.body)), ..def }
+fn metered_def(def: Def<&str>, by: By) -> Def<&str> {
+    Def { body: pipe(call(TICK), metered(def.body, by)), ..def }
 }
 
-fn call<'s>(name: &'static str) -> Term<&'s str> {
+fn call(name: &'static str) -> Term<&'static str> {
     Term::Call(name, Vec::new())
 }
 
@@ -202,8 +204,17 @@ fn pipe<'s>(left: Term<&'s str>, right: Term<&'s str>) -> Term<&'s str> {
     Term::BinOp(Box::new(left), BinaryOp::Pipe(None), Box::new(right))
 }
 
+/// Who wrote a term. What jq's library adds up, it adds to something that nobody else has, so only what is added
+/// costs: a text is joined in linear time. A program may add to the same value again and again.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum By {
+    Library,
+    Program,
+}
+
 /// The same program, with counters.
-pub(super) fn metered<'s>(term: Term<&'s str>) -> Term<&'s str> {
+pub(super) fn metered<'s>(term: Term<&'s str>, by: By) -> Term<&'s str> {
+    let metered = |term: Term<&'s str>| metered(term, by);
     let inner = |term: Box<Term<&'s str>>| Box::new(metered(*term));
     match term {
         Term::Id | Term::Num(_) | Term::Var(_) | Term::Break(_) => term,
@@ -227,7 +238,7 @@ pub(super) fn metered<'s>(term: Term<&'s str>) -> Term<&'s str> {
             pipe(Term::Obj(entries.collect()), call(WEIGH))
         }
         Term::Neg(term) => Term::Neg(inner(term)),
-        Term::BinOp(left, op, right) => metered_op(metered(*left), op, metered(*right)),
+        Term::BinOp(left, op, right) => metered_op(metered(*left), op, metered(*right), by),
         Term::Label(name, term) => Term::Label(name, inner(term)),
         Term::Fold(name, items, pattern, args) => {
             Term::Fold(name, inner(items), pattern, args.into_iter().map(metered).collect())
@@ -237,7 +248,7 @@ pub(super) fn metered<'s>(term: Term<&'s str>) -> Term<&'s str> {
             let cases = cases.into_iter().map(|(condition, then)| (metered(condition), metered(then)));
             Term::IfThenElse(cases.collect(), other.map(inner))
         }
-        Term::Def(defs, term) => Term::Def(defs.into_iter().map(metered_def).collect(), inner(term)),
+        Term::Def(defs, term) => Term::Def(defs.into_iter().map(|def| metered_def(def, by)).collect(), inner(term)),
         Term::Call(name, args) => {
             let called = Term::Call(name, args.into_iter().map(metered).collect());
             if !is_native(name) {
@@ -263,13 +274,16 @@ pub(super) fn metered<'s>(term: Term<&'s str>) -> Term<&'s str> {
     }
 }
 
-fn metered_op<'s>(left: Term<&'s str>, op: BinaryOp<&'s str>, right: Term<&'s str>) -> Term<&'s str> {
+fn metered_op<'s>(left: Term<&'s str>, op: BinaryOp<&'s str>, right: Term<&'s str>, by: By) -> Term<&'s str> {
     let weighed = |term: Term<&'s str>| match term {
         Term::Num(_) | Term::Str(..) => term,
         other => pipe(other, call(WEIGH)),
     };
     match op {
         BinaryOp::Math(Math::Mul) => Term::Call(TIMES, vec![left, right]),
+        BinaryOp::Math(Math::Add) if by == By::Library => {
+            Term::BinOp(Box::new(left), op, Box::new(pipe(right, call(MADE))))
+        }
         BinaryOp::Math(_) => pipe(Term::BinOp(Box::new(left), op, Box::new(right)), call(MADE)),
         BinaryOp::Cmp(_) => Term::BinOp(Box::new(weighed(left)), op, Box::new(weighed(right))),
         BinaryOp::Comma => Term::BinOp(Box::new(left), op, Box::new(pipe(call(TICK), right))),

@@ -35,9 +35,8 @@ const STACK_BYTES: usize = 32 << 20;
 const LEVELS_MAX: usize = 100;
 /// More results are a fault.
 const RESULTS_MAX: usize = 1000;
-/// What a run may cost, in the units of [`meter`]: a tenth of a second or two, and the same of megabytes.
-const STEPS_BOUNDED: u64 = 5_000_000;
-const STEPS: u64 = 20_000_000;
+/// What a run may cost, in the steps of [`meter`]: some tenths of a second, and 64 MB.
+const STEPS_MAX: u64 = 1_000_000;
 
 /// What the program is called as, by the one word of the main module.
 const MAIN: &str = "callbackd_program";
@@ -49,31 +48,30 @@ type Refuse = fn(&Term<&str>) -> Result<(), String>;
 pub struct Jq {
     text: String,
     filter: Filter<Metered>,
-    steps: u64,
 }
 
 impl Jq {
     /// Compiles any program: for a sink, which runs it outside of the storing transaction, under a deadline.
     pub fn compile(program: &str) -> Result<Jq, String> {
-        Jq::build(program, STEPS, meter::refuse)
+        Jq::build(program, meter::refuse)
     }
 
     /// Compiles a program that ends by construction: paths, comparisons, tests and string functions; no `def`,
     /// `recurse`, `range` or loop. For what runs in the storing transaction.
     pub fn compile_bounded(program: &str) -> Result<Jq, String> {
-        Jq::build(program, STEPS_BOUNDED, bounded::refuse)
+        Jq::build(program, bounded::refuse)
     }
 
-    fn build(text: &str, steps: u64, refuse: Refuse) -> Result<Jq, String> {
+    fn build(text: &str, refuse: Refuse) -> Result<Jq, String> {
         std::thread::scope(|scope| {
             let builder = std::thread::Builder::new().name("jq".to_owned()).stack_size(STACK_BYTES);
-            let thread = builder.spawn_scoped(scope, || Jq::build_here(text, steps, refuse));
+            let thread = builder.spawn_scoped(scope, || Jq::build_here(text, refuse));
             let thread = thread.map_err(|e| format!("no thread to read this program: {e}"))?;
             thread.join().unwrap_or_else(|_| Err("this is not jq".to_owned()))
         })
     }
 
-    fn build_here(text: &str, steps: u64, refuse: Refuse) -> Result<Jq, String> {
+    fn build_here(text: &str, refuse: Refuse) -> Result<Jq, String> {
         if text.len() > PROGRAM_BYTES_MAX {
             return Err(format!("a jq program is at most {PROGRAM_BYTES_MAX} bytes long"));
         }
@@ -93,7 +91,7 @@ impl Jq {
         }
         refuse(&term)?;
 
-        let body = meter::metered(term);
+        let body = meter::metered(term, meter::By::Program);
         let program = Def { name: MAIN, args: Vec::new(), body };
         let arena = Arena::default();
         let loaded = Loader::new(meter::library().chain([program])).load(&arena, File { code: MAIN, path: () });
@@ -101,12 +99,16 @@ impl Jq {
         let modules = loaded.map_err(|_| "this is not jq".to_owned())?;
         let filter = Compiler::default().with_funs(meter::natives()).compile(modules);
         let filter = filter.map_err(|faults| said::of_names(&faults))?;
-        Ok(Jq { text: text.to_owned(), filter, steps })
+        Ok(Jq { text: text.to_owned(), filter })
     }
 
     /// Its results on `data`.
     pub fn run(&self, data: &Value) -> Result<Vec<Value>, String> {
-        let left = Cell::new(self.steps);
+        self.run_within(STEPS_MAX, data)
+    }
+
+    fn run_within(&self, steps: u64, data: &Value) -> Result<Vec<Value>, String> {
+        let left = Cell::new(steps);
         let work = Work { lut: &self.filter.lut, left: &left };
         let context = Ctx::<Metered>::new(work, Vars::new([]));
         let mut results = Vec::new();

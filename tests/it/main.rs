@@ -1,5 +1,6 @@
 //! The black-box tests: the library's seams from outside, and the built binary.
 
+mod config;
 mod admin;
 mod layers;
 mod outbound;

@@ -1,0 +1,151 @@
+//! The configuration as an operator meets it: the manual, the examples, and what is said of mistakes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use callbackd::config::{Config, Environment, Faults, check};
+use callbackd::options::Span;
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn files(name: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder(name)).expect("a folder");
+    let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    files.retain(|path| path.extension().is_some_and(|e| e == "toml"));
+    files.sort();
+    assert!(!files.is_empty(), "{name} holds no configuration");
+    files
+}
+
+fn faults_of(file: &Path, environment: &Environment) -> Faults {
+    match check(Some(file), environment) {
+        Ok(_) => panic!("{}: nothing was found wrong", file.display()),
+        Err(faults) => faults,
+    }
+}
+
+fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, Faults> {
+    Config::from_toml(text, &environment.iter().copied().collect())
+}
+
+fn said(text: &str, environment: &[(&str, &str)]) -> String {
+    load(text, environment).map(drop).expect_err("a fault").to_string()
+}
+
+/// Each file ends in lines like `# expect: 3 server.listen: part of the sentence`: exactly these faults, with their
+/// lines and keys, whatever else is wrong in the same file.
+#[test]
+fn every_mistake_is_named_with_its_line_and_key() {
+    for file in files("tests/it/bad_configs") {
+        let text = fs::read_to_string(&file).expect("readable");
+        let expected: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# expect: ")).collect();
+        assert!(!expected.is_empty(), "{} expects nothing", file.display());
+        let faults = faults_of(&file, &Environment::default());
+        let mut found: Vec<_> =
+            faults.faults.iter().map(|f| (format!("{} {}: ", f.line.unwrap_or(0), f.key), f.message.clone())).collect();
+        for expected in expected {
+            let hit = found.iter().position(|(place, message)| {
+                expected.strip_prefix(place.as_str()).is_some_and(|part| message.contains(part))
+            });
+            let hit = hit.unwrap_or_else(|| panic!("{}: {expected:?} is not among\n{faults}", file.display()));
+            found.remove(hit);
+        }
+        assert!(found.is_empty(), "{}: not expected: {found:?}", file.display());
+        let mut lines: Vec<_> = faults.faults.iter().map(|f| f.line).collect();
+        lines.dedup();
+        assert!(lines.is_sorted(), "{}: in the order of the lines", file.display());
+        let place = format!("{}:{}: ", file.display(), faults.faults[0].line.expect("a line"));
+        assert!(faults.to_string().starts_with(&place), "{faults}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let faults = faults_of(Path::new("/nonexistent/callbackd.toml"), &Environment::default());
+    let text = faults.to_string();
+    assert!(text.starts_with("/nonexistent/callbackd.toml: cannot be read: "), "{text}");
+    assert!(text.contains("--config"), "{text}");
+}
+
+#[test]
+fn the_environment_stands_over_the_file() {
+    let text = "[server]\nlisten = '127.0.0.1:1'\nconnections_max = 7\n[sinks.Out]\nkind = 'stdout'\n";
+    let config = load(
+        text,
+        &[
+            ("CALLBACKD__SERVER__LISTEN", "127.0.0.1:2"),
+            ("CALLBACKD__SERVER__BODY_BYTES_MAX", "1000"),
+            ("CALLBACKD__SERVER__TRUSTED_PROXIES", "10.0.0.0/8, 10.1.2.3"),
+            ("CALLBACKD__SERVER__TLS", "{ cert = 'a', key = 'b' }"),
+            ("CALLBACKD__STORE__KEEP", "7d"),
+            ("CALLBACKD__ADMIN__TOKEN__FILE", "/run/token"),
+            ("CALLBACKD__SINKS__OUT__COALESCE", "true"),
+            ("CALLBACKD__SINKS__OUT__CONCURRENCY", "3"),
+            ("CALLBACKD__SINKS__MORE__KIND", "stdout"),
+            ("CALLBACKD_ELSE", "not ours"),
+        ],
+    );
+    let config = config.unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(config.server.listen, "127.0.0.1:2");
+    assert_eq!(config.server.connections_max, 7);
+    assert_eq!(config.server.body_bytes_max, 1000);
+    let proxies: Vec<_> = config.server.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(proxies, ["10.0.0.0/8", "10.1.2.3/32"]);
+    assert_eq!(config.server.tls.expect("tls").key, Path::new("b"));
+    assert_eq!(config.store.keep, Span::seconds(7 * 86_400));
+    assert_eq!(format!("{:?}", config.admin.token.expect("a token")), "{ file = \"/run/token\" }");
+    let sinks: Vec<_> = config.sinks.iter().map(|s| (s.name.as_str(), s.common.concurrency)).collect();
+    assert_eq!(sinks, [("Out", 3), ("more", 32)]);
+    assert!(config.sinks[0].common.coalesce);
+}
+
+#[test]
+fn a_key_that_the_environment_supplies_is_not_missing() {
+    let text = "[sources.media]\nkind = 'cos_workflow'\nallow_unauthenticated = true\n";
+    assert_eq!(said(text, &[]), "line 1: sources.media.path: has to be written, and is missing");
+    let config = load(text, &[("CALLBACKD__SOURCES__MEDIA__PATH", "/in")]).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(config.sources[0].common.path, "/in");
+}
+
+#[test]
+fn what_is_wrong_with_the_environment_is_said_of_it() {
+    for (name, value, expected) in [
+        ("CALLBACKD__SERVR__LISTEN", "x", "environment: servr: no such section; did you mean \"server\"?"),
+        ("CALLBACKD__SERVER__LISEN", "x", "environment: server.lisen: no such key; did you mean \"listen\"?"),
+        ("CALLBACKD__SERVER__LISTEN", "x", "environment: server.listen: expected an address with its port"),
+        ("CALLBACKD__SERVER__CONNECTIONS_MAX", "many", "environment: server.connections_max: expected a whole number"),
+        ("CALLBACKD__LOG__LEVEL", "loud", "environment: log.level: no such word"),
+        ("CALLBACKD__SINKS__OUT__URL", "x", "environment: sinks.out.kind: is missing"),
+        ("CALLBACKD__SERVER__FOO__BAR", "x", "environment: server.foo.bar: no such key"),
+        ("CALLBACKD__ROUTES__0__WHEN", "true", "environment: routes: is a list of tables"),
+    ] {
+        let said = said("[server]\nlisten = '127.0.0.1:1'\n", &[(name, value)]);
+        assert!(said.starts_with(expected), "{name}: {said}");
+        assert!(said.ends_with(&format!(" (from {name})")), "{name}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+#[test]
+fn file_and_environment_are_judged_together() {
+    let said = said("[server]\nlisten = 1\n[log]\nlevel = 'loud'\n", &[("CALLBACKD__STORE__KEEP", "long")]);
+    let lines: Vec<_> = said.lines().map(|line| line.split(": ").take(2).collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(lines, ["line 2 server.listen", "line 4 log.level", "environment store.keep"]);
+}
+
+/// A secret at any place where one may be written by mistake.
+#[test]
+fn no_secret_gets_into_what_is_said() {
+    let text = "[server]\ntls = 'hunter2'\nconnections_max = 'hunter2'\ntoken = 'hunter2'\n\
+                [admin]\ntoken = { vault = 'hunter2' }\nlisten = 5\n\
+                [sources.media]\nkind = 'cos_workflow'\npath = '/in'\ntoken = [{ file = 5, env = 'hunter2' }]\n\
+                [sinks.portal]\nkind = 'port_run'\nclient_id = ['hunter2']\nclient_secret = { value = 'hunter2' }\n";
+    let environment = [("CALLBACKD__SINKS__PORTAL__RETRIES", "hunter2"), ("CALLBACKD__STORE__READERS", "hunter2")];
+    let said = said(text, &environment);
+    assert!(said.lines().count() >= 6, "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+    let broken = self::said("[admin]\ntoken = \"hunter2\n", &[]);
+    assert!(broken.starts_with("line 2: this is not TOML") && !broken.contains("hunter2"), "{broken}");
+}
