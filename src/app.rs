@@ -58,6 +58,9 @@ impl Error {
     }
 }
 
+/// Each under its configured name.
+pub type Named<T> = Vec<(String, T)>;
+
 /// What a configuration describes, built: everything but what is opened or bound.
 struct Parts {
     intakes: Vec<(String, Intake)>,
@@ -100,7 +103,7 @@ pub fn sources(config: &Config, env: &Environment) -> Result<Vec<(String, Intake
 }
 
 /// The configured sinks, each under its name.
-pub fn sinks(config: &Config, env: &Environment) -> Result<Vec<(String, Box<dyn Sink>)>, Faults> {
+pub fn sinks(config: &Config, env: &Environment) -> Result<Named<Box<dyn Sink>>, Faults> {
     let named = config.sinks.iter().map(|entry| entry.name.clone());
     Ok(named.zip(config.adapters(env)?.sinks).collect())
 }

@@ -84,7 +84,7 @@ pub(super) struct Daemon {
 }
 
 enum Address {
-    Tcp(String, Client),
+    Tcp(String, Box<Client>),
     Unix(PathBuf),
 }
 
@@ -95,7 +95,7 @@ impl Daemon {
             Some(path) => Address::Unix(path.into()),
             None => {
                 let client = Client::new(&Settings::default()).map_err(Failure::Failed)?;
-                Address::Tcp(reachable(&config.admin.listen), client)
+                Address::Tcp(reachable(&config.admin.listen), Box::new(client))
             }
         };
         let get = |name: &str| env.get(name);

@@ -1,7 +1,7 @@
 //! The black-box tests: the library's seams from outside, and the built binary.
 
-mod config;
 mod admin;
+mod config;
 mod layers;
 mod outbound;
 mod peers;
