@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::writer::{Fault, Tx};
 use crate::model::{
-    Accepted, Change, ChangeMeta, Receipt, ReceiptStatus, Rules, State, Status, Targets, Time, Update, Verdict,
+    Accepted, Change, ChangeMeta, Receipt, ReceiptStatus, Rules, State, Status, Targets, Time, Update, Verdict, text,
 };
 use crate::store::{Parsed, Recorded, StoreError};
 
@@ -28,8 +28,11 @@ enum ReadyParsed {
 
 /// An update, and what it would be as the first of its execution, which is the usual case.
 pub(super) struct ReadyUpdate {
-    update: Update,
-    identity: i64,
+    hash: i64,
+    says: State,
+    says_status: bool,
+    identity: Option<String>,
+    known_only: bool,
     first: Rendered,
 }
 
@@ -69,10 +72,8 @@ pub(super) fn identity_of(key: &str) -> i64 {
 
 impl Ready {
     pub(super) fn new(receipt: Receipt, parsed: Parsed, rules: Arc<Rules>) -> Ready {
-        let headers: serde_json::Map<String, Value> =
-            receipt.headers.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
         let parsed = ready(&receipt.source, receipt.received_at, parsed, &rules);
-        Ready { headers: Value::Object(headers).to_string(), receipt, parsed, rules }
+        Ready { headers: text::pairs(&receipt.headers), receipt, parsed, rules }
     }
 
     /// Bytes that it holds while it waits for the writer.
@@ -194,9 +195,12 @@ fn ready(source: &str, now: Time, parsed: Parsed, rules: &Rules) -> ReadyParsed 
 }
 
 fn ready_update(source: &str, now: Time, update: Update, rules: &Rules) -> ReadyUpdate {
-    let identity = identity_of(&update.key);
-    let first = render(&State::begin(source, update.clone()), 0, 1, None, now, rules);
-    ReadyUpdate { update, identity, first }
+    let hash = identity_of(&update.key);
+    let says_status = update.execution.status.is_some();
+    let (identity, known_only) = (update.identity.clone(), update.known_only);
+    let accepted = State::begin(source, update);
+    let first = render(&accepted, 0, 1, None, now, rules);
+    ReadyUpdate { hash, says: accepted.state, says_status, identity, known_only, first }
 }
 
 /// Renders an accepted change. Routes and links judge it without the ids that only the transaction gives: there, an
@@ -207,8 +211,8 @@ fn render(accepted: &Accepted, id: i64, sequence: u32, receipt: Option<i64>, now
     let mut rendered = Rendered {
         status: accepted.state.execution.status,
         previous_status: accepted.previous_status,
-        changed_tasks: serde_json::to_string(&accepted.changed_tasks).unwrap_or_default(),
-        snapshot: serde_json::to_string(&accepted.state).unwrap_or_default(),
+        changed_tasks: text::texts(&accepted.changed_tasks),
+        snapshot: accepted.state.snapshot(),
         targets: Targets::default(),
         known_by: Vec::new(),
         link_fault: None,
@@ -308,19 +312,19 @@ fn apply(
     rules: &Rules,
     wake: &mut Vec<String>,
 ) -> Result<Applied, Fault> {
-    let update = &ready.update;
-    let Some(head) = find(tx, source, &update.key, ready.identity)? else {
-        if update.known_only {
+    let key = &ready.says.execution.key;
+    let Some(head) = find(tx, source, key, ready.hash)? else {
+        if ready.known_only {
             return Ok(Applied { outcome: ReceiptStatus::Duplicate, execution: None, reason: None });
         }
         let execution = tx.new_id(now);
         let change = tx.new_id(now);
-        let seen = update.identity.as_deref().unwrap_or_default();
+        let seen = ready.identity.as_deref().unwrap_or_default();
         tx.sql.insert_head.execute(params![
             execution,
-            ready.identity,
+            ready.hash,
             source,
-            update.key,
+            key,
             ready.first.status.as_str(),
             change,
             seen
@@ -335,7 +339,8 @@ fn apply(
         Fault::Answer(StoreError::Unusable(format!("the snapshot of change {} cannot be read: {e}", head.change)))
     })?;
     let of = |outcome, reason| Applied { outcome, execution: Some(head.id), reason };
-    let accepted = match state.judge(head.seen.lines(), update) {
+    let update = ready.says.as_update(ready.says_status, ready.identity.clone());
+    let accepted = match state.judge(head.seen.lines(), &update) {
         Verdict::Duplicate => return Ok(of(ReceiptStatus::Duplicate, None)),
         Verdict::Conflict(reason) => return Ok(of(ReceiptStatus::Conflict, Some(reason))),
         Verdict::Accepted(accepted) => accepted,
@@ -344,7 +349,7 @@ fn apply(
     let rendered = render(&accepted, head.id, sequence, receipt, now, rules);
     let change = tx.new_id(now);
     let mut seen = head.seen;
-    if let Some(identity) = &update.identity {
+    if let Some(identity) = &ready.identity {
         if !seen.is_empty() {
             seen.push('\n');
         }
