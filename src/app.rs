@@ -1,1 +1,404 @@
-//! x
+//! The composition root: from a configuration to a running daemon.
+//!
+//! The only module that reads the configuration. It builds sources, sinks and rules, opens the store, binds the
+//! doors, starts what runs, and stops it again in the order in which data flows: first nothing more comes in, then
+//! what was begun is finished, then the store closes. What was not delivered by then is in the store and goes on at
+//! the next start.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+
+use crate::admin::{Admin, AdminState};
+use crate::clock;
+use crate::config::{self, Adapters, Config, Environment, Faults, SinkCommon, SinkEntry, SourceEntry};
+use crate::jq::Jq;
+use crate::model::{DeliveryStatus, LinkRule, Program, RetryPolicy, Route, Rules, SinkRule};
+use crate::options::Fault;
+use crate::pipeline::forward::{Forwarder, HALTED, Service};
+use crate::pipeline::ingest::{Ingest, Intake, Rate};
+use crate::pipeline::{Wake, upkeep};
+use crate::secret::Secret;
+use crate::server::{self, BindError, Bound, Certificate, Limits, Live, Reception};
+use crate::shutdown::Shutdown;
+use crate::sinks::Sink;
+use crate::sources::Source;
+use crate::store::sqlite::{Options, SqliteStore};
+use crate::store::{Filter, Store, StoreError};
+use crate::telemetry::{self, Telemetry};
+
+/// Why the daemon does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(Faults),
+    /// The store cannot be used.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// An address cannot be listened on.
+    #[error("{0}")]
+    Bind(#[from] BindError),
+    /// The process could not be set up.
+    #[error("{0}")]
+    Process(String),
+}
+
+impl Error {
+    /// The exit code: 78 for a wrong configuration, otherwise 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Config(_) => 78,
+            _ => 1,
+        }
+    }
+}
+
+/// Each under its configured name.
+pub type Named<T> = Vec<(String, T)>;
+
+/// What a configuration describes, built: everything but what is opened or bound.
+struct Parts {
+    intakes: Vec<(String, Intake)>,
+    sinks: Vec<(String, Arc<dyn Sink>, Service)>,
+    rules: Arc<Rules>,
+    limits: Limits,
+    admin_token: Option<Secret>,
+}
+
+impl Parts {
+    fn build(config: &Config, env: &Environment) -> Result<Parts, Faults> {
+        let Adapters { sources, sinks, admin_token, warnings } = config.adapters(env)?;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        let rules = Arc::new(rules(config)?);
+        let named = config.sinks.iter().zip(sinks);
+        let sinks = named.map(|(entry, sink)| (entry.name.clone(), sink.into(), service(&entry.common))).collect();
+        Ok(Parts { intakes: intakes(config, sources), sinks, rules, limits: limits(config), admin_token })
+    }
+}
+
+fn intakes(config: &Config, sources: Vec<Box<dyn Source>>) -> Vec<(String, Intake)> {
+    let entries = config.sources.iter().zip(sources);
+    let intake = |(entry, source): (&SourceEntry, _)| {
+        let intake = Intake {
+            name: entry.name.as_str().into(),
+            source,
+            allow: entry.common.allow.clone(),
+            rate: (entry.common.rate > 0).then(|| Rate::new(entry.common.rate)),
+        };
+        (entry.common.path.clone(), intake)
+    };
+    entries.map(intake).collect()
+}
+
+/// The configured sources, each under its path.
+pub fn sources(config: &Config, env: &Environment) -> Result<Vec<(String, Intake)>, Faults> {
+    Ok(intakes(config, config.adapters(env)?.sources))
+}
+
+/// The configured sinks, each under its name.
+pub fn sinks(config: &Config, env: &Environment) -> Result<Named<Box<dyn Sink>>, Faults> {
+    let named = config.sinks.iter().map(|entry| entry.name.clone());
+    Ok(named.zip(config.adapters(env)?.sinks).collect())
+}
+
+/// Routes, links and what is to be known of sinks in the storing transaction.
+pub fn rules(config: &Config) -> Result<Rules, Faults> {
+    // Judged when the configuration was loaded; the fault is kept all the same, should the two ever differ.
+    let compile = |key: String, program: &str| {
+        let fault = |text| Faults { file: config.file.clone(), faults: vec![Fault::new(key, text)] };
+        Jq::compile_bounded(program).map(|jq| Box::new(jq) as Box<dyn Program>).map_err(fault)
+    };
+    let mut rules = Rules::default();
+    for (position, route) in config.routes.iter().enumerate() {
+        let when = route.when.as_ref().map(|program| compile(format!("routes[{position}].when"), program));
+        rules.routes.push(Route { from: route.from.clone(), when: when.transpose()?, to: route.to.clone() });
+    }
+    for (position, link) in config.links.iter().enumerate() {
+        rules.links.push(LinkRule {
+            of: link.of.clone(),
+            key: compile(format!("links[{position}].key"), &link.key)?,
+            with: link.with.clone(),
+            with_key: compile(format!("links[{position}].with_key"), &link.with_key)?,
+        });
+    }
+    let sink = |entry: &SinkEntry| SinkRule { name: entry.name.clone(), coalesce: entry.common.coalesce };
+    rules.sinks.extend(config.sinks.iter().map(sink));
+    Ok(rules)
+}
+
+fn service(common: &SinkCommon) -> Service {
+    Service {
+        concurrency: common.concurrency,
+        timeout: common.timeout.0,
+        retry: RetryPolicy {
+            first_ms: common.retry_first.ms(),
+            longest_ms: common.retry_longest.ms(),
+            age_max_ms: common.age_max.ms(),
+            attempts_max: common.attempts_max,
+        },
+        breaker_failures: common.breaker_failures,
+        breaker_probe: common.breaker_probe.0,
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let server = &config.server;
+    Limits {
+        trusted_proxies: server.trusted_proxies.clone(),
+        body_bytes_max: server.body_bytes_max,
+        head_bytes_max: server.head_bytes_max,
+        bodies_bytes_max: server.bodies_bytes_max,
+        connections_max: server.connections_max,
+        connections_per_address_max: server.connections_per_address_max,
+        head_timeout: server.head_timeout.0,
+        body_timeout: server.body_timeout.0,
+        idle_timeout: server.idle_timeout.0,
+        drain_timeout: server.drain_timeout.0,
+    }
+}
+
+/// A running daemon.
+pub struct Running {
+    store: Arc<dyn Store>,
+    wake: Wake,
+    ingest: Live<Ingest>,
+    limits: Live<Limits>,
+    keep: Live<Duration>,
+    certificate: Option<Arc<Certificate>>,
+    address: String,
+    shutdown: Shutdown,
+    doors: Vec<JoinHandle<()>>,
+    forwarders: Mutex<Forwarders>,
+    drain: Duration,
+}
+
+/// The forwarders of one configuration, and of earlier ones that still finish what they had begun.
+struct Forwarders {
+    stop: Shutdown,
+    running: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Starts a daemon; it runs until [`Running::stop`].
+    pub async fn start(config: &Config, env: &Environment) -> Result<Running, Error> {
+        let parts = Parts::build(config, env).map_err(Error::Config)?;
+        let certificate = match &config.server.tls {
+            Some(tls) => {
+                let read = Certificate::read(tls.cert.clone(), tls.key.clone());
+                Some(Arc::new(read.map_err(|e| Error::Process(format!("server.tls: {e}")))?))
+            }
+            None => None,
+        };
+        let store: Arc<dyn Store> = Arc::new(open_store(config)?);
+        let bound = server::bind(&config.server.listen, certificate.clone()).await?;
+        let admin = server::bind(&config.admin.listen, None).await?;
+        let address = bound.address().to_owned();
+        tracing::info!(server.listen = %address, admin.listen = %admin.address(), "callbackd {} runs", env!("CARGO_PKG_VERSION"));
+
+        let wake = Wake::default();
+        let shutdown = Shutdown::new();
+        let limits = Live::new(parts.limits.clone());
+        let ingest = Live::new(Ingest::new(parts.intakes, Arc::clone(&parts.rules), Arc::clone(&store), wake.clone()));
+        let running = Running {
+            store: Arc::clone(&store),
+            wake: wake.clone(),
+            ingest: ingest.clone(),
+            limits: limits.clone(),
+            keep: Live::new(config.store.keep.0),
+            certificate,
+            address,
+            shutdown: shutdown.clone(),
+            doors: vec![
+                tokio::spawn(serve_callbacks(bound, Reception::new(ingest.clone(), limits), shutdown.clone())),
+                tokio::spawn(serve_admin(
+                    admin,
+                    AdminState { store, ingest, wake, token: parts.admin_token, shutdown },
+                )),
+            ],
+            forwarders: Mutex::new(Forwarders { stop: Shutdown::new(), running: Vec::new() }),
+            drain: config.server.drain_timeout.0,
+        };
+        running.forward(parts.sinks, &parts.rules).await;
+        Ok(running)
+    }
+
+    /// Where callbacks are taken: `127.0.0.1:8480`, or `unix:/path`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// What is kept.
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
+    }
+
+    /// Takes over a new configuration: sources, routes, links, sinks, secrets and limits. What was begun under the
+    /// old one is finished under it. Addresses and the store stay: they need a restart.
+    pub async fn reload(&self, config: &Config, env: &Environment) -> Result<(), Error> {
+        let parts = Parts::build(config, env).map_err(Error::Config)?;
+        if let Some(certificate) = &self.certificate {
+            certificate.refresh();
+        }
+        self.limits.store(parts.limits.clone());
+        self.keep.store(config.store.keep.0);
+        let (rules, store) = (Arc::clone(&parts.rules), Arc::clone(&self.store));
+        self.ingest.store(Ingest::new(parts.intakes, rules, store, self.wake.clone()));
+        self.forward(parts.sinks, &parts.rules).await;
+        Ok(())
+    }
+
+    /// Starts a forwarder for each sink, and tells those before to finish.
+    async fn forward(&self, sinks: Vec<(String, Arc<dyn Sink>, Service)>, rules: &Arc<Rules>) {
+        self.resume_halted().await;
+        let stop = Shutdown::new();
+        let mut running: Vec<JoinHandle<()>> = sinks
+            .into_iter()
+            .map(|(name, sink, service)| {
+                let (store, rules, wake) = (Arc::clone(&self.store), Arc::clone(rules), self.wake.clone());
+                let forwarder = Forwarder { name, sink, service, store, rules, wake };
+                tokio::spawn(Arc::new(forwarder).run(stop.clone()))
+            })
+            .collect();
+        let keep = self.keep.clone();
+        running.push(tokio::spawn(upkeep::run(Arc::clone(&self.store), move || *keep.load(), stop.clone())));
+        let mut forwarders = self.forwarders.lock().unwrap_or_else(PoisonError::into_inner);
+        forwarders.stop.begin();
+        forwarders.running.retain(|task| !task.is_finished());
+        running.append(&mut forwarders.running);
+        *forwarders = Forwarders { stop, running };
+    }
+
+    /// A sink that paused itself over a credential is tried again with the configuration at hand.
+    async fn resume_halted(&self) {
+        let sinks = self.store.sinks().await.unwrap_or_default();
+        for sink in sinks.into_iter().filter(|s| s.paused.as_ref().is_some_and(|reason| reason.starts_with(HALTED))) {
+            if let Err(e) = self.store.pause(sink.name.clone(), None).await {
+                tracing::warn!(sink.name = %sink.name, error = %e, "the sink stays paused");
+            }
+        }
+    }
+
+    /// Waits until every delivery is settled, or waits for a later time or for somebody.
+    pub async fn idle(&self) -> Result<(), StoreError> {
+        loop {
+            let open = [DeliveryStatus::Waiting, DeliveryStatus::Leased].map(|s| s.to_string());
+            let open = self.store.deliveries(Filter { status: open.into(), ..Filter::default() }).await?;
+            let soon = clock::now().plus_ms(2000);
+            let busy =
+                open.iter().any(|d| d.status == DeliveryStatus::Leased || d.due_at.is_some_and(|due| due < soon));
+            if !busy {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Stops: nothing more is taken in, what was begun is finished, the store closes.
+    pub async fn stop(self) {
+        self.shutdown.begin();
+        for door in self.doors {
+            let _ = door.await;
+        }
+        let forwarders = self.forwarders.into_inner().unwrap_or_else(PoisonError::into_inner);
+        forwarders.stop.begin();
+        let finish = async {
+            for task in forwarders.running {
+                let _ = task.await;
+            }
+        };
+        if tokio::time::timeout(self.drain, finish).await.is_err() {
+            tracing::warn!("deliveries under way were cut off; they go on at the next start");
+        }
+        self.store.close().await;
+    }
+}
+
+async fn serve_callbacks(bound: Bound, reception: Reception, shutdown: Shutdown) {
+    server::serve(bound, Arc::new(reception), shutdown).await;
+}
+
+async fn serve_admin(bound: Bound, state: AdminState) {
+    let shutdown = state.shutdown.clone();
+    server::serve(bound, Arc::new(Admin::new(state)), shutdown).await;
+}
+
+fn open_store(config: &Config) -> Result<SqliteStore, Error> {
+    let path = store_path(config);
+    let options = Options { queue_max: config.store.queue_max, readers: config.store.readers, ..Options::default() };
+    Ok(SqliteStore::open(&path, &options)?)
+}
+
+/// The file that `store.url` names.
+pub fn store_path(config: &Config) -> PathBuf {
+    PathBuf::from(config.store.url.strip_prefix("sqlite:").unwrap_or(&config.store.url))
+}
+
+/// Runs the daemon until SIGTERM or SIGINT; SIGHUP makes it read its configuration again. Tells systemd, where there
+/// is one, when it is ready, when it reloads, when it stops, and that it lives.
+pub async fn serve(file: &Path, env: &Environment) -> Result<(), Error> {
+    let config = config::check(Some(file), env).map_err(Error::Config)?.config;
+    let telemetry = log_as(&config, env)?;
+    let running = Running::start(&config, env).await?;
+    let signal = |kind| signal(kind).map_err(|e| Error::Process(format!("signals cannot be received: {e}")));
+    let (mut hangup, mut terminate) = (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?);
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tell_systemd(&[NotifyState::Ready]);
+    let alive = tokio::spawn(feed_watchdog());
+    loop {
+        tokio::select! {
+            Some(()) = hangup.recv() => {
+                let since = NotifyState::monotonic_usec_now().ok();
+                tell_systemd(&[Some(NotifyState::Reloading), since].into_iter().flatten().collect::<Vec<_>>());
+                match reload(&running, &telemetry, file, env).await {
+                    Ok(()) => tracing::info!("the configuration was read again and holds from now on"),
+                    Err(e) => tracing::error!(error = %e, "the configuration was read again, is wrong, and the one before it still holds"),
+                }
+                tell_systemd(&[NotifyState::Ready]);
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tell_systemd(&[NotifyState::Stopping]);
+    tracing::info!("stopping: nothing more is taken in, what was begun is finished");
+    running.stop().await;
+    alive.abort();
+    Ok(())
+}
+
+async fn reload(running: &Running, telemetry: &Telemetry, file: &Path, env: &Environment) -> Result<(), Error> {
+    let config = config::check(Some(file), env).map_err(Error::Config)?.config;
+    running.reload(&config, env).await?;
+    telemetry.set_level(telemetry::level(&config.log.level).map_err(Error::Process)?);
+    Ok(())
+}
+
+fn log_as(config: &Config, env: &Environment) -> Result<Telemetry, Error> {
+    let level = telemetry::level(&config.log.level).map_err(Error::Process)?;
+    let format = config.log.format.parse().map_err(Error::Process)?;
+    telemetry::init(level, format, env.get("JOURNAL_STREAM").is_some()).map_err(Error::Process)
+}
+
+/// Without systemd there is nobody to tell, which is no fault.
+fn tell_systemd(state: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(state) {
+        tracing::debug!(error = %e, "systemd was not told");
+    }
+}
+
+/// Says that this process lives, twice as often as systemd wants to hear it.
+async fn feed_watchdog() {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    let mut ticks = tokio::time::interval(limit / 2);
+    loop {
+        ticks.tick().await;
+        tell_systemd(&[NotifyState::Watchdog]);
+    }
+}

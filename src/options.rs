@@ -63,6 +63,9 @@ pub fn examine<T: DeserializeOwned>(table: toml::de::ValueDeserializer<'_>) -> R
     T::deserialize(table).map(drop)
 }
 
+/// Builds an adapter from its options, or says everything that is wrong with them.
+pub type Build<T> = fn(&Section, &BuildContext<'_>) -> Result<Box<T>, Vec<Fault>>;
+
 /// What an adapter is built with beside its own options.
 pub struct BuildContext<'a> {
     /// Its configured name.
@@ -113,7 +116,7 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.ms();
         for (unit, per) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)] {
-            if ms >= per && ms % per == 0 {
+            if ms >= per && ms.is_multiple_of(per) {
                 return write!(f, "{}{unit}", ms / per);
             }
         }

@@ -8,7 +8,7 @@
 
 use crate::Boxed;
 use crate::model::{Delivery, Outcome, Time};
-use crate::options::{BuildContext, Examine, Fault, Section};
+use crate::options::{Build, Examine};
 
 mod cloudevent;
 mod port_run;
@@ -62,7 +62,7 @@ pub struct Kind {
     /// Other names for it.
     pub aliases: &'static [&'static str],
     /// Builds one from its options, or says everything that is wrong with them.
-    pub build: fn(&Section, &BuildContext<'_>) -> Result<Box<dyn Sink>, Vec<Fault>>,
+    pub build: Build<dyn Sink>,
     /// Deserializes the options from a TOML table only to find what is wrong with its keys and types.
     pub examine: Examine,
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::model::{Receipt, Time, Update};
-use crate::options::{BuildContext, Fault, Section};
+use crate::options::{Build, Examine};
 
 mod cos_workflow;
 mod port_action;
@@ -93,9 +93,9 @@ pub struct Kind {
     /// What `kind = "…"` says.
     pub name: &'static str,
     /// Builds one from its options, or says everything that is wrong with them.
-    pub build: fn(&Section, &BuildContext<'_>) -> Result<Box<dyn Source>, Vec<Fault>>,
+    pub build: Build<dyn Source>,
     /// Deserializes the options from a TOML table only to find what is wrong with its keys and types.
-    pub examine: crate::options::Examine,
+    pub examine: Examine,
 }
 
 /// Every kind of source.

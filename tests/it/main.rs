@@ -1,8 +1,7 @@
 //! The black-box tests: the library's seams from outside, and the built binary.
-//! The black-box tests.
 
-mod config;
 mod admin;
+mod config;
 mod layers;
 mod outbound;
 mod peers;

@@ -148,7 +148,19 @@ impl Store for Shared {
         ready(Ok(Recorded { receipt, outcome, executions: vec![8, 9], wake: vec!["portal".to_owned()] }))
     }
 
-    fn claim(&self, _: String, _: usize, _: u64, _: Time) -> Boxed<'_, Result<Claim, StoreError>> {
+    fn hurry(&self, _: String, _: Time) -> Boxed<'_, Result<(), StoreError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn prune(&self, _: Time) -> Boxed<'_, Result<u64, StoreError>> {
+        Box::pin(async { Ok(0) })
+    }
+
+    fn is_closed(&self) -> bool {
+        false
+    }
+
+    fn claim(&self, _: String, _: usize, _: u64, _: Time, _: Time) -> Boxed<'_, Result<Claim, StoreError>> {
         ready(Ok(Claim::default()))
     }
 

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use super::super::ParseError;
-use super::wire::{Body, Node, Place, Slot, Text};
+use super::wire::{Body, Node, Place, Text};
 
 /// How large a body may be, beside its bytes.
 #[derive(Clone, Copy, Debug)]
@@ -95,16 +95,11 @@ impl<'a> Draft<'a> {
             self.skipped -= 1;
             return Ok(());
         }
+        // A slot is asked for even when there is nothing to keep: an empty `Value` still belongs to its `Key`.
         match self.at {
             Place::In(_) => {}
-            Place::Word(slot) => {
-                let text = self.text.take().map(trimmed);
-                self.keep(slot, text)?;
-            }
-            Place::Free(slot) => {
-                let text = self.text.take();
-                self.keep(slot, text)?;
-            }
+            Place::Word(slot) => keep(slot(&mut self.body), self.text.take().map(trimmed))?,
+            Place::Free(slot) => keep(slot(&mut self.body), self.text.take())?,
         }
         self.at = self.around.pop().unwrap_or(Place::In(Node::Document));
         Ok(())
@@ -161,24 +156,18 @@ impl<'a> Draft<'a> {
         self.wrapped |= wrapper;
         Ok(wrapper)
     }
+}
 
-    fn keep(&mut self, slot: Slot<'a>, text: Text<'a>) -> Result<(), ParseError> {
-        // A slot is asked for even when there is nothing to keep: an empty `Value` still belongs to its `Key`.
-        let held = slot(&mut self.body);
-        let Some(text) = text.filter(|t| !t.trim_ascii().is_empty()) else {
-            return Ok(());
-        };
-        if text.as_bytes().contains(&0) {
-            return Err(ParseError("a text holds U+0000".to_owned()));
+fn keep<'a>(held: &mut Text<'a>, text: Text<'a>) -> Result<(), ParseError> {
+    match (held, text) {
+        (_, None) => Ok(()),
+        (_, Some(text)) if text.as_bytes().iter().all(u8::is_ascii_whitespace) => Ok(()),
+        (Some(held), Some(text)) if *held != text => {
+            Err(ParseError(format!("one value is said to be {} and {}", quote(held), quote(&text))))
         }
-        match held {
-            Some(held) if *held != text => {
-                Err(ParseError(format!("one value is said to be {} and {}", quote(held), quote(&text))))
-            }
-            _ => {
-                *held = Some(text);
-                Ok(())
-            }
+        (held, text) => {
+            *held = text;
+            Ok(())
         }
     }
 }

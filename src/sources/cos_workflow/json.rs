@@ -29,6 +29,9 @@ struct Entry<'d, 'n, 'a> {
 
 impl<'a> Entry<'_, '_, 'a> {
     fn value<E: Error>(self, text: Cow<'a, str>) -> Result<(), E> {
+        if text.contains('\0') {
+            return Err(E::custom("a text holds U+0000, which no store keeps"));
+        }
         self.element(|draft| draft.text(text).map_err(E::custom))
     }
 

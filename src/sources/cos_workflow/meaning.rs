@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::super::ParseError;
 use super::draft::quote;
 use super::time;
-use super::wire::{Body, Input, Job, Made, Output, Run, Text};
+use super::wire::{Body, Detail, Input, Job, Made, Output, Run, Text};
 use crate::model::{ExecutionPart, Status, Task, Time, Update};
 
 /// Everything the body says, in its order.
@@ -18,20 +18,20 @@ pub(super) fn updates(body: Body<'_>) -> Result<Vec<Update>, ParseError> {
     let starts = match body.event_name.as_deref() {
         None | Some("WorkflowFinish" | "TaskFinish") => false,
         // A start speaks of an execution. Whatever else it might hold must not be taken for an end.
-        Some("WorkflowStart") if body.jobs.is_empty() => true,
+        Some("WorkflowStart") if body.details.is_empty() => true,
         Some("WorkflowStart") => return Err(ParseError("WorkflowStart with a JobsDetail".to_owned())),
         Some(other) => return Err(ParseError(format!("the EventName {} is not known", quote(other)))),
     };
-    if body.runs.is_empty() && body.jobs.is_empty() {
+    if body.runs.is_empty() && body.details.is_empty() {
         let found = body.stranger.map_or_else(String::new, |name| format!(", but {name}"));
         return Err(ParseError(format!("holds neither WorkflowExecution nor JobsDetail{found}")));
     }
-    let mut updates = Vec::with_capacity(body.runs.len() + body.jobs.len());
+    let mut updates = Vec::with_capacity(body.runs.len() + body.details.len());
     for run in body.runs {
         updates.push(of_run(run, starts)?);
     }
-    for job in body.jobs {
-        of_job(job, &mut updates)?;
+    for detail in body.details {
+        of_detail(detail, &mut updates)?;
     }
     Ok(updates)
 }
@@ -42,7 +42,7 @@ fn of_run(run: Run<'_>, starts: bool) -> Result<Update, ParseError> {
     for job in run.tasks {
         // The origin of a workflow's graph is listed like a task by some replies. An empty element is none.
         if job.kind.as_deref() != Some("Start") && job != Job::default() {
-            tasks.push(of_task(job, None)?);
+            tasks.push(of_task(job)?);
         }
     }
     let status = match (run.state.as_deref(), starts) {
@@ -73,28 +73,30 @@ fn of_run(run: Run<'_>, starts: bool) -> Result<Update, ParseError> {
     Ok(Update { key, identity, execution, tasks, known_only: false })
 }
 
-fn of_job(mut job: Job<'_>, updates: &mut Vec<Update>) -> Result<(), ParseError> {
-    let (subject, mut attributes) = of_input(std::mem::take(&mut job.input));
-    let mut workflows = std::mem::take(&mut job.workflows);
+fn of_detail(detail: Detail<'_>, updates: &mut Vec<Update>) -> Result<(), ParseError> {
+    let Detail { mut job, progress, queue_id, user_data, input, output, files, mut workflows } = detail;
+    let (subject, mut attributes) = of_input(input);
     workflows.retain(|w| w.run_id.is_some());
+    job.name = workflows.iter_mut().find_map(|w| w.node_name.take());
+    // Content moderation calls back with a `JobsDetail` too. It says what it found in words of its own, under no `Tag`.
+    if workflows.is_empty() && job.kind.is_none() {
+        return Err(ParseError("JobsDetail without Tag and without Workflow/RunId".to_owned()));
+    }
+    let create_time = job.created.clone();
+    let mut task = of_task(job)?;
+    task.outputs = match task.status {
+        Status::Succeeded => outputs(files).or_else(|| outputs(vec![output])),
+        status if status.is_finished() => outputs(files),
+        _ => progress.as_deref().and_then(percent).map(|progress| json!({ "progress": progress })),
+    };
     if workflows.is_empty() {
-        // Content moderation calls back with a `JobsDetail` too. It says what it found, in words of its own, under no
-        // `Tag`.
-        let name = job.kind.as_deref().map(str::to_owned);
-        let name = name.ok_or_else(|| ParseError("JobsDetail without Tag and without Workflow/RunId".to_owned()))?;
-        let created = job.created.as_deref().map(str::to_owned);
-        for (key, text) in [
-            ("queue", job.queue_id.take()),
-            ("user_data", job.user_data.take()),
-            ("create_time", created.map(Into::into)),
-        ] {
-            if let Some(text) = text {
-                attributes.insert(key.to_owned(), Value::String(text.into_owned()));
+        for (key, text) in [("queue", queue_id), ("user_data", user_data), ("create_time", create_time)] {
+            if let Some(text) = own(text) {
+                attributes.insert(key.to_owned(), text.into());
             }
         }
-        let task = of_task(job, None)?;
         let execution = ExecutionPart {
-            name: Some(name),
+            name: task.kind.clone(),
             workflow: None,
             subject,
             status: Some(task.status),
@@ -109,8 +111,6 @@ fn of_job(mut job: Job<'_>, updates: &mut Vec<Update>) -> Result<(), ParseError>
         updates.push(Update { key, identity, execution, tasks: vec![task], known_only: false });
         return Ok(());
     }
-    let node_name = workflows.iter_mut().find_map(|w| w.node_name.take());
-    let task = of_task(job, own(node_name))?;
     for workflow in workflows {
         let execution = ExecutionPart {
             name: own(workflow.workflow_name),
@@ -119,13 +119,8 @@ fn of_job(mut job: Job<'_>, updates: &mut Vec<Update>) -> Result<(), ParseError>
             attributes: attributes.clone(),
             ..ExecutionPart::default()
         };
-        updates.push(Update {
-            key: workflow.run_id.map_or_else(String::new, |id| id.into_owned()),
-            identity: ended(&task),
-            execution,
-            tasks: vec![task.clone()],
-            known_only: false,
-        });
+        let key = own(workflow.run_id).unwrap_or_default();
+        updates.push(Update { key, identity: ended(&task), execution, tasks: vec![task.clone()], known_only: false });
     }
     Ok(())
 }
@@ -136,18 +131,13 @@ fn ended(task: &Task) -> Option<String> {
     task.status.is_finished().then(|| ["TaskFinish/", &task.key, "/", word].concat())
 }
 
-fn of_task(job: Job<'_>, node_name: Option<String>) -> Result<Task, ParseError> {
-    let name = node_name.or(own(job.name));
+fn of_task(job: Job<'_>) -> Result<Task, ParseError> {
+    let name = own(job.name);
     let key = own(job.job_id).or_else(|| name.clone());
     let key = key.ok_or_else(|| ParseError("a job with neither JobId nor Name".to_owned()))?;
     let status = job.state.as_deref().map_or(Status::Unknown, status);
     let error = if status == Status::Failed { failure(job.code, job.message, &job.objects) } else { None };
-    let outputs = if status.is_finished() {
-        let asked = (status == Status::Succeeded).then_some(job.output);
-        outputs(job.objects, job.sprites, job.files, asked)
-    } else {
-        job.progress.as_deref().and_then(percent).map(|progress| json!({ "progress": progress }))
-    };
+    let (objects, sprites) = (made(job.objects), made(job.sprites));
     Ok(Task {
         key,
         name,
@@ -158,7 +148,7 @@ fn of_task(job: Job<'_>, node_name: Option<String>) -> Result<Task, ParseError> 
         started_at: instant(&job.started),
         finished_at: instant(&job.ended),
         template: pair("id", "name", job.template).or_else(|| pair("id", "name", job.transcode_template)),
-        outputs,
+        outputs: if status.is_finished() { produced(objects, sprites, (None, None)) } else { None },
         error,
     })
 }
@@ -208,25 +198,18 @@ fn failure<'a>(code: Text<'a>, message: Text<'a>, objects: &[Made<'a>]) -> Optio
     }
 }
 
-/// What was made, from wherever the vendor says it; where it was asked to go, when nobody says.
-fn outputs(
-    objects: Vec<Made<'_>>,
-    sprites: Vec<Made<'_>>,
-    files: Vec<Output<'_>>,
-    asked: Option<Output<'_>>,
-) -> Option<Value> {
-    let (mut objects, mut sprites) = (made(objects), made(sprites));
-    let mut place = (None, None);
-    let mut add = |output: Output<'_>| {
-        objects.extend(named(output.objects));
-        sprites.extend(named(output.sprites));
-        place = (place.0.take().or(own(output.bucket)), place.1.take().or(own(output.region)));
-    };
-    let told = !files.is_empty();
-    files.into_iter().for_each(&mut add);
-    if !told {
-        asked.into_iter().for_each(&mut add);
+/// What was made, or was asked for.
+fn outputs(files: Vec<Output<'_>>) -> Option<Value> {
+    let (mut objects, mut sprites, mut place) = (Vec::new(), Vec::new(), (None, None));
+    for file in files {
+        objects.extend(named(file.objects));
+        sprites.extend(named(file.sprites));
+        place = (place.0.or(file.bucket), place.1.or(file.region));
     }
+    produced(objects, sprites, place)
+}
+
+fn produced(objects: Vec<Value>, sprites: Vec<Value>, place: (Text<'_>, Text<'_>)) -> Option<Value> {
     if objects.is_empty() && sprites.is_empty() {
         return None;
     }
@@ -236,8 +219,8 @@ fn outputs(
         outputs.insert("sprites".to_owned(), sprites.into());
     }
     for (key, text) in [("bucket", place.0), ("region", place.1)] {
-        if let Some(text) = text {
-            outputs.insert(key.to_owned(), Value::String(text));
+        if let Some(text) = own(text) {
+            outputs.insert(key.to_owned(), text.into());
         }
     }
     Some(outputs.into())

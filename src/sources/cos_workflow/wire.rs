@@ -15,7 +15,7 @@ pub(super) type Text<'a> = Option<Cow<'a, str>>;
 pub(super) struct Body<'a> {
     pub(super) event_name: Text<'a>,
     pub(super) runs: Vec<Run<'a>>,
-    pub(super) jobs: Vec<Job<'a>>,
+    pub(super) details: Vec<Detail<'a>>,
     /// The first outer element that is none of these: for the reason of a quarantine.
     pub(super) stranger: Option<String>,
 }
@@ -33,7 +33,7 @@ pub(super) struct Run<'a> {
 }
 
 /// The object that was worked on: `JobsDetail/Input`, and in `WorkflowExecution` itself.
-#[derive(Default, PartialEq)]
+#[derive(Default)]
 pub(super) struct Input<'a> {
     pub(super) bucket: Text<'a>,
     pub(super) object: Text<'a>,
@@ -44,7 +44,7 @@ pub(super) struct Input<'a> {
     next: (usize, usize),
 }
 
-/// `WorkflowExecution/Tasks`, or `JobsDetail`, which says the same and more.
+/// What `WorkflowExecution/Tasks` and `JobsDetail` have in common: one job.
 #[derive(Default, PartialEq)]
 pub(super) struct Job<'a> {
     pub(super) job_id: Text<'a>,
@@ -62,6 +62,12 @@ pub(super) struct Job<'a> {
     /// `ResultInfo/ObjectInfo` and `ResultInfo/SpriteObjectInfo`.
     pub(super) objects: Vec<Made<'a>>,
     pub(super) sprites: Vec<Made<'a>>,
+}
+
+/// `JobsDetail`.
+#[derive(Default)]
+pub(super) struct Detail<'a> {
+    pub(super) job: Job<'a>,
     pub(super) progress: Text<'a>,
     pub(super) queue_id: Text<'a>,
     pub(super) user_data: Text<'a>,
@@ -83,7 +89,7 @@ pub(super) struct Made<'a> {
 }
 
 /// Objects in one place.
-#[derive(Default, PartialEq)]
+#[derive(Default)]
 pub(super) struct Output<'a> {
     pub(super) bucket: Text<'a>,
     pub(super) region: Text<'a>,
@@ -92,7 +98,7 @@ pub(super) struct Output<'a> {
 }
 
 /// `JobsDetail/Workflow`: the execution that a job belongs to.
-#[derive(Default, PartialEq)]
+#[derive(Default)]
 pub(super) struct Workflow<'a> {
     pub(super) run_id: Text<'a>,
     pub(super) workflow_id: Text<'a>,
@@ -136,7 +142,7 @@ pub(super) enum Node {
     ResultInfo,
     ObjectInfo,
     SpriteObjectInfo,
-    Job,
+    Detail,
     Input,
     InputHeaders,
     Operation,
@@ -148,7 +154,7 @@ pub(super) enum Node {
 }
 
 /// Where the text of an element is kept.
-pub(super) type Slot<'a> = for<'b> fn(&'b mut Body<'a>) -> &'b mut Text<'a>;
+type Slot<'a> = for<'b> fn(&'b mut Body<'a>) -> &'b mut Text<'a>;
 
 /// What an element on a known path is.
 #[derive(Clone, Copy)]
@@ -183,8 +189,12 @@ impl<'a> Body<'a> {
         last(&mut self.run().tasks)
     }
 
+    fn detail(&mut self) -> &mut Detail<'a> {
+        last(&mut self.details)
+    }
+
     fn job(&mut self) -> &mut Job<'a> {
-        last(&mut self.jobs)
+        &mut self.detail().job
     }
 
     /// The table: the place of the element `name` inside `node`; `None` for one that says nothing to us.
@@ -198,8 +208,8 @@ impl<'a> Body<'a> {
                     In(Node::Run)
                 }
                 "JobsDetail" => {
-                    self.jobs.push(Job::default());
-                    In(Node::Job)
+                    self.details.push(Detail::default());
+                    In(Node::Detail)
                 }
                 _ => return None,
             },
@@ -269,7 +279,7 @@ impl<'a> Body<'a> {
                 "Message" => Free(|b| &mut last(&mut b.task().sprites).message),
                 _ => return None,
             },
-            Node::Job => match name {
+            Node::Detail => match name {
                 "Tag" => Word(|b| &mut b.job().kind),
                 "CreationTime" | "CreateTime" => Word(|b| &mut b.job().created),
                 "StartTime" => Word(|b| &mut b.job().started),
@@ -278,69 +288,69 @@ impl<'a> Body<'a> {
                 "JobId" => Word(|b| &mut b.job().job_id),
                 "Code" => Word(|b| &mut b.job().code),
                 "Message" => Free(|b| &mut b.job().message),
-                "Progress" => Word(|b| &mut b.job().progress),
-                "QueueId" => Word(|b| &mut b.job().queue_id),
+                "Progress" => Word(|b| &mut b.detail().progress),
+                "QueueId" => Word(|b| &mut b.detail().queue_id),
                 "Input" => In(Node::Input),
                 "Operation" => In(Node::Operation),
                 "Workflow" => {
-                    self.job().workflows.push(Workflow::default());
+                    self.detail().workflows.push(Workflow::default());
                     In(Node::Workflow)
                 }
                 _ => return None,
             },
             Node::Input => match name {
-                "BucketId" => Word(|b| &mut b.job().input.bucket),
-                "Object" => Free(|b| &mut b.job().input.object),
-                "Region" => Word(|b| &mut b.job().input.region),
+                "BucketId" => Word(|b| &mut b.detail().input.bucket),
+                "Object" => Free(|b| &mut b.detail().input.object),
+                "Region" => Word(|b| &mut b.detail().input.region),
                 "CosHeaders" => {
-                    self.job().input.open_headers();
+                    self.detail().input.open_headers();
                     In(Node::InputHeaders)
                 }
                 _ => return None,
             },
             Node::InputHeaders => match name {
-                "Key" => Word(|b| b.job().input.key()),
-                "Value" => Free(|b| b.job().input.value()),
+                "Key" => Word(|b| b.detail().input.key()),
+                "Value" => Free(|b| b.detail().input.value()),
                 _ => return None,
             },
             Node::Operation => match name {
                 "TemplateId" => Word(|b| &mut b.job().template.0),
                 "TemplateName" => Word(|b| &mut b.job().template.1),
-                "UserData" => Free(|b| &mut b.job().user_data),
+                "UserData" => Free(|b| &mut b.detail().user_data),
                 "Output" => In(Node::Output),
                 "MediaResult" => In(Node::MediaResult),
                 _ => return None,
             },
             Node::Output => match name {
-                "Bucket" => Word(|b| &mut b.job().output.bucket),
-                "Region" => Word(|b| &mut b.job().output.region),
-                "Object" | "AuObject" => Free(|b| added(&mut b.job().output.objects)),
-                "SpriteObject" => Free(|b| added(&mut b.job().output.sprites)),
+                "Bucket" => Word(|b| &mut b.detail().output.bucket),
+                "Region" => Word(|b| &mut b.detail().output.region),
+                "Object" | "AuObject" => Free(|b| added(&mut b.detail().output.objects)),
+                "SpriteObject" => Free(|b| added(&mut b.detail().output.sprites)),
                 _ => return None,
             },
             Node::MediaResult => match name {
                 "OutputFile" => {
-                    self.job().files.push(Output::default());
+                    self.detail().files.push(Output::default());
                     In(Node::OutputFile)
                 }
                 _ => return None,
             },
             Node::OutputFile => match name {
-                "Bucket" => Word(|b| &mut last(&mut b.job().files).bucket),
-                "Region" => Word(|b| &mut last(&mut b.job().files).region),
-                "ObjectName" => Free(|b| added(&mut last(&mut b.job().files).objects)),
+                "Bucket" => Word(|b| &mut last(&mut b.detail().files).bucket),
+                "Region" => Word(|b| &mut last(&mut b.detail().files).region),
+                "ObjectName" => Free(|b| added(&mut last(&mut b.detail().files).objects)),
                 "SpriteOutputFile" => In(Node::SpriteOutputFile),
                 _ => return None,
             },
             Node::SpriteOutputFile => match name {
-                "ObjectName" => Free(|b| added(&mut last(&mut b.job().files).sprites)),
+                "ObjectName" => Free(|b| added(&mut last(&mut b.detail().files).sprites)),
                 _ => return None,
             },
             Node::Workflow => match name {
-                "RunId" => Word(|b| &mut last(&mut b.job().workflows).run_id),
-                "WorkflowId" => Word(|b| &mut last(&mut b.job().workflows).workflow_id),
-                "WorkflowName" => Word(|b| &mut last(&mut b.job().workflows).workflow_name),
-                "Name" => Word(|b| &mut last(&mut b.job().workflows).node_name),
+                "RunId" => Word(|b| &mut last(&mut b.detail().workflows).run_id),
+                "WorkflowId" => Word(|b| &mut last(&mut b.detail().workflows).workflow_id),
+                "WorkflowName" => Word(|b| &mut last(&mut b.detail().workflows).workflow_name),
+                "Name" => Word(|b| &mut last(&mut b.detail().workflows).node_name),
                 _ => return None,
             },
         })

@@ -4,14 +4,14 @@
 //! settled comes back by itself; behind another delivery of its execution and sink it is NULL, and the settling of
 //! that one sets it. The order per execution and sink rests on this alone.
 
-use rusqlite::types::Value as Sql;
 use rusqlite::{OptionalExtension, params, params_from_iter};
 use serde_json::Value;
 
+use super::filter::{DELIVERIES, conditions};
 use super::record::Learned;
 use super::writer::{Fault, Tx};
 use crate::model::{Attempt, Change, ChangeMeta, Delivery, Link, Rules, State, Status, Time};
-use crate::store::{DeliveryFilter, Fate, Filter, StoreError};
+use crate::store::{DeliveryFilter, Fate, StoreError};
 
 /// A claimed delivery as the rows have it; made into a [`Delivery`] off the writer's thread.
 pub(super) struct Claimed {
@@ -273,7 +273,7 @@ fn select(tx: &mut Tx<'_>, filter: &DeliveryFilter, from: &[&'static str], done:
                 return Err(Fault::Answer(StoreError::Refused(text)));
             }
             filter.limit = Some(filter.limit.unwrap_or(u64::MAX).min(CHUNK as u64));
-            let (wheres, values) = conditions(&filter, "d.id", "d.status", "h.source", "d.created_at", "d.execution");
+            let (wheres, values) = conditions(&filter, &DELIVERIES);
             let sql = format!(
                 "SELECT d.id, d.execution, d.sink FROM deliveries d JOIN execution_heads h ON h.id = d.execution
                  {wheres} ORDER BY d.id DESC LIMIT {CHUNK}"
@@ -286,41 +286,4 @@ fn select(tx: &mut Tx<'_>, filter: &DeliveryFilter, from: &[&'static str], done:
             Ok(Touched { rows })
         }
     }
-}
-
-/// The WHERE clause of a filter, and its values.
-pub(super) fn conditions(
-    filter: &Filter,
-    id: &str,
-    status: &str,
-    source: &str,
-    time: &str,
-    execution: &str,
-) -> (String, Vec<Sql>) {
-    let mut wheres = Vec::new();
-    let mut values: Vec<Sql> = Vec::new();
-    if !filter.status.is_empty() {
-        let marks: Vec<String> = filter
-            .status
-            .iter()
-            .map(|word| {
-                values.push(Sql::Text(word.clone()));
-                format!("?{}", values.len())
-            })
-            .collect();
-        wheres.push(format!("{status} IN ({})", marks.join(", ")));
-    }
-    let mut add = |column: &str, compare: &str, value: Option<Sql>| {
-        if let Some(value) = value {
-            values.push(value);
-            wheres.push(format!("{column} {compare} ?{}", values.len()));
-        }
-    };
-    add(source, "=", filter.source.clone().map(Sql::Text));
-    add("d.sink", "=", filter.sink.clone().map(Sql::Text));
-    add(execution, "=", filter.execution.map(Sql::Integer));
-    add(time, ">=", filter.since.map(|t| Sql::Integer(t.micros())));
-    add(id, "<", filter.before.map(Sql::Integer));
-    let wheres = if wheres.is_empty() { String::new() } else { format!("WHERE {}", wheres.join(" AND ")) };
-    (wheres, values)
 }

@@ -24,6 +24,7 @@ use crate::model::{Attempt, Receipt, Rules, Time};
 
 mod checkpoint;
 mod deliver;
+mod filter;
 mod open;
 mod prune;
 mod queue;

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::deliver::conditions;
+use super::filter::{DELIVERIES, EXECUTIONS, RECEIPTS, conditions};
 use super::{open, record};
 use crate::Boxed;
 use crate::model::{Attempt, Change, ChangeMeta, Link, State, Status, Time};
@@ -225,8 +225,7 @@ fn history(conn: &Connection, id: i64, execution: Value, tasks: Value) -> Read<V
 impl Queries for Readers {
     fn executions(&self, filter: Filter) -> Boxed<'_, Read<Vec<Value>>> {
         self.read(move |conn| {
-            let filter = Filter { sink: None, ..filter };
-            let (wheres, values) = conditions(&filter, "h.id", "h.status", "h.source", "h.id", "h.id");
+            let (wheres, values) = conditions(&filter, &EXECUTIONS);
             let sql = format!("{EXECUTION} {wheres} ORDER BY h.id DESC LIMIT {}", limit(&filter));
             let mut statement = conn.prepare(&sql).map_err(fault)?;
             let mut rows = statement.query(params_from_iter(values)).map_err(fault)?;
@@ -257,8 +256,7 @@ impl Queries for Readers {
 
     fn receipts(&self, filter: Filter) -> Boxed<'_, Read<Vec<ReceiptRow>>> {
         self.read(move |conn| {
-            let filter = Filter { sink: None, ..filter };
-            let (wheres, values) = conditions(&filter, "id", "status", "source", "received_at", "execution");
+            let (wheres, values) = conditions(&filter, &RECEIPTS);
             let sql = format!("{RECEIPT} {wheres} ORDER BY id DESC LIMIT {}", limit(&filter));
             all(conn, &sql, values, receipt)
         })
@@ -277,7 +275,7 @@ impl Queries for Readers {
 
     fn deliveries(&self, filter: Filter) -> Boxed<'_, Read<Vec<DeliveryRow>>> {
         self.read(move |conn| {
-            let (wheres, values) = conditions(&filter, "d.id", "d.status", "h.source", "d.created_at", "d.execution");
+            let (wheres, values) = conditions(&filter, &DELIVERIES);
             let sql = format!("{DELIVERY} {wheres} ORDER BY d.id DESC LIMIT {}", limit(&filter));
             all(conn, &sql, values, delivery)
         })

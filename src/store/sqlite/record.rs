@@ -441,13 +441,7 @@ fn promise(tx: &mut Tx<'_>, place: &Place, sink: &str, coalesce: bool) -> Result
 }
 
 /// Remembers what an execution is known by, and ties it to its partner if that is known already.
-fn link(
-    tx: &mut Tx<'_>,
-    place: &Place,
-    status: Status,
-    known: &KnownBy,
-    wake: &mut Vec<String>,
-) -> Result<(), Fault> {
+fn link(tx: &mut Tx<'_>, place: &Place, status: Status, known: &KnownBy, wake: &mut Vec<String>) -> Result<(), Fault> {
     let side = if known.looks { "of" } else { "with" };
     tx.conn.execute(
         "INSERT OR IGNORE INTO link_keys (rule, side, key, execution) VALUES (?1, ?2, ?3, ?4)",

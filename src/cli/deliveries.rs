@@ -1,0 +1,272 @@
+//! `deliveries`: who was told what, who has still to be told, and the dead letters' second chance.
+
+use std::io::{self, Write};
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::list::{Form, Selection, list};
+use super::print::{age, complain, fields, json_line, or_none, section, when};
+use super::reach::{Context, Daemon, open_store};
+use super::{Failure, block_on, print};
+use crate::clock;
+use crate::model::{Attempt, DeliveryStatus, Time};
+use crate::store::{DeliveryFilter, DeliveryRow, Filter};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Deliveries {
+    /// The newest first
+    List {
+        /// Only these; may be repeated, or a list with commas
+        #[arg(long, value_delimiter = ',',
+            value_parser = PossibleValuesParser::new(DeliveryStatus::ALL.map(DeliveryStatus::as_str)))]
+        status: Vec<String>,
+        #[command(flatten)]
+        selection: Selection,
+        #[command(flatten)]
+        form: Form,
+    },
+    /// One of them, with its attempts
+    Show {
+        id: i64,
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make them due again
+    Retry(Which),
+    /// Drop them for good
+    Discard(Which),
+}
+
+/// By their ids, or by what they have in common.
+#[derive(Args, Debug)]
+pub(super) struct Which {
+    /// Just these; or say below which
+    #[arg(value_name = "ID", conflicts_with_all = ["status", "source", "sink", "since", "all"])]
+    ids: Vec<i64>,
+    /// All in these statuses; default: dead
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(OPEN.map(DeliveryStatus::as_str)))]
+    status: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
+    /// Whatever source, sink and time
+    #[arg(long, conflicts_with_all = ["source", "sink", "since"])]
+    all: bool,
+    /// The count as a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// The statuses that an operator can still change something about.
+const OPEN: [DeliveryStatus; 3] = [DeliveryStatus::Waiting, DeliveryStatus::Dead, DeliveryStatus::Discarded];
+
+#[derive(Clone, Copy)]
+enum Act {
+    Retry,
+    Discard,
+}
+
+impl Deliveries {
+    pub(super) fn run(self, context: &Context<'_>) -> Result<(), Failure> {
+        block_on(async {
+            match self {
+                Deliveries::List { status, selection, form } => {
+                    let (queries, now) = (context.queries()?, clock::now());
+                    let filter = selection.filter(&status, now);
+                    let id = |row: &DeliveryRow| row.id.parse().ok();
+                    list(&form, filter, |f| queries.deliveries(f), id, HEADER, |d| row(d, now)).await
+                }
+                Deliveries::Show { id, json } => {
+                    let (row, attempts) = context.queries()?.delivery(id).await?;
+                    print::stdout(|out| match json {
+                        true => json_line(out, &json!({"delivery": row, "attempts": attempts})),
+                        false => show(out, &row, &attempts),
+                    })
+                }
+                Deliveries::Retry(which) => act(context, Act::Retry, which).await,
+                Deliveries::Discard(which) => act(context, Act::Discard, which).await,
+            }
+        })
+    }
+}
+
+pub(super) const HEADER: [&str; 10] =
+    ["id", "sink", "status", "execution", "key", "type", "attempts", "due", "age", "reason"];
+
+pub(super) fn row(d: &DeliveryRow, now: Time) -> [String; 10] {
+    [
+        d.id.clone(),
+        d.sink.clone(),
+        d.status.to_string(),
+        d.execution.clone(),
+        d.key.clone(),
+        d.kind.clone(),
+        d.attempts.to_string(),
+        when(d.due_at),
+        age(Some(d.created_at), now),
+        or_none(d.reason.as_ref()),
+    ]
+}
+
+fn show(out: &mut dyn Write, d: &DeliveryRow, attempts: &[Attempt]) -> io::Result<()> {
+    fields(
+        out,
+        &[
+            ("id", d.id.clone()),
+            ("sink", d.sink.clone()),
+            ("status", d.status.to_string()),
+            ("reason", or_none(d.reason.as_ref())),
+            ("execution", d.execution.clone()),
+            ("source", d.source.clone()),
+            ("key", d.key.clone()),
+            ("change", d.change.clone()),
+            ("type", d.kind.clone()),
+            ("promised", when(Some(d.created_at))),
+            ("due", when(d.due_at)),
+            ("finished", when(d.finished_at)),
+        ],
+    )?;
+    let rows = attempts.iter().map(|a| {
+        [
+            when(Some(a.started_at)),
+            format!("{} ms", a.duration_ms),
+            a.outcome.clone(),
+            or_none(a.status),
+            or_none(a.reason.as_ref()),
+            or_none(a.answer.as_ref()),
+        ]
+    });
+    section(out, "Attempts", ["started", "took", "outcome", "status", "reason", "answer"], rows.collect())
+}
+
+impl Which {
+    /// What to ask for, one after the other.
+    fn filters(&self, now: Time) -> Result<Vec<DeliveryFilter>, Failure> {
+        if !self.ids.is_empty() {
+            return Ok(self.ids.iter().map(|id| DeliveryFilter::One(*id)).collect());
+        }
+        let mut filter = self.selection.filter(&self.status, now);
+        if filter == Filter::default() && !self.all {
+            let why = "say which: their ids, or --status, --source, --sink, --since, or --all";
+            return Err(Failure::Usage(why.to_owned()));
+        }
+        if filter.status.is_empty() {
+            filter.status.push(DeliveryStatus::Dead.to_string());
+        }
+        Ok(vec![DeliveryFilter::All(filter)])
+    }
+}
+
+impl Act {
+    fn word(self) -> &'static str {
+        match self {
+            Act::Retry => "retry",
+            Act::Discard => "discard",
+        }
+    }
+}
+
+async fn act(context: &Context<'_>, act: Act, which: Which) -> Result<(), Failure> {
+    let now = clock::now();
+    let filters = which.filters(now)?;
+    let config = context.config()?;
+    let daemon = Daemon::of(&config, context.env)?;
+    let mut store = None;
+    let (mut count, mut failed) = (0, false);
+    for filter in filters {
+        let asked = match &store {
+            Some(_) => Ok(None),
+            None => ask(&daemon, act, &filter).await,
+        };
+        let done = match asked {
+            Ok(Some(said)) => Ok(said["count"].as_u64().unwrap_or(1)),
+            Ok(None) => {
+                let store = match &store {
+                    Some(store) => store,
+                    None => store.insert(open_store(&config)?),
+                };
+                match act {
+                    Act::Retry => store.retry(filter.clone(), now).await,
+                    Act::Discard => store.discard(filter.clone(), now).await,
+                }
+                .map_err(Failure::from)
+            }
+            Err(failure) => Err(failure),
+        };
+        match (done, &filter) {
+            (Ok(n), _) => count += n,
+            // One that cannot be does not stop the next.
+            (Err(Failure::Failed(why)), DeliveryFilter::One(id)) => {
+                failed = true;
+                complain(&format!("error: delivery {id}: {why}"));
+            }
+            (Err(failure), _) => return Err(failure),
+        }
+    }
+    if let Some(store) = store {
+        store.close().await;
+    }
+    print::stdout(|out| match (which.json, act) {
+        (true, _) => json_line(out, &json!({ "count": count })),
+        (false, Act::Retry) => writeln!(out, "{count} due again"),
+        (false, Act::Discard) => writeln!(out, "{count} discarded"),
+    })?;
+    if failed { Err(Failure::Told) } else { Ok(()) }
+}
+
+async fn ask(daemon: &Daemon, act: Act, filter: &DeliveryFilter) -> Result<Option<Value>, Failure> {
+    let word = act.word();
+    match filter {
+        DeliveryFilter::One(id) => daemon.post(&format!("/api/v1/deliveries/{id}/{word}"), None).await,
+        DeliveryFilter::All(filter) => daemon.post(&format!("/api/v1/deliveries/{word}"), Some(&as_json(filter))).await,
+    }
+}
+
+fn as_json(filter: &Filter) -> Value {
+    serde_json::to_value(filter).expect("a filter is plain data")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        which: Which,
+    }
+
+    fn filters(line: &[&str]) -> Option<Vec<DeliveryFilter>> {
+        let line = Line::try_parse_from([&["retry"], line].concat()).ok()?;
+        line.which.filters(Time::from_seconds(7_200)).ok()
+    }
+
+    #[test]
+    fn dead_letters_are_meant_unless_something_else_is_said() {
+        let all = |filter| vec![DeliveryFilter::All(filter)];
+        let dead = Filter { status: vec!["dead".into()], ..Filter::default() };
+        assert_eq!(filters(&["--all"]).expect("--all"), all(dead.clone()));
+        assert_eq!(
+            filters(&["--sink", "portal"]).expect("a sink"),
+            all(Filter { sink: Some("portal".into()), ..dead })
+        );
+        let found = filters(&["--status", "waiting,discarded", "--since", "1h"]).expect("statuses");
+        let status = vec!["waiting".into(), "discarded".into()];
+        let since = Some(Time::from_seconds(3_600));
+        assert_eq!(found, all(Filter { status, since, ..Filter::default() }));
+        assert_eq!(filters(&["3", "9"]).expect("ids"), [DeliveryFilter::One(3), DeliveryFilter::One(9)]);
+    }
+
+    #[test]
+    fn nobody_retries_everything_by_forgetting_an_argument() {
+        let lines: [&[&str]; 6] =
+            [&[], &["--json"], &["3", "--sink", "portal"], &["3", "--all"], &["--all", "--sink", "a"], &["x"]];
+        for line in lines {
+            assert_eq!(filters(line), None, "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! `executions`: what the vendors ran, as far as they told us.
+
+use std::io::{self, Write};
+
+use clap::Subcommand;
+use clap::builder::PossibleValuesParser;
+use serde_json::Value;
+
+use super::list::{Form, Selection, list};
+use super::print::{age, cell, fields, json_line, section, when_json};
+use super::reach::Context;
+use super::{Failure, block_on, print};
+use crate::clock;
+use crate::model::{Status, Time};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Executions {
+    /// The newest first
+    List {
+        /// Only these; may be repeated, or a list with commas
+        #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(Status::ALL.map(Status::as_str)))]
+        status: Vec<String>,
+        #[command(flatten)]
+        selection: Selection,
+        #[command(flatten)]
+        form: Form,
+    },
+    /// One of them, with its tasks, receipts, changes and deliveries
+    Show {
+        /// Its id, or the vendor's key
+        #[arg(value_name = "ID|KEY")]
+        id: String,
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Executions {
+    pub(super) fn run(self, context: &Context<'_>) -> Result<(), Failure> {
+        let queries = context.queries()?;
+        let now = clock::now();
+        block_on(async {
+            match self {
+                Executions::List { status, selection, form } => {
+                    let filter = selection.filter(&status, now);
+                    let id = |row: &Value| row["id"].as_str()?.parse().ok();
+                    list(&form, filter, |f| queries.executions(f), id, HEADER, |e| row(e, now)).await
+                }
+                Executions::Show { id, json } => {
+                    let found = queries.execution(id).await?;
+                    print::stdout(|out| if json { json_line(out, &found) } else { show(out, &found) })
+                }
+            }
+        })
+    }
+}
+
+pub(super) const HEADER: [&str; 10] =
+    ["id", "source", "key", "status", "name", "subject", "created", "started", "finished", "age"];
+
+/// A flat execution as a row. Its age counts from the last that happened to it.
+pub(super) fn row(e: &Value, now: Time) -> [String; 10] {
+    let time = |key: &str| e[key].as_str().and_then(Time::parse);
+    let last = time("finished_at").or(time("started_at")).or(time("created_at"));
+    [
+        cell(&e["id"]),
+        cell(&e["source"]),
+        cell(&e["key"]),
+        cell(&e["status"]),
+        cell(&e["name"]),
+        cell(&e["subject"]),
+        when_json(&e["created_at"]),
+        when_json(&e["started_at"]),
+        when_json(&e["finished_at"]),
+        age(last, now),
+    ]
+}
+
+pub(super) const TASK_HEADER: [&str; 8] = ["key", "name", "type", "status", "created", "started", "finished", "error"];
+
+pub(super) fn task_row(t: &Value) -> [String; 8] {
+    let error = &t["error"];
+    let said = [&error["code"], &error["message"]].map(cell);
+    [
+        cell(&t["key"]),
+        cell(&t["name"]),
+        cell(&t["type"]),
+        cell(&t["status"]),
+        when_json(&t["created_at"]),
+        when_json(&t["started_at"]),
+        when_json(&t["finished_at"]),
+        if error.is_null() { cell(error) } else { said.join(" ") },
+    ]
+}
+
+/// The members of an array, or nothing.
+pub(super) fn members<'v>(of: &'v Value, key: &str) -> &'v [Value] {
+    of[key].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn show(out: &mut dyn Write, found: &Value) -> io::Result<()> {
+    let e = &found["execution"];
+    let text = |key: &str| cell(&e[key]);
+    let time = |key: &str| when_json(&e[key]);
+    fields(
+        out,
+        &[
+            ("id", text("id")),
+            ("source", text("source")),
+            ("key", text("key")),
+            ("status", text("status")),
+            ("vendor status", text("vendor_status")),
+            ("name", text("name")),
+            ("workflow", text("workflow")),
+            ("subject", text("subject")),
+            ("created", time("created_at")),
+            ("started", time("started_at")),
+            ("finished", time("finished_at")),
+            ("inputs", text("inputs")),
+            ("attributes", text("attributes")),
+            ("links", text("links")),
+        ],
+    )?;
+    section(out, "Tasks", TASK_HEADER, members(found, "tasks").iter().map(task_row).collect())?;
+    let receipts = members(found, "receipts").iter();
+    let receipts = receipts.map(|r| {
+        [cell(&r["id"]), cell(&r["status"]), when_json(&r["received_at"]), cell(&r["peer"]), cell(&r["reason"])]
+    });
+    section(out, "Receipts", ["id", "status", "received", "peer", "reason"], receipts.collect())?;
+    let changes = members(found, "changes").iter().map(|c| {
+        // With its snapshot or without: what changed is what matters here.
+        let meta = if c["change"].is_object() { &c["change"] } else { c };
+        [
+            cell(&meta["sequence"]),
+            cell(&meta["type"]),
+            cell(&meta["previous_status"]),
+            cell(&meta["changed_tasks"]),
+            cell(&meta["receipt"]),
+            when_json(&meta["received_at"]),
+        ]
+    });
+    section(out, "Changes", ["no.", "type", "before", "tasks", "receipt", "received"], changes.collect())?;
+    let deliveries = members(found, "deliveries").iter().map(|d| {
+        [
+            cell(&d["id"]),
+            cell(&d["sink"]),
+            cell(&d["status"]),
+            cell(&d["type"]),
+            cell(&d["attempts"]),
+            when_json(&d["created_at"]),
+            when_json(&d["due_at"]),
+            when_json(&d["finished_at"]),
+            cell(&d["reason"]),
+        ]
+    });
+    let header = ["id", "sink", "status", "type", "attempts", "promised", "due", "finished", "reason"];
+    section(out, "Deliveries", header, deliveries.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn everything_known_of_an_execution_is_shown() {
+        let found = json!({
+            "execution": {
+                "id": "7", "source": "media", "key": "r1", "status": "failed", "vendor_status": "Failed",
+                "name": null, "subject": "bucket/a\u{1b}[31m.mp4", "attributes": {"region": "ap-beijing"},
+                "links": [], "started_at": "2026-11-21T10:31:07.250Z", "finished_at": null
+            },
+            "tasks": [{"key": "t1", "type": "Transcode", "status": "failed", "error": {"code": "E1", "message": "bad"}}],
+            "receipts": [{"id": "3", "status": "accepted", "received_at": "2026-11-21T10:31:08Z", "peer": "::1"}],
+            "changes": [{"sequence": 1, "type": "callbackd.execution.failed", "changed_tasks": ["t1"]}],
+            "deliveries": [{"id": "9", "sink": "portal", "status": "dead", "attempts": 4, "reason": "404"}],
+        });
+        let mut out = Vec::new();
+        show(&mut out, &found).expect("written");
+        let out = String::from_utf8(out).expect("UTF-8");
+        for part in [
+            "key            r1\n",
+            "subject        bucket/a\\u{1b}[31m.mp4\n",
+            "started        2026-11-21 10:31:07\n",
+            "attributes     {\"region\":\"ap-beijing\"}\n",
+            "E1 bad",
+            "2026-11-21 10:31:08",
+            "callbackd.execution.failed  -       t1",
+            "portal",
+        ] {
+            assert!(out.contains(part), "{part:?} is missing in\n{out}");
+        }
+        for absent in ["name ", "links", "\u{1b}"] {
+            assert!(!out.split("\nTasks").next().expect("fields").contains(absent), "{absent:?} is in\n{out}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What all lists share: the filters, the pages, and the choice of table or JSON.
+
+use std::str::FromStr;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Failure, print};
+use crate::Boxed;
+use crate::model::Time;
+use crate::options::Span;
+use crate::store::{Filter, StoreError};
+
+/// Rows fetched at a time: `--limit` has no cap, memory has.
+const PAGE: u64 = 1000;
+
+/// Rows of a table when nobody asks for more.
+const TABLE_LIMIT: u64 = 50;
+
+/// What is meant, beside its status.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct Selection {
+    /// Only of this source
+    #[arg(long, value_name = "NAME")]
+    pub(super) source: Option<String>,
+    /// Only to this sink
+    #[arg(long, value_name = "NAME")]
+    pub(super) sink: Option<String>,
+    /// Only what came within this span (90s, 30m, 2h, 7d), or since this time (RFC 3339)
+    #[arg(long, value_name = "SPAN|TIME")]
+    pub(super) since: Option<Since>,
+}
+
+impl Selection {
+    /// As the store reads it.
+    pub(super) fn filter(&self, status: &[String], now: Time) -> Filter {
+        Filter {
+            status: status.to_vec(),
+            source: self.source.clone(),
+            sink: self.sink.clone(),
+            since: self.since.map(|since| since.at(now)),
+            ..Filter::default()
+        }
+    }
+}
+
+/// How much of it, and in which form.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct Form {
+    /// One JSON object a line, instead of a table
+    #[arg(long)]
+    pub(super) json: bool,
+    /// At most so many, newest first; default: 50 in a table, all with --json
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<u64>,
+}
+
+impl Form {
+    fn limit(&self) -> u64 {
+        self.limit.unwrap_or(if self.json { u64::MAX } else { TABLE_LIMIT })
+    }
+}
+
+/// The beginning of what is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Since {
+    /// So long before now.
+    Ago(Span),
+    /// This instant.
+    At(Time),
+}
+
+impl Since {
+    pub(super) fn at(self, now: Time) -> Time {
+        match self {
+            Since::Ago(span) => {
+                let us = i64::try_from(span.ms()).unwrap_or(i64::MAX).saturating_mul(1000);
+                Time::from_micros(now.micros().saturating_sub(us).max(0))
+            }
+            Since::At(time) => time,
+        }
+    }
+}
+
+impl FromStr for Since {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Since, String> {
+        match Time::parse(text) {
+            Some(time) => Ok(Since::At(time)),
+            None => Span::parse(text).map(Since::Ago).map_err(|_| {
+                "write a whole number and s, m, h or d, like \"2h\", or a time like \"2026-11-21T10:00:00Z\"".to_owned()
+            }),
+        }
+    }
+}
+
+/// Fetches what `filter` means page by page, newest first, and shows each page before the next is fetched. Returns
+/// whether there is more than `limit`.
+async fn pages<'q, T>(
+    mut filter: Filter,
+    limit: u64,
+    fetch: impl Fn(Filter) -> Boxed<'q, Result<Vec<T>, StoreError>>,
+    id: impl Fn(&T) -> Option<i64>,
+    mut show: impl FnMut(Vec<T>) -> Result<(), Failure>,
+) -> Result<bool, Failure> {
+    let mut left = limit;
+    loop {
+        // One more than is wanted tells whether that was all.
+        let wanted = PAGE.min(left.saturating_add(1));
+        filter.limit = Some(wanted);
+        let mut rows = fetch(filter.clone()).await?;
+        let last_page = (rows.len() as u64) < wanted;
+        filter.before = rows.last().and_then(&id);
+        let more = rows.len() as u64 > left;
+        rows.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        left -= rows.len() as u64;
+        if !rows.is_empty() {
+            show(rows)?;
+        }
+        if more {
+            return Ok(true);
+        }
+        if last_page || filter.before.is_none() {
+            return Ok(false);
+        }
+    }
+}
+
+/// Prints a whole list in the form that was asked for.
+pub(super) async fn list<'q, T: Serialize, const N: usize>(
+    form: &Form,
+    filter: Filter,
+    fetch: impl Fn(Filter) -> Boxed<'q, Result<Vec<T>, StoreError>>,
+    id: impl Fn(&T) -> Option<i64>,
+    header: [&str; N],
+    row: impl Fn(&T) -> [String; N],
+) -> Result<(), Failure> {
+    let more = pages(filter, form.limit(), fetch, id, |rows| {
+        print::stdout(|out| match form.json {
+            true => rows.iter().try_for_each(|r| print::json_line(out, r)),
+            false => print::table(out, header, rows.iter().map(&row)),
+        })
+    })
+    .await?;
+    if more && form.limit.is_none() {
+        print::complain(&format!("… there is more; --limit N shows more than {TABLE_LIMIT}, --json shows all"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_is_a_span_or_a_time() {
+        let now = Time::from_seconds(1_700_000_000);
+        let at = |text: &str| text.parse::<Since>().map(|s| s.at(now));
+        assert_eq!(at("2h"), Ok(Time::from_seconds(1_700_000_000 - 7_200)));
+        assert_eq!(at("90d"), Ok(Time::from_seconds(1_700_000_000 - 90 * 86_400)));
+        assert_eq!(at("2023-11-14T22:00:00Z"), Ok(Time::from_seconds(1_699_999_200)));
+        assert_eq!(at("2023-11-14T23:00:00+01:00"), Ok(Time::from_seconds(1_699_999_200)));
+        assert_eq!(at("200000000000d"), Ok(Time::from_seconds(0)), "before all time is all time");
+        for bad in ["", "2", "2 h", "yesterday", "-1h"] {
+            assert!(at(bad).expect_err(bad).contains("2h"), "{bad}");
+        }
+    }
+
+    /// Shows what a store of the ids `1..=stored` has to give, in how many pages, and whether there is more.
+    fn paged(stored: i64, limit: u64) -> (Vec<i64>, Vec<u64>, bool) {
+        let asked = std::cell::RefCell::new(Vec::new());
+        let mut shown = Vec::new();
+        let fetch = |filter: Filter| -> Boxed<'static, Result<Vec<i64>, StoreError>> {
+            let limit = filter.limit.expect("bounded");
+            asked.borrow_mut().push(limit);
+            let below = filter.before.unwrap_or(i64::MAX).min(stored + 1);
+            let rows = (1..below).rev().take(limit as usize).collect();
+            Box::pin(async { Ok(rows) })
+        };
+        let more = super::super::block_on(pages(
+            Filter::default(),
+            limit,
+            fetch,
+            |id| Some(*id),
+            |rows| {
+                shown.extend(rows);
+                Ok(())
+            },
+        ));
+        (shown, asked.into_inner(), more.expect("no failure"))
+    }
+
+    #[test]
+    fn pages_are_bounded_and_nothing_is_left_out_or_shown_twice() {
+        for (stored, limit, rows, more) in [
+            (0, 50, 0, false),
+            (50, 50, 50, false),
+            (51, 50, 50, true),
+            (999, 1000, 999, false),
+            (1000, 1000, 1000, false),
+            (2500, u64::MAX, 2500, false),
+            (2500, 2000, 2000, true),
+            (3000, u64::MAX, 3000, false),
+            (3, 0, 0, true),
+        ] {
+            let (shown, asked, had_more) = paged(stored, limit);
+            let expected: Vec<i64> = (1..=stored).rev().take(rows).collect();
+            assert_eq!(shown, expected, "{stored} stored, {limit} wanted");
+            assert_eq!(had_more, more, "{stored} stored, {limit} wanted");
+            assert!(asked.iter().all(|n| *n <= PAGE), "{asked:?}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! A list's filter as SQL: the same words for executions, receipts and deliveries, each with its own columns.
+
+use rusqlite::types::Value as Sql;
+
+use crate::store::Filter;
+
+/// Where each of a filter's words is looked for.
+pub(super) struct Columns {
+    id: &'static str,
+    status: &'static str,
+    source: &'static str,
+    since: &'static str,
+    execution: &'static str,
+    /// A condition with `?` for the sink.
+    sink: &'static str,
+}
+
+pub(super) const EXECUTIONS: Columns = Columns {
+    id: "h.id",
+    status: "h.status",
+    source: "h.source",
+    since: "h.id", // ids tell the time
+    execution: "h.id",
+    sink: "EXISTS (SELECT 1 FROM deliveries d WHERE d.execution = h.id AND d.sink = ?)",
+};
+
+pub(super) const RECEIPTS: Columns = Columns {
+    id: "id",
+    status: "status",
+    source: "source",
+    since: "received_at",
+    execution: "execution",
+    sink: "EXISTS (SELECT 1 FROM deliveries d WHERE d.execution = receipts.execution AND d.sink = ?)",
+};
+
+pub(super) const DELIVERIES: Columns = Columns {
+    id: "d.id",
+    status: "d.status",
+    source: "h.source",
+    since: "d.created_at",
+    execution: "d.execution",
+    sink: "d.sink = ?",
+};
+
+/// The WHERE clause of a filter, and its values in the order of their marks.
+pub(super) fn conditions(filter: &Filter, columns: &Columns) -> (String, Vec<Sql>) {
+    let (mut wheres, mut values) = (Vec::new(), Vec::new());
+    if !filter.status.is_empty() {
+        let marks = vec!["?"; filter.status.len()].join(", ");
+        wheres.push(format!("{} IN ({marks})", columns.status));
+        values.extend(filter.status.iter().cloned().map(Sql::Text));
+    }
+    let mut add = |condition: String, value: Option<Sql>| {
+        if let Some(value) = value {
+            wheres.push(condition);
+            values.push(value);
+        }
+    };
+    add(format!("{} = ?", columns.source), filter.source.clone().map(Sql::Text));
+    add(columns.sink.to_owned(), filter.sink.clone().map(Sql::Text));
+    add(format!("{} = ?", columns.execution), filter.execution.map(Sql::Integer));
+    add(format!("{} >= ?", columns.since), filter.since.map(|t| Sql::Integer(t.micros())));
+    add(format!("{} < ?", columns.id), filter.before.map(Sql::Integer));
+    let clause = if wheres.is_empty() { String::new() } else { format!("WHERE {}", wheres.join(" AND ")) };
+    (clause, values)
+}
