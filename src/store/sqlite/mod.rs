@@ -130,7 +130,10 @@ impl SqliteStore {
         let put = self.queue.put(command, weight).map_err(|(_, reason)| StoreError::Unavailable(reason.to_owned()));
         Box::pin(async move {
             put?;
-            heard.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the store's writer stopped".to_owned())))
+            match heard.await {
+                Ok((result, _run)) => result,
+                Err(_) => Err(StoreError::Unavailable("the store's writer stopped".to_owned())),
+            }
         })
     }
 
