@@ -25,6 +25,7 @@ use crate::model::{Attempt, Receipt, Rules, Time};
 mod checkpoint;
 mod deliver;
 mod filter;
+mod identity;
 mod link;
 mod open;
 mod prune;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, Statement};
 use tokio::sync::oneshot;
 
+use super::identity::Recent;
 use super::queue::{Queue, Taken};
 use crate::model::Time;
 use crate::store::StoreError;
@@ -103,6 +104,7 @@ impl Health {
 pub(super) struct Tx<'c> {
     pub(super) conn: &'c Connection,
     pub(super) sql: Prepared<'c>,
+    pub(super) recent: Recent,
     last_id: i64,
 }
 
@@ -132,8 +134,10 @@ prepared! {
     commit: "COMMIT";
     insert_receipt: "INSERT INTO receipts (id, source, status, received_at, peer, headers, body, body_bytes, digest, reason, execution, executions)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
-    find_head: "SELECT id, source, key, sequence, change, seen FROM execution_heads WHERE identity = ?1";
-    insert_head: "INSERT INTO execution_heads (id, identity, source, key, status, sequence, change, seen) VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7)";
+    identities: "SELECT execution FROM identities WHERE hash = ?1";
+    fold: "INSERT OR IGNORE INTO identities (hash, execution) VALUES (?1, ?2)";
+    find_head: "SELECT id, source, key, sequence, change, seen FROM execution_heads WHERE id = ?1";
+    insert_head: "INSERT INTO execution_heads (id, source, key, status, sequence, change, seen) VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6)";
     update_head: "UPDATE execution_heads SET status = ?2, sequence = ?3, change = ?4, seen = ?5 WHERE id = ?1";
     snapshot: "SELECT snapshot FROM changes WHERE id = ?1";
     insert_change: "INSERT INTO changes (id, execution, sequence, previous, type, previous_status, changed_tasks, receipt, received_at, snapshot)
@@ -166,7 +170,7 @@ pub(super) fn run(conn: &Connection, queue: &Queue<Box<dyn Command>>, health: &A
         [],
         |row| row.get(0),
     )?;
-    let mut tx = Tx { conn, sql: Prepared::new(conn)?, last_id };
+    let mut tx = Tx { conn, sql: Prepared::new(conn)?, recent: Recent::load(conn)?, last_id };
     let mut batch: Vec<Box<dyn Command>> = Vec::new();
     loop {
         match queue.take(&mut batch, Duration::from_secs(1)) {
@@ -210,11 +214,20 @@ fn commit(tx: &mut Tx<'_>, batch: &mut Vec<Box<dyn Command>>, health: &Health) {
 
 fn try_commit(tx: &mut Tx<'_>, batch: &mut [Box<dyn Command>]) -> rusqlite::Result<()> {
     tx.sql.begin.execute([])?;
-    let done =
-        batch.iter_mut().try_for_each(|command| command.run(tx)).and_then(|()| tx.sql.commit.execute([]).map(drop));
-    if done.is_err() && !tx.conn.is_autocommit() {
-        // Fails only when SQLite has rolled back already.
-        let _ = tx.conn.execute_batch("ROLLBACK");
+    let done = batch
+        .iter_mut()
+        .try_for_each(|command| command.run(tx))
+        .and_then(|()| tx.recent.fold(tx.conn, &mut tx.sql.fold))
+        .and_then(|()| tx.sql.commit.execute([]).map(drop));
+    match done {
+        Ok(()) => tx.recent.committed(),
+        Err(_) => {
+            if !tx.conn.is_autocommit() {
+                // Fails only when SQLite has rolled back already.
+                let _ = tx.conn.execute_batch("ROLLBACK");
+            }
+            tx.recent.rolled_back();
+        }
     }
     done
 }
