@@ -2,10 +2,13 @@
 
 mod admin;
 mod config;
+mod contract;
+mod forward;
 mod layers;
 mod outbound;
 mod peers;
 mod port_run;
+mod rig;
 mod server;
 mod store;
 mod stub;
