@@ -345,6 +345,32 @@ async fn an_older_delivery_that_is_retried_waits_for_the_one_under_way() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_shown_together_was_true_together() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    record(&*store, "media", at(0), vec![update("i1", Status::Failed)]).await;
+    let first = claim(&*store, "a", at(0)).await.remove(0);
+    let shows = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move {
+            loop {
+                let (row, attempts) = store.delivery(first.id).await.expect("shown");
+                assert_eq!(row.attempts as usize, attempts.len(), "{row:?}");
+                if attempts.len() == 200 {
+                    return;
+                }
+            }
+        }
+    });
+    for n in 0..200 {
+        let again = Fate::Waiting { due_at: at(n), until_linked: None, resume: None, free: false };
+        settle(&*store, &first, again, at(n)).await;
+        assert_eq!(claim(&*store, "a", at(n)).await.len(), 1);
+    }
+    shows.await.expect("consistent");
+}
+
 #[tokio::test]
 async fn a_paused_sink_is_left_alone_until_it_is_resumed() {
     let folder = TempDir::new().expect("a folder");
