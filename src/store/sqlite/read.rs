@@ -54,7 +54,8 @@ impl Readers {
                     Some(conn) => conn,
                     None => open::reader(&readers.path)?,
                 };
-                let result = query(&conn);
+                // One snapshot for all that the query asks: a delivery is shown with the attempts that made it what it is.
+                let result = conn.unchecked_transaction().map_err(fault).and_then(|snapshot| query(&snapshot));
                 readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
                 result
             };
