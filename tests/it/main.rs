@@ -1,11 +1,14 @@
 //! The black-box tests: the library's seams from outside, and the built binary.
 
 mod admin;
+mod callbacks;
 mod config;
+mod daemon;
 mod layers;
 mod outbound;
 mod peers;
 mod port_run;
+mod senders;
 mod server;
 mod store;
 mod stub;
