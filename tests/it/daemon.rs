@@ -168,7 +168,10 @@ impl Daemon {
     pub(crate) fn hup(&self) -> Value {
         let seen = self.log.lines.lock().expect("sound").len();
         self.signal("HUP");
-        self.log.wait(seen, |line| message(line).starts_with("the configuration was read again"))
+        let is_said = |line: &Value| message(line).starts_with("the configuration was read again");
+        let line = self.log.wait(seen, |line| is_said(line) || message(line) == ENDED);
+        assert!(is_said(&line), "it ended instead");
+        line
     }
 
     /// Sends a signal by its name.
@@ -193,7 +196,7 @@ impl Daemon {
 
     /// All it logged.
     pub(crate) fn log(&self) -> String {
-        self.log.lines.lock().expect("sound").join("\n")
+        self.log.lines.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
     }
 
     /// A callback: a POST with these headers and this body.
@@ -329,7 +332,11 @@ impl Log {
                 seen += 1;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no such line in the log");
+            if left.is_zero() {
+                // Not while it is locked: the log is to be read once more.
+                drop(lines);
+                panic!("no such line in the log");
+            }
             lines = self.came.wait_timeout(lines, left).expect("sound").0;
         }
     }

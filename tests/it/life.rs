@@ -294,10 +294,10 @@ fn an_execution_is_shown_with_all_that_belongs_to_it() {
         (&json!("any"), &json!("delivered"))
     );
     // A change is what the sinks were told.
-    for (change, seen) in
-        shown["changes"].as_array().expect("changes").iter().zip(hook.seen().iter().filter(|s| s.taken))
-    {
-        assert_eq!((&change["id"], &change["data"]), (&seen.change["id"], &seen.change["data"]));
+    let changes = shown["changes"].as_array().expect("changes").iter();
+    for (change, seen) in changes.zip(hook.seen().iter().filter(|s| s.taken)) {
+        let told = seen.change();
+        assert_eq!((&change["id"], &change["data"]), (&told["id"], &told["data"]));
     }
     let listed = daemon.list(&["executions", "list"]);
     assert_eq!(listed, std::slice::from_ref(execution), "flat, one a line");

@@ -7,6 +7,7 @@ mod daemon;
 mod full_disk;
 mod layers;
 mod life;
+mod nothing_lost;
 mod outbound;
 mod peers;
 mod port_run;

@@ -28,10 +28,26 @@ pub(crate) enum Reply {
 pub(crate) struct Seen {
     /// `webhook-id`.
     pub(crate) id: String,
-    /// The CloudEvent.
-    pub(crate) change: Arc<Value>,
+    body: Arc<[u8]>,
     /// False when it came, true when it is about to be answered 2xx.
     pub(crate) taken: bool,
+}
+
+impl Seen {
+    /// The CloudEvent.
+    pub(crate) fn change(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    /// The execution's key.
+    pub(crate) fn key(&self) -> String {
+        self.change()["subject"].as_str().expect("a text").to_owned()
+    }
+
+    /// The execution's status.
+    pub(crate) fn status(&self) -> String {
+        self.change()["data"]["execution"]["status"].as_str().expect("a text").to_owned()
+    }
 }
 
 type Replies = dyn Fn() -> Reply + Send + Sync;
@@ -110,9 +126,7 @@ impl Hook {
 
     /// What it answered 2xx to, in order: key and status.
     pub(crate) fn taken(&self) -> Vec<(String, String)> {
-        let text = |value: &Value| value.as_str().expect("a text").to_owned();
-        let taken = self.seen().into_iter().filter(|s| s.taken);
-        taken.map(|s| (text(&s.change["subject"]), text(&s.change["data"]["execution"]["status"]))).collect()
+        self.seen().into_iter().filter(|s| s.taken).map(|s| (s.key(), s.status())).collect()
     }
 }
 
@@ -129,7 +143,7 @@ impl Drop for Hook {
             eprintln!("--- seen at {} ({}, the last of them)", self.address, seen.len());
             for s in seen.iter().rev().take(50).rev() {
                 let word = if s.taken { "taken" } else { "came" };
-                eprintln!("{} {word}: {}", s.id, s.change);
+                eprintln!("{} {word}: {}", s.id, String::from_utf8_lossy(&s.body[..s.body.len().min(200)]));
             }
         }
     }
@@ -164,10 +178,9 @@ fn serve(mut stream: TcpStream, seen: &Mutex<Vec<Seen>>, reply: &Replies) -> io:
         while unread.len() < length {
             more(&mut stream, &mut unread)?;
         }
-        let change = Arc::new(serde_json::from_slice(&unread[..length]).expect("JSON"));
-        unread.drain(..length);
+        let body = unread.drain(..length).collect();
         let id = header("webhook-id").expect("an id");
-        let mut step = Seen { id, change, taken: false };
+        let mut step = Seen { id, body, taken: false };
         seen.lock().expect("sound").push(step.clone());
         let status = match reply {
             Reply::Status(status) => status,
