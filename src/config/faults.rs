@@ -97,6 +97,10 @@ impl<'a> Complaint<'a> {
 
 /// `expected a text, found a number`: no value, which could be a secret that stands in the wrong place.
 fn reworded(message: &str) -> String {
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    if let ([word, words @ ..], true) = (&quoted[..], message.starts_with("unknown variant `")) {
+        return format!("no such word; {}", instead(word, words));
+    }
     let found = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
     let Some((found, expected)) = found.and_then(|rest| rest.rsplit_once(", expected ")) else {
         return message.to_owned();
@@ -156,6 +160,10 @@ mod tests {
             ),
             ("invalid value: integer `-1`, expected u32", "expected a whole number from 0, found a negative number"),
             ("invalid type: map, expected a string", "expected a text in quotes, found a table"),
+            (
+                "unknown variant `jsn`, expected `json` or `text`",
+                "no such word; did you mean \"json\"? There are: json, text",
+            ),
             ("\"5x\" is no span of time", "\"5x\" is no span of time"),
         ] {
             assert!(matches!(Complaint::of(said), Complaint::Wrong(text) if text == reworded), "{said}");

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Advance, Status, Time, Update};
+use super::{Advance, ExecutionPart, Status, Time, Update};
 
 /// What we hold to be true of one execution. Absent is `null`, never an empty string.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -122,6 +122,34 @@ impl State {
         }
         let changed_tasks = tasks.iter().map(|t| t.key.clone()).collect();
         Accepted { state: State { execution, tasks }, previous_status: None, changed_tasks }
+    }
+
+    /// The update again that this state was begun with, for when its execution turns out to be known already.
+    pub fn as_update(&self, says_status: bool, identity: Option<String>) -> Update {
+        let e = &self.execution;
+        Update {
+            key: e.key.clone(),
+            identity,
+            execution: ExecutionPart {
+                name: e.name.clone(),
+                workflow: e.workflow.clone(),
+                subject: e.subject.clone(),
+                status: says_status.then_some(e.status),
+                vendor_status: e.vendor_status.clone(),
+                created_at: e.created_at,
+                started_at: e.started_at,
+                finished_at: e.finished_at,
+                inputs: e.inputs.clone(),
+                attributes: e.attributes.clone(),
+            },
+            tasks: self.tasks.clone(),
+            known_only: false,
+        }
+    }
+
+    /// The form in which it is stored: JSON, as serde would write it.
+    pub fn snapshot(&self) -> String {
+        super::text::snapshot(self)
     }
 
     /// Judges `update` against this state. `seen` holds the identities of the updates applied so far.

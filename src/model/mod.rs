@@ -18,6 +18,7 @@ mod receipt;
 mod retry;
 mod route;
 mod status;
+pub mod text;
 mod time;
 mod update;
 

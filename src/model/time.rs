@@ -49,34 +49,64 @@ impl Time {
     }
 }
 
+impl Time {
+    /// Hands on the text without an allocation: by hand, because every callback writes a handful of times.
+    pub(super) fn with_text<T>(self, use_text: impl FnOnce(&str) -> T) -> T {
+        let seconds = self.seconds();
+        let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+        let (year, month, day) = civil(days);
+        let us = self.0.rem_euclid(1_000_000) as u64;
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        // A year of four digits holds until 9999 and from year 0 on; RFC 3339 knows no others.
+        put(&mut text[0..4], year.clamp(0, 9999) as u64);
+        put(&mut text[5..7], month);
+        put(&mut text[8..10], day);
+        put(&mut text[11..13], of_day as u64 / 3600);
+        put(&mut text[14..16], of_day as u64 / 60 % 60);
+        put(&mut text[17..19], of_day as u64 % 60);
+        put(&mut text[20..26], us);
+        let end = match us {
+            0 => 19,
+            us if us.is_multiple_of(1000) => 23,
+            _ => 26,
+        };
+        text[end] = b'Z';
+        use_text(std::str::from_utf8(&text[..=end]).expect("digits and punctuation"))
+    }
+}
+
+/// Writes a number right-aligned over zeros.
+fn put(digits: &mut [u8], mut number: u64) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+}
+
+/// Year, month and day of a day counted from 1970-01-01 in the proleptic Gregorian calendar: eras of 400 years, years
+/// that begin in March, so that the leap day is the last.
+fn civil(days: i64) -> (i64, u64, u64) {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month as u64, day as u64)
+}
+
 /// RFC 3339 in UTC, with as many digits of a second as it has (none, three or six).
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ok(at) = jiff::Timestamp::from_microsecond(self.0) else {
-            return write!(f, "{}us", self.0);
-        };
-        let t = jiff::tz::Offset::UTC.to_datetime(at);
-        write!(
-            f,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
-            t.year(),
-            t.month(),
-            t.day(),
-            t.hour(),
-            t.minute(),
-            t.second()
-        )?;
-        let us = self.0.rem_euclid(1_000_000);
-        if us != 0 {
-            if us % 1000 == 0 { write!(f, ".{:03}", us / 1000)? } else { write!(f, ".{us:06}")? }
-        }
-        f.write_str("Z")
+        self.with_text(|text| f.pad(text))
     }
 }
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
+        self.with_text(|text| s.serialize_str(text))
     }
 }
 
@@ -102,5 +132,14 @@ mod tests {
             assert_eq!(Time::parse(text), Some(Time::from_micros(us)));
         }
         assert_eq!(Time::parse("2020-12-01 11:00:41+0800x"), None);
+    }
+
+    #[test]
+    fn every_day_of_the_calendar_is_written_as_jiff_reads_it() {
+        for days in (-719_000..2_932_800).step_by(7) {
+            let time = Time::from_seconds(days * 86_400 + 86_399);
+            let read: jiff::Timestamp = time.to_string().parse().expect("RFC 3339");
+            assert_eq!(read.as_second(), time.seconds(), "{time}");
+        }
     }
 }

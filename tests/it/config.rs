@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use callbackd::config::{Config, Environment, Faults, check};
-use callbackd::options::Span;
+use callbackd::config::{
+    Admin, Config, Environment, Faults, LinkEntry, Log, RouteEntry, Server, SinkCommon, SourceCommon, Store, Tls, check,
+};
+use callbackd::options::{self, Span};
+use callbackd::{sinks, sources};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -148,4 +151,111 @@ fn no_secret_gets_into_what_is_said() {
     assert!(!said.contains("hunter2"), "{said}");
     let broken = self::said("[admin]\ntoken = \"hunter2\n", &[]);
     assert!(broken.starts_with("line 2: this is not TOML") && !broken.contains("hunter2"), "{broken}");
+}
+
+/// The manual with every key switched on: lines that begin with # and no blank are keys and sections.
+fn everything_on(manual: &str) -> String {
+    let on = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    manual.lines().map(|line| on(line) + "\n").collect()
+}
+
+fn manual() -> String {
+    fs::read_to_string(folder("config/callbackd.toml")).expect("the manual")
+}
+
+/// The keys that a table can have, as serde tells them.
+fn keys(examine: options::Examine) -> Vec<String> {
+    let table = toml::de::ValueDeserializer::parse("{ '?' = 1 }").expect("a table");
+    let error = examine(table).expect_err("no key is called ?");
+    let keys: Vec<_> = error.message().split('`').skip(3).step_by(2).map(str::to_owned).collect();
+    assert!(!keys.is_empty(), "{}", error.message());
+    keys
+}
+
+#[test]
+fn the_manual_as_it_is_shipped_is_the_defaults() {
+    let config = load(&manual(), &[]).unwrap_or_else(|faults| panic!("{faults}"));
+    let said = format!("{:?} {:?} {:?} {:?}", config.server, config.admin, config.store, config.log);
+    let (server, admin, store, log) = (Server::default(), Admin::default(), Store::default(), Log::default());
+    assert_eq!(said, format!("{server:?} {admin:?} {store:?} {log:?}"));
+    assert!(config.sources.is_empty() && config.sinks.is_empty());
+    assert!(config.warnings[0].contains("no source"), "{:?}", config.warnings);
+}
+
+#[test]
+fn the_manual_lists_every_key() {
+    let text = everything_on(&manual());
+    let whole: toml::Table = text.parse().expect("TOML");
+    let has_all = |name: &str, tables: &[&toml::Table], keys: Vec<String>| {
+        for key in keys {
+            assert!(tables.iter().any(|table| table.contains_key(&key)), "the manual lacks {name}.{key}");
+        }
+    };
+    let table = |name: &str| whole[name].as_table().expect("a table");
+    has_all("server", &[table("server")], keys(options::examine::<Server>));
+    has_all("server.tls", &[table("server")["tls"].as_table().expect("tls")], keys(options::examine::<Tls>));
+    has_all("admin", &[table("admin")], keys(options::examine::<Admin>));
+    has_all("store", &[table("store")], keys(options::examine::<Store>));
+    has_all("log", &[table("log")], keys(options::examine::<Log>));
+    let all = |name: &str| table(name).values().filter_map(toml::Value::as_table).collect::<Vec<_>>();
+    let of_kind = |name: &str, kind: &str| {
+        let mut tables = all(name);
+        tables.retain(|table| table["kind"].as_str() == Some(kind));
+        tables
+    };
+    has_all("sources.…", &all("sources"), keys(options::examine::<SourceCommon>));
+    for kind in sources::KINDS {
+        has_all(kind.name, &of_kind("sources", kind.name), keys(kind.examine));
+    }
+    has_all("sinks.…", &all("sinks"), keys(options::examine::<SinkCommon>));
+    for kind in sinks::KINDS {
+        has_all(kind.name, &of_kind("sinks", kind.name), keys(kind.examine));
+    }
+    let first = |name: &str| whole[name][0].as_table().expect("a table");
+    has_all("routes", &[first("routes")], keys(options::examine::<RouteEntry>));
+    has_all("links", &[first("links")], keys(options::examine::<LinkEntry>));
+}
+
+/// What the manual shows of a key that has a default is the default: with all of them switched on, what every source
+/// and sink has is what it has with none.
+#[test]
+fn the_manuals_examples_are_right_and_at_the_defaults() {
+    let config = load(&everything_on(&manual()), &[]).unwrap_or_else(|faults| panic!("{faults}"));
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let kinds: Vec<_> = config.sources.iter().map(|s| s.kind.as_str()).collect();
+    assert_eq!(kinds, ["cos_workflow", "port_action"]);
+    for source in &config.sources {
+        let plain: SourceCommon =
+            toml::from_str(&format!("path = {:?}", source.common.path)).expect("what every source has");
+        assert_eq!(format!("{:?}", source.common), format!("{plain:?}"), "sources.{}", source.name);
+    }
+    for sink in &config.sinks {
+        let plain = SinkCommon::default();
+        assert_eq!(format!("{:?}", sink.common), format!("{plain:?}"), "sinks.{}", sink.name);
+    }
+    // Of these alone the manual shows an example, because they have no default.
+    let shown =
+        Server { tls: config.server.tls.clone(), instance: config.server.instance.clone(), ..Server::default() };
+    assert_eq!(format!("{:?}", config.server), format!("{shown:?}"));
+    let shown = Admin { token: config.admin.token.clone(), ..Admin::default() };
+    assert_eq!(format!("{:?}", config.admin), format!("{shown:?}"));
+}
+
+#[test]
+fn the_examples_work() {
+    let environment: Environment = ["MEDIA_TOKEN", "ALERTS_SECRET", "PORT_CLIENT_ID", "PORT_CLIENT_SECRET"]
+        .map(|name| (name, "x"))
+        .into_iter()
+        .collect();
+    for file in files("config/examples") {
+        let report = check(Some(&file), &environment).unwrap_or_else(|faults| panic!("{faults}"));
+        assert_eq!(report.adapters.warnings, Vec::<String>::new(), "{}", file.display());
+        let (config, adapters) = (&report.config, &report.adapters);
+        assert_eq!((adapters.sources.len(), adapters.sinks.len()), (config.sources.len(), config.sinks.len()));
+        let faults = faults_of(&file, &Environment::default());
+        assert!(faults.to_string().contains("the environment variable MEDIA_TOKEN is not set"), "{faults}");
+    }
 }

@@ -25,10 +25,12 @@ use crate::model::{Attempt, Receipt, Rules, Time};
 mod checkpoint;
 mod deliver;
 mod filter;
+mod link;
 mod open;
 mod prune;
 mod queue;
 mod read;
+mod ready;
 mod record;
 mod writer;
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::filter::{DELIVERIES, EXECUTIONS, RECEIPTS, conditions};
-use super::{open, record};
+use super::{open, ready};
 use crate::Boxed;
 use crate::model::{Attempt, Change, ChangeMeta, Link, State, Status, Time};
 use crate::store::{DeliveryRow, Filter, Queries, ReceiptRow, SinkRow, StoreError};
@@ -243,7 +243,7 @@ impl Queries for Readers {
             let sql =
                 format!("{EXECUTION} WHERE h.id = ?1 OR (h.identity = ?2 AND h.key = ?3) ORDER BY h.id DESC LIMIT 1");
             let mut statement = conn.prepare(&sql).map_err(fault)?;
-            let identity = record::identity_of(&id_or_key);
+            let identity = ready::identity_of(&id_or_key);
             let mut rows = statement.query(rusqlite::params![by_id, identity, id_or_key]).map_err(fault)?;
             let Some(row) = rows.next().map_err(fault)? else {
                 return Err(StoreError::NotFound(format!("there is no execution with the id or key {id_or_key:?}")));

@@ -4,13 +4,12 @@
 use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, params};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::link;
+use super::ready::{ReadyParsed, ReadyUpdate, Rendered, ready, ready_update, render};
 use super::writer::{Fault, Tx};
-use crate::model::{
-    Accepted, Change, ChangeMeta, Receipt, ReceiptStatus, Rules, State, Status, Targets, Time, Update, Verdict,
-};
+use crate::model::{Receipt, ReceiptStatus, Rules, State, Status, Time, Update, Verdict, text};
 use crate::store::{Parsed, Recorded, StoreError};
 
 /// A receipt made ready off the writer's thread: all that can be rendered before the transaction is.
@@ -21,38 +20,6 @@ pub(super) struct Ready {
     rules: Arc<Rules>,
 }
 
-enum ReadyParsed {
-    Updates(Vec<ReadyUpdate>),
-    Quarantined(String),
-}
-
-/// An update, and what it would be as the first of its execution, which is the usual case.
-pub(super) struct ReadyUpdate {
-    update: Update,
-    identity: i64,
-    first: Rendered,
-}
-
-/// A change in the form that is stored.
-struct Rendered {
-    status: Status,
-    previous_status: Option<Status>,
-    kind: String,
-    changed_tasks: String,
-    snapshot: String,
-    targets: Targets,
-    known_by: Vec<KnownBy>,
-    link_fault: Option<String>,
-}
-
-/// What an execution is known by under a link rule.
-struct KnownBy {
-    rule: String,
-    /// The looking side (`of`), not the partner (`with`).
-    looks: bool,
-    key: String,
-}
-
 /// What an update came to.
 struct Applied {
     outcome: ReceiptStatus,
@@ -60,19 +27,10 @@ struct Applied {
     reason: Option<String>,
 }
 
-/// The hash under which an execution is looked up: FNV-1a, which is short and fixed for ever. Rows with the same hash
-/// are told apart by their text, so a collision costs a comparison.
-pub(super) fn identity_of(key: &str) -> i64 {
-    let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-    i64::from_ne_bytes(hash.to_ne_bytes())
-}
-
 impl Ready {
     pub(super) fn new(receipt: Receipt, parsed: Parsed, rules: Arc<Rules>) -> Ready {
-        let headers: serde_json::Map<String, Value> =
-            receipt.headers.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
         let parsed = ready(&receipt.source, receipt.received_at, parsed, &rules);
-        Ready { headers: Value::Object(headers).to_string(), receipt, parsed, rules }
+        Ready { headers: text::pairs(&receipt.headers), receipt, parsed, rules }
     }
 
     /// Bytes that it holds while it waits for the writer.
@@ -184,72 +142,6 @@ impl Done {
     }
 }
 
-fn ready(source: &str, now: Time, parsed: Parsed, rules: &Rules) -> ReadyParsed {
-    match parsed {
-        Parsed::Updates(updates) => {
-            ReadyParsed::Updates(updates.into_iter().map(|u| ready_update(source, now, u, rules)).collect())
-        }
-        Parsed::Quarantined(reason) => ReadyParsed::Quarantined(reason),
-    }
-}
-
-fn ready_update(source: &str, now: Time, update: Update, rules: &Rules) -> ReadyUpdate {
-    let identity = identity_of(&update.key);
-    let first = render(&State::begin(source, update.clone()), 0, 1, None, now, rules);
-    ReadyUpdate { update, identity, first }
-}
-
-/// Renders an accepted change. Routes and links judge it without the ids that only the transaction gives: there, an
-/// execution that is new has the id `"0"`.
-fn render(accepted: &Accepted, id: i64, sequence: u32, receipt: Option<i64>, now: Time, rules: &Rules) -> Rendered {
-    let source = accepted.state.execution.source.as_str();
-    let kind = Change::kind_of(accepted);
-    let mut rendered = Rendered {
-        status: accepted.state.execution.status,
-        previous_status: accepted.previous_status,
-        changed_tasks: serde_json::to_string(&accepted.changed_tasks).unwrap_or_default(),
-        snapshot: serde_json::to_string(&accepted.state).unwrap_or_default(),
-        targets: Targets::default(),
-        known_by: Vec::new(),
-        link_fault: None,
-        kind,
-    };
-    if !rules.looks_inside(source) {
-        rendered.targets = rules.targets(source, &Value::Null);
-        return rendered;
-    }
-    let change = Change {
-        id: 0,
-        execution_id: id,
-        state: accepted.state.clone(),
-        links: Vec::new(),
-        meta: ChangeMeta {
-            kind: rendered.kind.clone(),
-            sequence,
-            previous_status: accepted.previous_status,
-            changed_tasks: accepted.changed_tasks.clone(),
-            overdue: false,
-            receipt: receipt.map(|r| r.to_string()),
-            received_at: now,
-        },
-    };
-    let data = serde_json::to_value(&change).unwrap_or_default();
-    rendered.targets = rules.targets(source, &data);
-    for (position, rule) in rules.links.iter().enumerate() {
-        for (looks, program, side) in [(true, &rule.key, &rule.of), (false, &rule.with_key, &rule.with)] {
-            if side != source {
-                continue;
-            }
-            match program.text(&data) {
-                Ok(Some(key)) => rendered.known_by.push(KnownBy { rule: rule.name(position), looks, key }),
-                Ok(None) => {}
-                Err(fault) => rendered.link_fault = Some(format!("links[{position}]: {fault}")),
-            }
-        }
-    }
-    rendered
-}
-
 fn apply_all(
     tx: &mut Tx<'_>,
     source: &str,
@@ -308,19 +200,19 @@ fn apply(
     rules: &Rules,
     wake: &mut Vec<String>,
 ) -> Result<Applied, Fault> {
-    let update = &ready.update;
-    let Some(head) = find(tx, source, &update.key, ready.identity)? else {
-        if update.known_only {
+    let key = &ready.says.execution.key;
+    let Some(head) = find(tx, source, key, ready.hash)? else {
+        if ready.known_only {
             return Ok(Applied { outcome: ReceiptStatus::Duplicate, execution: None, reason: None });
         }
         let execution = tx.new_id(now);
         let change = tx.new_id(now);
-        let seen = update.identity.as_deref().unwrap_or_default();
+        let seen = ready.identity.as_deref().unwrap_or_default();
         tx.sql.insert_head.execute(params![
             execution,
-            ready.identity,
+            ready.hash,
             source,
-            update.key,
+            key,
             ready.first.status.as_str(),
             change,
             seen
@@ -335,7 +227,8 @@ fn apply(
         Fault::Answer(StoreError::Unusable(format!("the snapshot of change {} cannot be read: {e}", head.change)))
     })?;
     let of = |outcome, reason| Applied { outcome, execution: Some(head.id), reason };
-    let accepted = match state.judge(head.seen.lines(), update) {
+    let update = ready.says.as_update(ready.says_status, ready.identity.clone());
+    let accepted = match state.judge(head.seen.lines(), &update) {
         Verdict::Duplicate => return Ok(of(ReceiptStatus::Duplicate, None)),
         Verdict::Conflict(reason) => return Ok(of(ReceiptStatus::Conflict, Some(reason))),
         Verdict::Accepted(accepted) => accepted,
@@ -344,7 +237,7 @@ fn apply(
     let rendered = render(&accepted, head.id, sequence, receipt, now, rules);
     let change = tx.new_id(now);
     let mut seen = head.seen;
-    if let Some(identity) = &update.identity {
+    if let Some(identity) = &ready.identity {
         if !seen.is_empty() {
             seen.push('\n');
         }
@@ -357,13 +250,13 @@ fn apply(
 }
 
 /// Where a change belongs.
-struct Place {
-    execution: i64,
+pub(super) struct Place {
+    pub(super) execution: i64,
     change: i64,
     sequence: u32,
     previous: Option<i64>,
     receipt: Option<i64>,
-    now: Time,
+    pub(super) now: Time,
 }
 
 fn store_change(
@@ -386,7 +279,7 @@ fn store_change(
         rendered.snapshot,
     ])?;
     for known in &rendered.known_by {
-        link(tx, place, rendered.status, known, wake)?;
+        link::link(tx, place, rendered.status, known, wake)?;
     }
     for sink in &rendered.targets.sinks {
         promise(tx, place, sink, rules.coalesces(sink))?;
@@ -437,63 +330,6 @@ fn promise(tx: &mut Tx<'_>, place: &Place, sink: &str, coalesce: bool) -> Result
         none,
         none
     ])?;
-    Ok(())
-}
-
-/// Remembers what an execution is known by, and ties it to its partner if that is known already.
-fn link(tx: &mut Tx<'_>, place: &Place, status: Status, known: &KnownBy, wake: &mut Vec<String>) -> Result<(), Fault> {
-    let side = if known.looks { "of" } else { "with" };
-    tx.conn.execute(
-        "INSERT OR IGNORE INTO link_keys (rule, side, key, execution) VALUES (?1, ?2, ?3, ?4)",
-        params![known.rule, side, known.key, place.execution],
-    )?;
-    let now = place.now.micros();
-    let pair = if known.looks {
-        // The newest unfinished partner, once.
-        tx.conn
-            .query_row(
-                "SELECT k.execution FROM link_keys k JOIN execution_heads h ON h.id = k.execution
-                 WHERE k.rule = ?1 AND k.side = 'with' AND k.key = ?2
-                   AND h.status NOT IN ('succeeded', 'failed', 'cancelled')
-                   AND NOT EXISTS (SELECT 1 FROM links l WHERE l.execution = ?3 AND l.rule = ?1)
-                 ORDER BY k.execution DESC LIMIT 1",
-                params![known.rule, known.key, place.execution],
-                |row| row.get::<_, i64>(0),
-            )
-            .optional()?
-            .map(|with| (place.execution, with))
-    } else if status.is_finished() {
-        None
-    } else {
-        // The newest that still looks: what has nothing left to tell was not waiting for this one.
-        tx.conn
-            .query_row(
-                "SELECT k.execution FROM link_keys k
-                 WHERE k.rule = ?1 AND k.side = 'of' AND k.key = ?2
-                   AND EXISTS (SELECT 1 FROM deliveries d WHERE d.execution = k.execution AND d.finished_at IS NULL)
-                   AND NOT EXISTS (SELECT 1 FROM links l WHERE l.execution = k.execution AND l.rule = ?1)
-                   AND NOT EXISTS (SELECT 1 FROM links l WHERE l.with_execution = ?3 AND l.rule = ?1)
-                 ORDER BY k.execution DESC LIMIT 1",
-                params![known.rule, known.key, place.execution],
-                |row| row.get::<_, i64>(0),
-            )
-            .optional()?
-            .map(|of| (of, place.execution))
-    };
-    let Some((of, with)) = pair else { return Ok(()) };
-    let id = tx.new_id(place.now);
-    tx.conn.execute(
-        "INSERT INTO links (id, rule, execution, with_execution, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![id, known.rule, of, with, now],
-    )?;
-    let mut due = tx.conn.prepare(
-        "UPDATE deliveries SET due_at = ?2, until_linked = 0
-         WHERE execution = ?1 AND finished_at IS NULL AND until_linked = 1 RETURNING sink",
-    )?;
-    let mut rows = due.query(params![of, now])?;
-    while let Some(row) = rows.next()? {
-        wake.push(row.get(0)?);
-    }
     Ok(())
 }
 
