@@ -14,10 +14,11 @@ use crate::telemetry::{self, Telemetry};
 pub async fn serve(file: &Path, env: &Environment) -> Result<(), Error> {
     let config = config::check(Some(file), env).map_err(Error::Config)?.config;
     let telemetry = log_as(&config, env)?;
-    let running = Running::start(&config, env).await?;
+    // Heard before anything runs: a signal that comes while the daemon starts would otherwise just kill it.
     let signal = |kind| signal(kind).map_err(|e| Error::Process(format!("signals cannot be received: {e}")));
     let (mut hangup, mut terminate) = (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?);
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let running = Running::start(&config, env).await?;
     tell_systemd(&[NotifyState::Ready]);
     let alive = tokio::spawn(feed_watchdog());
     loop {
