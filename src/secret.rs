@@ -52,36 +52,25 @@ pub enum SecretSpec {
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected { file = \"…\" }, { env = \"…\" }, { credential = \"…\" } or a string")]
 enum SpecForm {
-    File(FileForm),
-    Env(EnvForm),
-    Credential(CredentialForm),
+    Place(Place),
     Plain(String),
 }
 
+/// A table with one of these keys. (A struct could also be read from a list, and a secret in it taken for a path.)
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileForm {
-    file: PathBuf,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EnvForm {
-    env: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CredentialForm {
-    credential: String,
+#[serde(rename_all = "lowercase")]
+enum Place {
+    File(PathBuf),
+    Env(String),
+    Credential(String),
 }
 
 impl From<SpecForm> for SecretSpec {
     fn from(form: SpecForm) -> SecretSpec {
         match form {
-            SpecForm::File(f) => SecretSpec::File(f.file),
-            SpecForm::Env(f) => SecretSpec::Env(f.env),
-            SpecForm::Credential(f) => SecretSpec::Credential(f.credential),
+            SpecForm::Place(Place::File(path)) => SecretSpec::File(path),
+            SpecForm::Place(Place::Env(name)) => SecretSpec::Env(name),
+            SpecForm::Place(Place::Credential(name)) => SecretSpec::Credential(name),
             SpecForm::Plain(text) => SecretSpec::Plain(Secret::new(text)),
         }
     }
@@ -179,6 +168,20 @@ mod tests {
         let secret = Secret::new("hunter2");
         assert_eq!(format!("{secret:?} {secret}"), "[secret] [secret]");
         assert_eq!(format!("{:?}", SecretSpec::Plain(secret)), "[secret]");
+    }
+
+    #[test]
+    fn a_list_of_one_secret_is_a_list_and_no_table() {
+        let read = |json: &str| serde_json::from_str::<SecretSpecs>(json).map_err(|e| e.to_string());
+        let plain = |text: &str| SecretSpec::Plain(Secret::new(text));
+        assert_eq!(read(r#"["hunter2"]"#), Ok(SecretSpecs(vec![plain("hunter2")])));
+        assert_eq!(read(r#"["file", "env"]"#), Ok(SecretSpecs(vec![plain("file"), plain("env")])));
+        assert_eq!(read(r#"[{"file": "/x"}]"#), read(r#"{"file": "/x"}"#));
+        for bad in [r#"[["hunter2"]]"#, r#"{"file": "/x", "env": "X"}"#, r#"{"fiel": "hunter2"}"#, "{}", "7"] {
+            let said = read(bad).expect_err(bad);
+            assert!(said.contains("{ file =") && !said.contains("hunter2"), "{said}");
+        }
+        serde_json::from_str::<SecretSpec>(r#"["hunter2"]"#).expect_err("one secret is no list");
     }
 
     #[test]
