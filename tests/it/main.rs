@@ -6,6 +6,7 @@ mod layers;
 mod outbound;
 mod peers;
 mod port_run;
+mod readme;
 mod server;
 mod store;
 mod stub;
