@@ -199,7 +199,9 @@ stop() {
 stop
 ok "stops cleanly"
 kept run-first || fail "executions list does not work while the daemon is down: $(listed 2>&1)"
-ok "the store can be read while the daemon is down"
+callbackd sinks pause out --config "$config" >/dev/null && callbackd sinks resume out --config "$config" >/dev/null ||
+  fail "the store cannot be changed while the daemon is down"
+ok "the store can be read and changed while the daemon is down"
 
 rm -r /etc/callbackd/credentials
 WITHOUT_CREDENTIAL=1 LISTEN=systemd configure
