@@ -14,7 +14,7 @@ cargo build --locked --release --bin callbackd
 over=0
 limit() { # limit WHAT FIGURE LIMIT UNIT
   awk -v what="$1" -v figure="$2" -v limit="$3" -v unit="$4" 'BEGIN {
-    printf "%-40s %10s %s, at most %s\n", what, figure, unit, limit; exit figure > limit }' || over=1
+    printf "%-45s %9s %s, at most %s\n", what, figure, unit, limit; exit figure > limit }' || over=1
 }
 
 limit "binary" "$(stat -c %s "$callbackd")" "$binary_bytes_max" bytes
@@ -27,7 +27,7 @@ measure() { # measure WHAT CONFIG
     2>"$work/serve.log") || { cat "$work/serve.log" >&2; exit 1; }
   read -r -a figures <<<"$figures"
   limit "ready, $1 (median of $starts)" "${figures[0]}" "$ready_ms_max" ms
-  limit "ready, $1 (longest)" "${figures[1]}" "$ready_ms_max" ms
+  printf '%-45s %9s ms\n' "ready, $1 (longest)" "${figures[1]}" # what else the machine does is in it
   limit "VmRSS, $1 (most)" "${figures[2]}" "$memory_kib_max" KiB
 }
 # Over the files: an empty store in the folder of each start, and addresses that are free.
