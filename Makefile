@@ -104,7 +104,9 @@ soak:
 	cargo test --locked --test it -- --list | grep -q '^nothing_lost::'
 	CALLBACKD_TEST_KILLS=$(KILLS) cargo test --locked --test it -- --nocapture nothing_lost::
 
-# Durable callbacks a second over requests a second of a server that keeps nothing, and instructions per callback.
+# How small and how soon ready; durable callbacks a second over requests a second of a server that keeps nothing; and
+# instructions per callback.
 bench:
+	benches/footprint.sh
 	benches/throughput.sh
 	benches/instructions.sh

@@ -21,7 +21,7 @@ use crate::pipeline::forward::{Forwarder, HALTED, Service};
 use crate::pipeline::ingest::{Ingest, Intake, Rate};
 use crate::pipeline::{Wake, upkeep};
 use crate::secret::Secret;
-use crate::server::{self, BindError, Bound, Certificate, Limits, Live, Reception};
+use crate::server::{self, BindError, Bound, Certificate, Inherited, Limits, Live, Reception};
 use crate::shutdown::Shutdown;
 use crate::sinks::Sink;
 use crate::sources::Source;
@@ -198,8 +198,15 @@ impl Running {
             None => None,
         };
         let store: Arc<dyn Store> = Arc::new(open_store(config)?);
-        let bound = server::bind(&config.server.listen, certificate.clone()).await?;
-        let admin = server::bind(&config.admin.listen, None).await?;
+        let mut inherited = Inherited::take().map_err(|e| Error::Process(format!("systemd's sockets: {e}")))?;
+        let bound = inherited.bind(&config.server.listen, certificate.clone()).await?;
+        let admin = inherited.bind(&config.admin.listen, None).await?;
+        for address in inherited.left() {
+            tracing::warn!(
+                "systemd handed over {address}, on which nothing listens, so who calls there waits in vain; \
+                 write [server] listen = \"systemd\", or stop callbackd.socket"
+            );
+        }
         let address = bound.address().to_owned();
         tracing::info!(server.listen = %address, admin.listen = %admin.address(), "callbackd {} runs", env!("CARGO_PKG_VERSION"));
 

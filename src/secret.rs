@@ -125,7 +125,10 @@ impl Resolver<'_> {
             SecretSpec::File(path) => self.read(path)?,
             SecretSpec::Credential(name) => {
                 let folder = (self.env)("CREDENTIALS_DIRECTORY").ok_or_else(|| {
-                    format!("credential {name:?}: no CREDENTIALS_DIRECTORY; add LoadCredential={name}:… to the unit")
+                    format!(
+                        "credential {name:?}: no CREDENTIALS_DIRECTORY, which systemd sets for a unit with \
+                         LoadCredential=; by hand, run this with `systemd-run --pipe --wait -p LoadCredential=…`"
+                    )
                 })?;
                 self.read(&Path::new(&folder).join(name))?
             }

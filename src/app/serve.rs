@@ -27,7 +27,12 @@ pub async fn serve(file: &Path, env: &Environment) -> Result<(), Error> {
                 let since = NotifyState::monotonic_usec_now().ok();
                 tell_systemd(&[Some(NotifyState::Reloading), since].into_iter().flatten().collect::<Vec<_>>());
                 match reload(&running, &telemetry, file, env).await {
-                    Ok(()) => tracing::info!("the configuration was read again and holds from now on"),
+                    Ok(new) => {
+                        tracing::info!("the configuration was read again and holds from now on");
+                        for key in kept_until_restart(&config, &new) {
+                            tracing::warn!("{key} was changed, which holds from the next restart on");
+                        }
+                    }
                     Err(e) => tracing::error!(error = %e, "the configuration was read again, is wrong, and the one before it still holds"),
                 }
                 tell_systemd(&[NotifyState::Ready]);
@@ -43,11 +48,27 @@ pub async fn serve(file: &Path, env: &Environment) -> Result<(), Error> {
     Ok(())
 }
 
-async fn reload(running: &Running, telemetry: &Telemetry, file: &Path, env: &Environment) -> Result<(), Error> {
+async fn reload(running: &Running, telemetry: &Telemetry, file: &Path, env: &Environment) -> Result<Config, Error> {
     let config = config::check(Some(file), env).map_err(Error::Config)?.config;
     running.reload(&config, env).await?;
     telemetry.set_level(telemetry::level(&config.log.level).map_err(Error::Process)?);
-    Ok(())
+    Ok(config)
+}
+
+/// The changed keys that a running daemon does not take over.
+fn kept_until_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let tls = |config: &Config| config.server.tls.as_ref().map(|tls| (tls.cert.clone(), tls.key.clone()));
+    let changed = [
+        ("server.listen", old.server.listen != new.server.listen),
+        ("server.tls", tls(old) != tls(new)),
+        ("admin.listen", old.admin.listen != new.admin.listen),
+        ("admin.token", old.admin.token != new.admin.token),
+        ("store.url", old.store.url != new.store.url),
+        ("store.queue_max", old.store.queue_max != new.store.queue_max),
+        ("store.readers", old.store.readers != new.store.readers),
+        ("log.format", old.log.format != new.log.format),
+    ];
+    changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
 }
 
 fn log_as(config: &Config, env: &Environment) -> Result<Telemetry, Error> {
@@ -70,5 +91,21 @@ async fn feed_watchdog() {
     loop {
         ticks.tick().await;
         tell_systemd(&[NotifyState::Watchdog]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_reload_cannot_change_is_named() {
+        let config = |text: &str| Config::from_toml(text, &Environment::default()).expect("a configuration");
+        let old = config("[admin]\ntoken = \"one\"");
+        let new = config(
+            "[server]\nlisten = \"systemd\"\nbody_timeout = \"9s\"\n[admin]\ntoken = \"two\"\n[store]\nkeep = \"1d\"",
+        );
+        assert_eq!(kept_until_restart(&old, &new), ["server.listen", "admin.token"]);
+        assert!(kept_until_restart(&old, &old).is_empty());
     }
 }

@@ -129,8 +129,8 @@ fn show(out: &mut dyn Write, found: &Value) -> io::Result<()> {
     });
     section(out, "Receipts", ["id", "status", "received", "peer", "reason"], receipts.collect())?;
     let changes = members(found, "changes").iter().map(|c| {
-        // With its snapshot or without: what changed is what matters here.
-        let meta = if c["change"].is_object() { &c["change"] } else { c };
+        // What changed is what matters here, not the whole snapshot.
+        let meta = &c["data"]["change"];
         [
             cell(&meta["sequence"]),
             cell(&meta["type"]),
@@ -174,7 +174,9 @@ mod tests {
             },
             "tasks": [{"key": "t1", "type": "Transcode", "status": "failed", "error": {"code": "E1", "message": "bad"}}],
             "receipts": [{"id": "3", "status": "accepted", "received_at": "2026-11-21T10:31:08Z", "peer": "::1"}],
-            "changes": [{"sequence": 1, "type": "callbackd.execution.failed", "changed_tasks": ["t1"]}],
+            "changes": [{"id": "8", "data": {"change": {
+                "sequence": 1, "type": "callbackd.execution.failed", "changed_tasks": ["t1"]
+            }}}],
             "deliveries": [{"id": "9", "sink": "portal", "status": "dead", "attempts": 4, "reason": "404"}],
         });
         let mut out = Vec::new();

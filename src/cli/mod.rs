@@ -1,8 +1,8 @@
 //! The command line: what a person or a script asks for. One file per command; each parses, calls and prints.
 //!
 //! Reading commands open the store read-only, daemon or not. Changing ones ask the daemon at `[admin]`, and where none
-//! listens, work on the store under its lock ([`reach`]). Lists print a table for people and one JSON object a line
-//! for programs ([`list`], [`print`]).
+//! listens, work on the store under its lock (`reach`). Lists print a table for people and one JSON object a line
+//! for programs (`list`, `print`).
 //!
 //! Exit codes: 0 fine, 1 failed, 2 usage, 78 bad configuration. A reader that hangs up (`| head`) is no failure.
 

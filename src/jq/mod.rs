@@ -2,9 +2,9 @@
 //! normalized change.
 //!
 //! A program is compiled once and run from several threads. It sees its input and nothing else: no file, no
-//! environment, no clock, no further input. Every run is metered ([`meter`]), so that it ends and stays small whatever
+//! environment, no clock, no further input. Every run is metered (`meter`), so that it ends and stays small whatever
 //! the program and the data are; what runs in the storing transaction must, beyond that, end by construction
-//! ([`bounded`]). Faults name the data by its type, never by its content, which may be personal.
+//! (`bounded`). Faults name the data by its type, never by its content, which may be personal.
 //!
 //! The language is that of the jq manual, as far as jaq takes it.
 

@@ -5,7 +5,7 @@
 //! deadline beside the ten seconds that a connection may take to stand: whoever tries wraps the try in one, and drops
 //! it; nothing of a dropped request lives on.
 //!
-//! [`judge`] says what follows from an answer, alike for every sink.
+//! [`judge()`] says what follows from an answer, alike for every sink.
 
 use std::path::PathBuf;
 use std::time::Duration;

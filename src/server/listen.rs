@@ -46,24 +46,81 @@ impl Drop for SocketFile {
     }
 }
 
-/// Binds `listen`: `address:port` (port 0 for a free one), `unix:/path`, or `systemd`. Has to be called within the
-/// runtime.
+/// The sockets that systemd handed over (sd_listen_fds(3)), each of which is taken once.
+pub struct Inherited(Vec<Socket>);
+
+impl Inherited {
+    /// Takes them over: the TCP and Unix stream sockets of `LISTEN_FDS`. A second call finds none. Has to be called
+    /// within the runtime.
+    pub fn take() -> io::Result<Inherited> {
+        let mut fds = listenfd::ListenFd::from_env();
+        let mut sockets = Vec::new();
+        for index in 0..fds.len() {
+            if let Ok(Some(listener)) = fds.take_tcp_listener(index) {
+                listener.set_nonblocking(true)?;
+                sockets.push(Socket::Tcp(TcpListener::from_std(listener)?));
+            } else if let Ok(Some(listener)) = fds.take_unix_listener(index) {
+                listener.set_nonblocking(true)?;
+                sockets.push(Socket::Unix(UnixListener::from_std(listener)?, None));
+            }
+        }
+        Ok(Inherited(sockets))
+    }
+
+    /// Binds `listen`: `address:port` (port 0 for a free one), `unix:/path`, or `systemd` for the first socket handed
+    /// over. An address that a socket handed over has already is that socket.
+    pub async fn bind(&mut self, listen: &str, tls: Option<Arc<Certificate>>) -> Result<Bound, BindError> {
+        let bound = match self.having(listen) {
+            Some(socket) => Ok(socket),
+            None if listen == "systemd" => Err("systemd handed over no TCP or Unix stream socket; start it with \
+                 callbackd.socket (`systemctl start callbackd.socket callbackd.service`), or write an address like \
+                 \"127.0.0.1:8480\""
+                .to_owned()),
+            None => open(listen).await.map_err(|reason| match self.in_the_way_of(listen) {
+                Some(held) => format!("systemd has {held} (callbackd.socket); write listen = \"systemd\" to use it"),
+                None => reason,
+            }),
+        };
+        let named = bound.and_then(|socket| Ok((socket.address().map_err(|e| e.to_string())?, socket)));
+        let (address, socket) = named.map_err(|reason| BindError { listen: listen.to_owned(), reason })?;
+        Ok(Bound { socket, address, tls })
+    }
+
+    /// Where the sockets are that nobody took. Who calls there waits in vain.
+    pub fn left(&self) -> Vec<String> {
+        self.0.iter().filter_map(|socket| socket.address().ok()).collect()
+    }
+
+    /// Takes out the socket that `listen` means.
+    fn having(&mut self, listen: &str) -> Option<Socket> {
+        let wanted = listen.parse::<SocketAddr>().map_or_else(|_| listen.to_owned(), |address| address.to_string());
+        let means = |socket: &Socket| listen == "systemd" || socket.address().is_ok_and(|address| address == wanted);
+        let index = self.0.iter().position(means)?;
+        Some(self.0.remove(index))
+    }
+
+    /// The socket because of which `listen` cannot be bound: another address, the same port.
+    fn in_the_way_of(&self, listen: &str) -> Option<String> {
+        let port = listen.parse::<SocketAddr>().ok()?.port();
+        self.left().into_iter().find(|held| held.parse::<SocketAddr>().is_ok_and(|held| held.port() == port))
+    }
+}
+
+/// Binds `listen` without regard to systemd; see [`Inherited::bind`].
 pub async fn bind(listen: &str, tls: Option<Arc<Certificate>>) -> Result<Bound, BindError> {
-    let bound = if let Some(path) = listen.strip_prefix("unix:") {
-        unix(Path::new(path)).map(|(listener, file)| Socket::Unix(listener, Some(file)))
-    } else if listen == "systemd" {
-        inherited()
-    } else {
-        TcpListener::bind(listen).await.map(Socket::Tcp).map_err(|e| match e.kind() {
-            io::ErrorKind::AddrInUse => format!("{e}; another program, or another callbackd, has it"),
-            io::ErrorKind::AddrNotAvailable => format!("{e}; write an address that this machine has"),
-            io::ErrorKind::PermissionDenied => format!("{e}; write a port above 1023, or let systemd open the socket"),
-            _ => format!("{e}; write an address and a port like \"127.0.0.1:8480\", \"unix:/path\" or \"systemd\""),
-        })
-    };
-    let named = bound.and_then(|socket| Ok((socket.address().map_err(|e| e.to_string())?, socket)));
-    let (address, socket) = named.map_err(|reason| BindError { listen: listen.to_owned(), reason })?;
-    Ok(Bound { socket, address, tls })
+    Inherited(Vec::new()).bind(listen, tls).await
+}
+
+async fn open(listen: &str) -> Result<Socket, String> {
+    if let Some(path) = listen.strip_prefix("unix:") {
+        return unix(Path::new(path)).map(|(listener, file)| Socket::Unix(listener, Some(file)));
+    }
+    TcpListener::bind(listen).await.map(Socket::Tcp).map_err(|e| match e.kind() {
+        io::ErrorKind::AddrInUse => format!("{e}; another program, or another callbackd, has it"),
+        io::ErrorKind::AddrNotAvailable => format!("{e}; write an address that this machine has"),
+        io::ErrorKind::PermissionDenied => format!("{e}; write a port above 1023, or let systemd open the socket"),
+        _ => format!("{e}; write an address and a port like \"127.0.0.1:8480\", \"unix:/path\" or \"systemd\""),
+    })
 }
 
 /// A Unix socket that its owner and group may write to. A file left behind by a dead process is replaced; the
@@ -88,23 +145,6 @@ fn unix(path: &Path) -> Result<(UnixListener, SocketFile), String> {
     let file = SocketFile(path.to_owned());
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(|e| e.to_string())?;
     Ok((listener, file))
-}
-
-/// The first stream socket among those of `LISTEN_FDS`.
-fn inherited() -> Result<Socket, String> {
-    let mut fds = listenfd::ListenFd::from_env();
-    let nonblocking = |e: io::Error| e.to_string();
-    for index in 0..fds.len() {
-        if let Ok(Some(listener)) = fds.take_tcp_listener(index) {
-            listener.set_nonblocking(true).map_err(nonblocking)?;
-            return TcpListener::from_std(listener).map(Socket::Tcp).map_err(|e| e.to_string());
-        }
-        if let Ok(Some(listener)) = fds.take_unix_listener(index) {
-            listener.set_nonblocking(true).map_err(nonblocking)?;
-            return UnixListener::from_std(listener).map(|l| Socket::Unix(l, None)).map_err(|e| e.to_string());
-        }
-    }
-    Err("systemd handed over no TCP or Unix stream socket; start callbackd.socket, or write an address".to_owned())
 }
 
 impl Socket {
@@ -168,6 +208,29 @@ mod tests {
         assert!(bad.contains("write an address"), "{bad}");
         let none = bind("systemd", None).await.err().expect("no socket").to_string();
         assert!(none.contains("callbackd.socket"), "{none}");
+    }
+
+    #[tokio::test]
+    async fn a_socket_handed_over_is_taken_by_its_address_or_as_the_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = format!("unix:{}", folder.path().join("s").display());
+        let (one, two) = (open("127.0.0.1:0").await.expect("bound"), open("127.0.0.1:0").await.expect("bound"));
+        let addresses = [&one, &two].map(|socket| socket.address().expect("an address"));
+        let mut handed = Inherited(vec![one, two, open(&path).await.expect("bound")]);
+
+        for listen in [&path, &addresses[1]] {
+            let taken = handed.bind(listen, None).await.expect("systemd has it open");
+            assert_eq!(taken.address(), listen);
+        }
+        let everywhere = addresses[0].replace("127.0.0.1", "0.0.0.0");
+        let held = handed.bind(&everywhere, None).await.err().expect("systemd has the port").to_string();
+        assert!(held.contains(&addresses[0]) && held.contains("listen = \"systemd\""), "{held}");
+        let own = handed.bind("127.0.0.1:0", None).await.expect("an address of its own");
+        assert_eq!(handed.left(), [addresses[0].clone()]);
+        assert_eq!(handed.bind("systemd", None).await.expect("the first that is left").address(), addresses[0]);
+        let none = handed.bind("systemd", None).await.err().expect("none is left").to_string();
+        assert!(none.contains("callbackd.socket"), "{none}");
+        drop(own);
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! The door: HTTP/1.1 over TCP, Unix sockets and sockets handed over by systemd, with TLS where wanted.
 //!
-//! First in the flow. [`bind`] takes the address early, so that a fault is known before anything else starts;
+//! First in the flow. [`bind`] takes the address early (or [`Inherited`] does), so that a fault is known at the start;
 //! [`serve`] accepts until the [`Shutdown`] begins, then lets every request that was begun finish within the drain
 //! time. What is served is an [`Endpoint`]: [`Reception`] for callbacks, and the admin API behind its own door.
 //!
@@ -32,7 +32,7 @@ pub(crate) mod respond;
 mod throttle;
 mod tls;
 
-pub use listen::{BindError, Bound, bind};
+pub use listen::{BindError, Bound, Inherited, bind};
 pub use live::Live;
 pub use receive::Reception;
 pub(crate) use throttle::Throttle;

@@ -14,8 +14,12 @@ mod nothing_lost;
 mod outbound;
 mod peers;
 mod port_run;
+<<<<<<< HEAD
 mod rig;
 mod senders;
+=======
+mod readme;
+>>>>>>> h2-sysd
 mod server;
 mod store;
 mod stub;

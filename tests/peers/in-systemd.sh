@@ -28,13 +28,14 @@ wait_for() {
   done
 }
 
-# configure [MORE]: the source `media`, its token from the credential or, when WITHOUT_CREDENTIAL is set, from here.
+# configure [MORE]: the source `media`, its token from the credential or, when WITHOUT_CREDENTIAL is set, from here; on
+# LISTEN, by default the address of the socket unit.
 configure() {
   local secret='{ credential = "callbackd_media" }'
   [[ -z ${WITHOUT_CREDENTIAL:-} ]] || secret="\"$token\""
   cat >"$config.new" <<TOML
 [server]
-listen = "systemd"
+listen = "${LISTEN:-127.0.0.1:8480}"
 
 [store]
 url = "sqlite:/var/lib/callbackd/callbackd.db"
@@ -103,23 +104,26 @@ ok "a callback through the socket is acknowledged, kept and told"
 
 # --- killed, under load ----------------------------------------------------------------------------------------------
 [[ $(stat -c %a /var/lib/private/callbackd) == 700 ]] || fail "others can look into the state directory"
-# A sender that sends one callback after another and repeats what was not acknowledged, as a real one does.
+# sender NAME: sends one callback after another and repeats what was not acknowledged, as a real one does.
 sender() {
   local n=0 answer rc
   while [[ ! -e $workdir/enough ]]; do
     n=$((n + 1))
     while :; do
-      answer=$(post "run-load-$n" 2>&1)
+      answer=$(post "run-load-$1-$n" 2>&1)
       rc=$?
       echo "$rc ${answer##* }" >>"$workdir/tries"
       [[ $rc == 0 && $answer == *' 200' ]] && break
       [[ -e $workdir/enough ]] && return
     done
-    echo "run-load-$n" >>"$workdir/acknowledged"
+    echo "run-load-$1-$n" >>"$workdir/acknowledged"
   done
 }
-sender &
-sender=$!
+senders=()
+for name in a b c d; do
+  sender "$name" &
+  senders+=($!)
+done
 for round in 1 2 3 4 5; do
   before=$(pid)
   kill -9 "$before"
@@ -130,7 +134,7 @@ for round in 1 2 3 4 5; do
   [[ $after != 0 && $after != "$before" ]] || fail "not restarted after kill -9: MainPID $before, then $after"
 done
 touch "$workdir/enough"
-wait "$sender"
+wait "${senders[@]}"
 restarts=$(property NRestarts)
 ((restarts >= 5)) || fail "killed 5 times, but NRestarts is $restarts"
 ok "kill -9: restarted $restarts times"
@@ -195,10 +199,12 @@ stop() {
 stop
 ok "stops cleanly"
 kept run-first || fail "executions list does not work while the daemon is down: $(listed 2>&1)"
-ok "the store can be read while the daemon is down"
+callbackd sinks pause out --config "$config" >/dev/null && callbackd sinks resume out --config "$config" >/dev/null ||
+  fail "the store cannot be changed while the daemon is down"
+ok "the store can be read and changed while the daemon is down"
 
 rm -r /etc/callbackd/credentials
-WITHOUT_CREDENTIAL=1 configure
+WITHOUT_CREDENTIAL=1 LISTEN=systemd configure
 # A short watchdog, so that the test need not wait for the unit's own.
 install -d /etc/systemd/system/callbackd.service.d
 printf '[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n' >/etc/systemd/system/callbackd.service.d/watchdog.conf
@@ -219,3 +225,19 @@ accepted run-after-stuck
 ok "the watchdog is told, and replaces a daemon that is stuck"
 stop
 ok "stops cleanly again"
+
+# --- an address that is not the socket's -----------------------------------------------------------------------------
+WITHOUT_CREDENTIAL=1 LISTEN=127.0.0.1:8490 configure
+systemctl start callbackd.service || fail "does not start beside a socket that it does not use"
+url=http://127.0.0.1:8490/callbacks accepted run-elsewhere
+journal_has 'systemd handed over 127.0.0.1:8480' || fail "says nothing of a socket on which nothing listens"
+stop
+WITHOUT_CREDENTIAL=1 LISTEN=0.0.0.0:8480 configure
+systemctl start callbackd.service 2>/dev/null && fail "listens where systemd listens already"
+journal_has 'systemd has 127.0.0.1:8480' || fail "does not say who has the port"
+systemctl stop callbackd.socket callbackd.service
+systemctl mask --now callbackd.socket >/dev/null 2>&1 || fail "systemctl mask"
+systemctl start callbackd.service || fail "does not start without its socket unit"
+accepted run-alone
+stop
+ok "binds its address itself where it is another than the socket's, and warns; and without the socket unit"

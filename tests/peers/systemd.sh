@@ -12,5 +12,5 @@ binary=${1:-$top/target/debug/callbackd}
 [[ -x $binary ]] || { echo "systemd.sh: no program at $binary; run \`cargo build\` first" >&2; exit 1; }
 exec "$here/systemd-run.sh" "$here/in-systemd.sh" \
   "$binary:/usr/bin/callbackd" \
-  "$top/systemd/callbackd.service:/etc/systemd/system/callbackd.service" \
-  "$top/systemd/callbackd.socket:/etc/systemd/system/callbackd.socket"
+  "$top/systemd/callbackd.service:/usr/local/lib/systemd/system/callbackd.service" \
+  "$top/systemd/callbackd.socket:/usr/local/lib/systemd/system/callbackd.socket"

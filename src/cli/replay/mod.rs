@@ -29,7 +29,7 @@ use post::{Posted, Senders, Target};
 
 #[derive(Args, Debug)]
 pub(super) struct Replay {
-    /// Fixtures, or folders of them: <kind>/NAME.xml or .json, NAME.headers, NAME.expect.json
+    /// Fixtures, or folders of them: KIND/NAME.xml or .json, NAME.headers, NAME.expect.json
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Post to this daemon, with the credentials in --config, instead of to one in this process
