@@ -14,12 +14,9 @@ mod nothing_lost;
 mod outbound;
 mod peers;
 mod port_run;
-<<<<<<< HEAD
+mod readme;
 mod rig;
 mod senders;
-=======
-mod readme;
->>>>>>> h2-sysd
 mod server;
 mod store;
 mod stub;
