@@ -1,51 +1,110 @@
-//! Checkpoints, off the hot path: moves what is committed from the log into the file, in a thread of its own.
+//! Checkpoints: what is committed moves from the log into the file, off the hot path.
 //!
-//! The log keeps its size between checkpoints, because a log that need not grow is synced in half the time. A passive
-//! checkpoint never holds up a commit; only when the log has grown far beyond its usual size is the writer made to
-//! wait for the short rest, so that the log starts from its beginning again.
+//! A thread of its own copies while commits go on (SQLite's passive mode, which waits for nobody). Because they go on,
+//! it never quite catches up; so when little is left, the writer copies that little between two commits, and the next
+//! commit starts the log from its beginning. The log keeps its size, because one that need not grow is synced in half
+//! the time.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender};
 
 use rusqlite::Connection;
 
-use super::writer::Health;
+/// The log is copied when it has so many pages (8 KiB each), and again after as many.
+const PAGES: usize = 1024;
+/// So few pages the writer copies itself.
+const PAGES_FEW: usize = 128;
+/// So often the thread tries to catch up before the writer has to copy the rest, however much it is: then callbacks
+/// come in faster than the disk can take them, and a log without a bound would not help.
+const ROUNDS: usize = 4;
 
-/// A checkpoint is made when the log has this many bytes, and again after as many.
-const WAL_BYTES: u64 = 8 << 20;
-/// Beyond this the writer waits for the rest.
-const WAL_BYTES_FAR: u64 = 64 << 20;
+/// What writer and checkpointer tell each other.
+#[derive(Default)]
+pub(super) struct Log {
+    /// Pages in the log after the latest commit.
+    pages: AtomicUsize,
+    /// The writer is to copy the rest.
+    finish: AtomicBool,
+}
 
-/// Runs until `stop` is dropped.
-pub(super) fn run(conn: &Connection, wal: &PathBuf, health: &Arc<Health>, stop: &Receiver<()>) {
-    let mut seen = 0;
-    loop {
-        match stop.recv_timeout(Duration::from_millis(100)) {
-            Err(RecvTimeoutError::Timeout) => {}
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+/// Has every commit note the size of the log, and `wake` the checkpointer when it is large.
+pub(super) fn watch(writer: &mut Connection, log: Arc<Log>, wake: SyncSender<()>) -> rusqlite::Result<()> {
+    writer.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
+        let pages = usize::try_from(pages).unwrap_or(0);
+        log.pages.store(pages, Ordering::Release);
+        if pages >= PAGES {
+            // Full when it is awake already.
+            let _ = wake.try_send(());
         }
-        let commits = health.commits.load(Ordering::Acquire);
-        if commits == seen {
+        Ok(())
+    }))
+}
+
+/// For the writer, between two commits: copies what the checkpointer left.
+pub(super) fn finish(writer: &Connection, log: &Log) {
+    if log.finish.load(Ordering::Acquire) {
+        copy(writer);
+        log.finish.store(false, Ordering::Release);
+    }
+}
+
+/// The checkpointer: runs until the writer's end of `woken` is gone.
+pub(super) fn run(conn: &Connection, log: &Log, woken: &Receiver<()>) {
+    while woken.recv().is_ok() {
+        // Only one of the two copies at a time; the other would be refused.
+        if log.finish.load(Ordering::Acquire) {
             continue;
         }
-        let bytes = std::fs::metadata(wal).map_or(0, |meta| meta.len());
-        if bytes < WAL_BYTES {
-            continue;
-        }
-        seen = commits;
-        let mode = if bytes > WAL_BYTES_FAR { "RESTART" } else { "PASSIVE" };
-        // PASSIVE first in either case: it copies most of the log while commits go on.
-        for mode in ["PASSIVE", mode] {
-            if let Err(e) = conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(())) {
-                tracing::warn!(store.fault = %e, "a checkpoint failed; the log grows until one succeeds");
-                break;
-            }
-            if mode == "PASSIVE" && bytes <= WAL_BYTES_FAR {
+        for _ in 0..ROUNDS {
+            let Some(copied) = copy(conn) else { break };
+            if log.pages.load(Ordering::Acquire).saturating_sub(copied) <= PAGES_FEW {
                 break;
             }
         }
+        log.finish.store(true, Ordering::Release);
+    }
+}
+
+/// Copies what can be copied without waiting for anybody: how many of the log's pages are in the file now.
+fn copy(conn: &Connection) -> Option<usize> {
+    let copied = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(2));
+    match copied {
+        Ok(pages) => usize::try_from(pages).ok(),
+        Err(e) => {
+            tracing::warn!(store.fault = %e, "a checkpoint failed; the log grows until one succeeds");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::open;
+    use super::*;
+
+    #[test]
+    fn the_log_stays_small_under_constant_writing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store.db");
+        let mut writer = open::writer(&path).expect("made");
+        writer
+            .execute_batch("CREATE TABLE load (id INTEGER PRIMARY KEY, body BLOB); PRAGMA synchronous = OFF")
+            .expect("made");
+        let (log, (wake, woken)) = (Arc::new(Log::default()), std::sync::mpsc::sync_channel(1));
+        watch(&mut writer, Arc::clone(&log), wake).expect("watched");
+        let checkpointer = std::thread::spawn({
+            let (conn, log) = (open::checkpointer(&path).expect("opens"), Arc::clone(&log));
+            move || run(&conn, &log, &woken)
+        });
+        // Two hundred times what fits between two checkpoints.
+        for _ in 0..200 * PAGES / 16 {
+            writer.execute("INSERT INTO load (body) VALUES (zeroblob(131072))", []).expect("written");
+            finish(&writer, &log);
+        }
+        let bytes = std::fs::metadata(folder.path().join("store.db-wal")).expect("the log").len();
+        assert!(bytes < 64 * 1024 * 8192, "the log has {bytes} bytes");
+        drop(writer);
+        checkpointer.join().expect("ends with the writer");
     }
 }

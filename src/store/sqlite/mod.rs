@@ -3,13 +3,13 @@
 //! One thread writes, in group commits; one makes checkpoints; readers have connections of their own. The file is
 //! locked by the process that writes. See `ARCHITECTURE.md` for the schema.
 
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::Sender;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use serde_json::Value;
 
+use self::checkpoint::Log;
 use self::deliver::{CHUNK, ReadySettlement};
 use self::queue::Queue;
 use self::read::Readers;
@@ -63,7 +63,6 @@ pub struct SqliteStore {
 struct Threads {
     writer: JoinHandle<()>,
     checkpointer: JoinHandle<()>,
-    stop_checkpoints: Sender<()>,
     _lock: open::Lock,
 }
 
@@ -82,7 +81,7 @@ impl SqliteStore {
     /// one is gone.
     pub fn open(path: &Path, options: &Options) -> Result<SqliteStore, StoreError> {
         let lock = open::Lock::take(path)?;
-        let conn = open::writer(path)?;
+        let mut conn = open::writer(path)?;
         let unusable = |e: rusqlite::Error| StoreError::Unusable(format!("{}: {e}", path.display()));
         conn.execute(
             "UPDATE deliveries SET status = 'waiting', due_at = 0 WHERE finished_at IS NULL AND status = 'leased'",
@@ -97,26 +96,24 @@ impl SqliteStore {
                 .spawn(run)
                 .map_err(|e| StoreError::Unusable(format!("no thread for the store: {e}")))
         };
-        let checkpoints = open::checkpointer(path)?;
-        let mut wal = path.as_os_str().to_owned();
-        wal.push("-wal");
-        let wal = PathBuf::from(wal);
-        let (stop_checkpoints, stop) = std::sync::mpsc::channel();
+        let log = Arc::new(Log::default());
+        let (wake, woken) = std::sync::mpsc::sync_channel(1);
+        checkpoint::watch(&mut conn, Arc::clone(&log), wake).map_err(unusable)?;
+        let checkpointer = spawn("store-checkpoint", {
+            let (conn, log) = (open::checkpointer(path)?, Arc::clone(&log));
+            Box::new(move || checkpoint::run(&conn, &log, &woken))
+        })?;
         let writer = spawn("store-writer", {
             let (queue, health) = (Arc::clone(&queue), Arc::clone(&health));
             Box::new(move || {
-                // However this thread ends, nobody is to wait for it.
+                // However this thread ends, nobody is to wait for it; and with its connection the checkpointer ends.
                 let _closing = CloseOnDrop(Arc::clone(&queue));
-                if let Err(e) = writer::run(&conn, &queue, &health) {
+                if let Err(e) = writer::run(&conn, &queue, &health, &log) {
                     tracing::error!(store.fault = %e, "the store's writer stopped");
                 }
             })
         })?;
-        let checkpointer = spawn("store-checkpoint", {
-            let health = Arc::clone(&health);
-            Box::new(move || checkpoint::run(&checkpoints, &wal, &health, &stop))
-        })?;
-        let threads = Threads { writer, checkpointer, stop_checkpoints, _lock: lock };
+        let threads = Threads { writer, checkpointer, _lock: lock };
         let readers = Readers::new(path.to_owned(), options.readers);
         Ok(SqliteStore { queue, health, readers, threads: Mutex::new(Some(threads)) })
     }
@@ -290,9 +287,8 @@ impl Store for SqliteStore {
             let Some(threads) = threads else { return };
             // Joining waits for the last commit; not something to do on a thread that serves others.
             let joined = tokio::task::spawn_blocking(move || {
-                drop(threads.stop_checkpoints);
-                let checkpointer = threads.checkpointer.join();
-                threads.writer.join().and(checkpointer)
+                let writer = threads.writer.join();
+                threads.checkpointer.join().and(writer)
             });
             if !matches!(joined.await, Ok(Ok(()))) {
                 tracing::error!("a thread of the store panicked");

@@ -4,13 +4,13 @@
 //! its command only after the commit, and hears of a failed commit even if its own command was fine: then nothing of
 //! the batch was kept.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, Statement};
 use tokio::sync::oneshot;
 
+use super::checkpoint::{self, Log};
 use super::identity::Recent;
 use super::queue::{Queue, Taken};
 use crate::model::Time;
@@ -81,22 +81,18 @@ where
     (Box::new(Call { run, result: None, reply }), heard)
 }
 
-/// What the writer tells the rest of the process without being asked.
+/// What the writer tells the rest of the process without being asked: why the last commit failed, `None` after one
+/// that went through.
 #[derive(Default)]
-pub(super) struct Health {
-    /// Why the last commit failed; `None` after one that went through.
-    failing: Mutex<Option<String>>,
-    /// Commits so far: what the checkpointer goes by.
-    pub(super) commits: AtomicU64,
-}
+pub(super) struct Health(Mutex<Option<String>>);
 
 impl Health {
     pub(super) fn fault(&self) -> Option<String> {
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, fault: Option<String>) {
-        *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 }
 
@@ -162,7 +158,12 @@ prepared! {
 }
 
 /// Runs until the queue is closed and empty. Returns only on a fault that no command can cause.
-pub(super) fn run(conn: &Connection, queue: &Queue<Box<dyn Command>>, health: &Arc<Health>) -> rusqlite::Result<()> {
+pub(super) fn run(
+    conn: &Connection,
+    queue: &Queue<Box<dyn Command>>,
+    health: &Health,
+    log: &Log,
+) -> rusqlite::Result<()> {
     let last_id = conn.query_row(
         "SELECT max(coalesce((SELECT max(id) FROM receipts), 0), coalesce((SELECT max(id) FROM execution_heads), 0),
                     coalesce((SELECT max(id) FROM changes), 0), coalesce((SELECT max(id) FROM deliveries), 0),
@@ -178,7 +179,10 @@ pub(super) fn run(conn: &Connection, queue: &Queue<Box<dyn Command>>, health: &A
             // A store that failed is tried every second, so that it is ready again without a caller's help.
             Taken::Nothing if health.fault().is_some() => health.set(probe(conn).err().map(|e| explain(&e))),
             Taken::Nothing => {}
-            Taken::Items => commit(&mut tx, &mut batch, health),
+            Taken::Items => {
+                commit(&mut tx, &mut batch, health);
+                checkpoint::finish(conn, log);
+            }
         }
     }
 }
@@ -187,7 +191,6 @@ pub(super) fn run(conn: &Connection, queue: &Queue<Box<dyn Command>>, health: &A
 fn commit(tx: &mut Tx<'_>, batch: &mut Vec<Box<dyn Command>>, health: &Health) {
     match try_commit(tx, batch) {
         Ok(()) => {
-            health.commits.fetch_add(1, Ordering::Release);
             if health.fault().is_some() {
                 health.set(None);
             }
