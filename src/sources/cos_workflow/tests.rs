@@ -469,6 +469,22 @@ fn a_receipt_keeps_what_matters_and_never_the_token() {
 }
 
 #[test]
+fn a_header_is_kept_once_and_an_address_is_written_as_the_formatter_would() {
+    let mut request = raw(None, "");
+    for value in ["application/xml", "text/plain"] {
+        request.headers.append("content-type", HeaderValue::from_static(value));
+    }
+    let receipt = open_source().authenticate(request, Time::default()).expect("authentic");
+    assert_eq!(receipt.headers, [("content-type".to_owned(), "application/xml".to_owned())]);
+    for octet in 0..=u8::MAX {
+        for peer in [IpAddr::from([octet, 0, 10, 255 - octet]), IpAddr::from([0, 0, 0, 0, 0, 0xffff, 1, octet.into()])]
+        {
+            assert_eq!(written(peer), peer.to_string());
+        }
+    }
+}
+
+#[test]
 fn its_sender_is_let_in() {
     let source = build_with(json!({ "token": ["a&b=c d/é", "old"] })).expect("built");
     for (body, format) in
