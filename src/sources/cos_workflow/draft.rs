@@ -109,6 +109,28 @@ impl<'a> Draft<'a> {
         keep(slot(&mut self.body), text)
     }
 
+    /// An element that holds nothing but text, opened and closed at once. Nothing is done, and `false` told, where it is
+    /// not known, or not to be expected.
+    pub(super) fn plain(&mut self, name: &str, text: &'a str) -> Result<bool, ParseError> {
+        let (Place::In(node), 0) = (self.at, self.skipped) else {
+            return Ok(false);
+        };
+        if node == Node::Document {
+            return Ok(false);
+        }
+        let Some(place) = self.body.place(node, name) else {
+            return Ok(false);
+        };
+        self.deepen()?;
+        self.rise();
+        match place {
+            Place::In(_) => {}
+            Place::Word(slot) => keep(slot(&mut self.body), Some(Cow::Borrowed(text.trim_ascii())))?,
+            Place::Free(slot) => keep(slot(&mut self.body), Some(Cow::Borrowed(text)))?,
+        }
+        Ok(true)
+    }
+
     /// A list begins: it is no element, but as deep as one.
     pub(super) fn deepen(&mut self) -> Result<(), ParseError> {
         self.elements += 1;
