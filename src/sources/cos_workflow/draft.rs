@@ -22,9 +22,10 @@ pub(super) struct Draft<'a> {
     limits: Limits,
     elements: usize,
     depth: usize,
-    /// The known element that is open, and those around it.
+    /// The known element that is open.
     at: Place<'a>,
-    around: Vec<Place<'a>>,
+    /// What holds it, when it is a text.
+    around: Node,
     /// How many elements are open that we do not know.
     skipped: usize,
     text: Text<'a>,
@@ -39,7 +40,7 @@ impl<'a> Draft<'a> {
             elements: 0,
             depth: 0,
             at: Place::In(Node::Document),
-            around: Vec::with_capacity(8),
+            around: Node::Document,
             skipped: 0,
             text: None,
             wrapped: false,
@@ -57,11 +58,11 @@ impl<'a> Draft<'a> {
             return Err(ParseError(format!("{} stands where a text has to be", quote(name))));
         };
         if node == Node::Document && self.outer(name)? {
-            self.enter(Place::In(Node::Response));
+            self.at = Place::In(Node::Response);
             return Ok(());
         }
         match self.body.place(node, name) {
-            Some(place) => self.enter(place),
+            Some(place) => (self.at, self.around) = (place, node),
             None => {
                 self.skipped = 1;
                 if matches!(node, Node::Document | Node::Response) && self.body.stranger.is_none() {
@@ -95,14 +96,39 @@ impl<'a> Draft<'a> {
             self.skipped -= 1;
             return Ok(());
         }
+        let (slot, text) = match self.at {
+            Place::In(node) => {
+                self.at = Place::In(node.parent(self.wrapped));
+                return Ok(());
+            }
+            Place::Word(slot) => (slot, self.text.take().map(trimmed)),
+            Place::Free(slot) => (slot, self.text.take()),
+        };
+        self.at = Place::In(self.around);
         // A slot is asked for even when there is nothing to keep: an empty `Value` still belongs to its `Key`.
-        match self.at {
-            Place::In(_) => {}
-            Place::Word(slot) => keep(slot(&mut self.body), self.text.take().map(trimmed))?,
-            Place::Free(slot) => keep(slot(&mut self.body), self.text.take())?,
+        keep(slot(&mut self.body), text)
+    }
+
+    /// An element that holds nothing but text, opened and closed at once. Nothing is done, and `false` told, where it is
+    /// not known, or not to be expected.
+    pub(super) fn plain(&mut self, name: &str, text: &'a str) -> Result<bool, ParseError> {
+        let (Place::In(node), 0) = (self.at, self.skipped) else {
+            return Ok(false);
+        };
+        if node == Node::Document {
+            return Ok(false);
         }
-        self.at = self.around.pop().unwrap_or(Place::In(Node::Document));
-        Ok(())
+        let Some(place) = self.body.place(node, name) else {
+            return Ok(false);
+        };
+        self.deepen()?;
+        self.rise();
+        match place {
+            Place::In(_) => {}
+            Place::Word(slot) => keep(slot(&mut self.body), Some(Cow::Borrowed(text.trim_ascii())))?,
+            Place::Free(slot) => keep(slot(&mut self.body), Some(Cow::Borrowed(text)))?,
+        }
+        Ok(true)
     }
 
     /// A list begins: it is no element, but as deep as one.
@@ -141,11 +167,6 @@ impl<'a> Draft<'a> {
         Ok(self.body)
     }
 
-    fn enter(&mut self, place: Place<'a>) {
-        self.around.push(self.at);
-        self.at = place;
-    }
-
     /// Whether an outermost element is the wrapper. The 2025 page shows none, so that several may stand side by side;
     /// but where there is one, it is all.
     fn outer(&mut self, name: &str) -> Result<bool, ParseError> {
@@ -159,17 +180,17 @@ impl<'a> Draft<'a> {
 }
 
 fn keep<'a>(held: &mut Text<'a>, text: Text<'a>) -> Result<(), ParseError> {
-    match (held, text) {
-        (_, None) => Ok(()),
-        (_, Some(text)) if text.as_bytes().iter().all(u8::is_ascii_whitespace) => Ok(()),
-        (Some(held), Some(text)) if *held != text => {
-            Err(ParseError(format!("one value is said to be {} and {}", quote(held), quote(&text))))
-        }
-        (held, text) => {
-            *held = text;
-            Ok(())
+    let Some(text) = text.filter(|text| !text.bytes().all(|b| b.is_ascii_whitespace())) else {
+        return Ok(());
+    };
+    match held {
+        None => *held = Some(text),
+        Some(held) if *held == text => {}
+        Some(held) => {
+            return Err(ParseError(format!("one value is said to be {} and {}", quote(held), quote(&text))));
         }
     }
+    Ok(())
 }
 
 fn trimmed(text: Cow<'_, str>) -> Cow<'_, str> {

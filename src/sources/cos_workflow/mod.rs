@@ -9,6 +9,8 @@
 //! known by its event, id and state, not by its bytes; what is not understood is quarantined, never repaired, and no
 //! unknown word becomes a success. A body is read by events, never expanded, and bounded in depth and elements.
 
+use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -98,12 +100,11 @@ impl Source for CosWorkflow {
         if !self.tokens.is_empty() {
             self.verify(&raw)?;
         }
-        let kept = |name: &&str| Some(((*name).to_owned(), raw.headers.get(*name)?.to_str().ok()?.to_owned()));
         Ok(Receipt {
             source: Arc::clone(&self.name),
             received_at: now,
-            peer: raw.peer.to_string(),
-            headers: KEPT_HEADERS.iter().filter_map(kept).collect(),
+            peer: written(raw.peer),
+            headers: kept(&raw.headers),
             body: raw.body,
         })
     }
@@ -137,7 +138,7 @@ impl CosWorkflow {
         let parameters = raw.query.as_deref().unwrap_or("").split('&');
         let parameter = parameters.filter_map(|p| p.strip_prefix("token=")).next().unwrap_or("");
         let brought = [decoded(parameter), decoded(&raw.rest)];
-        if brought.iter().all(Vec::is_empty) {
+        if brought.iter().all(|bytes| bytes.is_empty()) {
             return Err(AuthError::Missing(
                 "this address takes callbacks with a token only; register it as …?token=<token> or …/<token>"
                     .to_owned(),
@@ -155,6 +156,40 @@ impl CosWorkflow {
     }
 }
 
+/// The headers that are kept, each once. Going through what is there costs less than looking up each that might be.
+fn kept(headers: &HeaderMap) -> Vec<(String, String)> {
+    let mut kept: Vec<(String, String)> = Vec::new();
+    for (name, value) in headers {
+        let name = name.as_str();
+        if KEPT_HEADERS.contains(&name)
+            && kept.iter().all(|(held, _)| held != name)
+            && let Ok(value) = value.to_str()
+        {
+            kept.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    kept
+}
+
+/// The address as text. One of IPv4 is written by hand: nearly every receipt has one, and the formatter takes long.
+fn written(address: IpAddr) -> String {
+    let IpAddr::V4(address) = address else {
+        return address.to_string();
+    };
+    let mut text = String::with_capacity("255.255.255.255".len());
+    for (at, octet) in address.octets().into_iter().enumerate() {
+        if at > 0 {
+            text.push('.');
+        }
+        for power in [100, 10, 1] {
+            if octet >= power || power == 1 {
+                text.push(char::from(b'0' + octet / power % 10));
+            }
+        }
+    }
+    text
+}
+
 /// The first byte that is no blank and no byte order mark.
 fn first(body: &[u8]) -> Option<u8> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
@@ -163,9 +198,12 @@ fn first(body: &[u8]) -> Option<u8> {
 
 /// Undoes percent-encoding as RFC 3986 has it: a plus sign is a plus sign, and a percent sign that begins no byte is
 /// itself, so that a token may also be pasted into the URL as it is.
-fn decoded(text: &str) -> Vec<u8> {
+fn decoded(text: &str) -> Cow<'_, [u8]> {
     let digit = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16));
     let bytes = text.as_bytes();
+    if !bytes.contains(&b'%') {
+        return Cow::Borrowed(bytes);
+    }
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
@@ -180,7 +218,7 @@ fn decoded(text: &str) -> Vec<u8> {
             }
         }
     }
-    out
+    Cow::Owned(out)
 }
 
 /// Percent-encodes all but RFC 3986's unreserved characters.

@@ -371,6 +371,63 @@ fn a_mark_a_declaration_and_blanks_may_stand_before_the_root() {
 }
 
 #[test]
+fn a_plain_element_is_what_the_reader_makes_of_it() {
+    let run = |inside: &str| format!("<WorkflowExecution><RunId>1</RunId>{inside}</WorkflowExecution>");
+    let mut bodies: Vec<String> = [
+        "<State>Success</State>",
+        "<State></State>",
+        "<State> \t\nSuccess </State>\n  <Object> a </Object>",
+        "<Object>\u{3000}文件.mp4</Object><State>成功</State>",
+        "<State>a&amp;b</State><WorkflowName>&lt;</WorkflowName>",
+        "<State>a<!-- b -->c</State><WorkflowName><![CDATA[<d>]]></WorkflowName>",
+        "<State>a</State><State>a</State>",
+        "<State>a</State><State>b</State>",
+        "<State>a</State>b<WorkflowName>c</WorkflowName>",
+        "<State>a>b</State><Object>]]></Object>",
+        "<State x='>'>a</State>",
+        "<State>a</Stat>",
+        "<State>a</States>",
+        "<State>a</state>",
+        "<State>a<State>",
+        "<>a</>",
+        "<Unknown>a</Unknown><Unknown><State>a</State></Unknown>",
+        "<Unknown_of_a_name_that_is_longer_than_any_known>a</Unknown_of_a_name_that_is_longer_than_any_known>",
+        "<Tasks>text</Tasks><Tasks></Tasks><Tasks><Name>n</Name>text</Tasks>",
+        "<Tasks><Name>n</Name><ResultInfo></ResultInfo><State>Failed</State><Message> m </Message></Tasks>",
+        "<CosHeaders><Key>a</Key><Key>b</Key><Value></Value><Value>2</Value></CosHeaders>",
+        "<CosHeaders><Key>a</Key><Value/><Key>b</Key><Value> 2 </Value></CosHeaders>",
+        "<Response>a</Response><WorkflowExecution>a</WorkflowExecution>",
+    ]
+    .map(run)
+    .into();
+    bodies.extend([
+        format!("<EventName>WorkflowFinish</EventName>{}", run("")),
+        format!("<Response><EventName>WorkflowFinish</EventName>{}</Response>", run("")),
+        format!("<Response><Other>x</Other>{}<EventName>TaskFinish</EventName></Response>", run("")),
+        "<Response></Response><Response></Response>".to_owned(),
+        "<a>b</a>".to_owned(),
+        format!("<Response>{}</Response>", "<EventName>WorkflowFinish</EventName>".repeat(200_000)),
+    ]);
+    bodies.extend(
+        fixtures()
+            .into_iter()
+            .map(|(_, body)| String::from_utf8_lossy(&body).into_owned())
+            .filter(|b| b.contains("</")),
+    );
+    for body in bodies {
+        // A blank in an end tag means nothing, but is not plain.
+        let mut pieces = body.split("</");
+        let mut other = pieces.next().unwrap_or_default().to_owned();
+        for piece in pieces {
+            other += "</";
+            other += &piece.replacen('>', " >", 1);
+        }
+        let (is, must) = (format!("{:?}", parse(body.clone())), format!("{:?}", parse(other)));
+        assert_eq!(is, must, "{body}");
+    }
+}
+
+#[test]
 fn no_truncated_body_is_taken_for_a_whole_one() {
     for (name, body) in fixtures() {
         let whole = body.trim_ascii_end().len();
@@ -466,6 +523,22 @@ fn a_receipt_keeps_what_matters_and_never_the_token() {
     assert_eq!(receipt.header("x-ci-request-id"), Some("NjJm"));
     assert_eq!(source.methods(), [Method::POST]);
     assert_eq!(source.quarantined(), 200);
+}
+
+#[test]
+fn a_header_is_kept_once_and_an_address_is_written_as_the_formatter_would() {
+    let mut request = raw(None, "");
+    for value in ["application/xml", "text/plain"] {
+        request.headers.append("content-type", HeaderValue::from_static(value));
+    }
+    let receipt = open_source().authenticate(request, Time::default()).expect("authentic");
+    assert_eq!(receipt.headers, [("content-type".to_owned(), "application/xml".to_owned())]);
+    for octet in 0..=u8::MAX {
+        for peer in [IpAddr::from([octet, 0, 10, 255 - octet]), IpAddr::from([0, 0, 0, 0, 0, 0xffff, 1, octet.into()])]
+        {
+            assert_eq!(written(peer), peer.to_string());
+        }
+    }
 }
 
 #[test]

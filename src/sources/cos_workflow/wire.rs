@@ -153,6 +153,24 @@ pub(super) enum Node {
     Workflow,
 }
 
+impl Node {
+    /// What holds it. An outer element is held by the wrapper, where the body has one.
+    pub(super) fn parent(self, wrapped: bool) -> Node {
+        match self {
+            Node::Run | Node::Detail if wrapped => Node::Response,
+            Node::Document | Node::Response | Node::Run | Node::Detail => Node::Document,
+            Node::RunHeaders | Node::Task => Node::Run,
+            Node::ResultInfo => Node::Task,
+            Node::ObjectInfo | Node::SpriteObjectInfo => Node::ResultInfo,
+            Node::Input | Node::Operation | Node::Workflow => Node::Detail,
+            Node::InputHeaders => Node::Input,
+            Node::Output | Node::MediaResult => Node::Operation,
+            Node::OutputFile => Node::MediaResult,
+            Node::SpriteOutputFile => Node::OutputFile,
+        }
+    }
+}
+
 /// Where the text of an element is kept.
 type Slot<'a> = for<'b> fn(&'b mut Body<'a>) -> &'b mut Text<'a>;
 

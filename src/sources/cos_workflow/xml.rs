@@ -5,6 +5,7 @@
 //! vendor's page shows two elements side by side without a root around them.
 
 use std::borrow::Cow;
+use std::io::BufRead;
 
 use quick_xml::Reader;
 use quick_xml::escape::resolve_xml_entity;
@@ -16,9 +17,10 @@ use super::wire::Body;
 
 /// Reads `text` to its end.
 pub(super) fn read(text: &str, limits: Limits) -> Result<Body<'_>, ParseError> {
-    // Without a branch or an early end, so that many bytes are looked at in one step.
+    // Without a branch or an early end, so that many bytes are looked at in one step; and the least of them says it all
+    // where there is no line break.
     let bad = |b: u8| u8::from(b < b' ') & u8::from(b != b'\t') & u8::from(b != b'\n') & u8::from(b != b'\r');
-    if text.bytes().fold(0, |found, b| found | bad(b)) != 0 {
+    if text.bytes().fold(u8::MAX, u8::min) < b' ' && text.bytes().fold(0, |found, b| found | bad(b)) != 0 {
         return Err(ParseError("holds a control character, which XML does not allow".to_owned()));
     }
     let mut draft = Draft::new(limits);
@@ -27,12 +29,18 @@ pub(super) fn read(text: &str, limits: Limits) -> Result<Body<'_>, ParseError> {
         // Blanks between elements make no event, and those of a value stay.
         reader.config_mut().trim_text_start = !draft.wants_text();
         match reader.read_event().map_err(|e| ParseError(format!("not well-formed XML: {e}")))? {
-            Event::Start(tag) => draft.open(named(tag.name().as_ref())?)?,
+            Event::Start(tag) => {
+                draft.open(named(tag.name().as_ref())?)?;
+                plain(&mut reader, text, &mut draft)?;
+            }
             Event::Empty(tag) => {
                 draft.open(named(tag.name().as_ref())?)?;
                 draft.close()?;
             }
-            Event::End(_) => draft.close()?,
+            Event::End(_) => {
+                draft.close()?;
+                plain(&mut reader, text, &mut draft)?;
+            }
             Event::Text(text) => draft.text(text.into_inner())?,
             Event::CData(text) => draft.text(text.into_inner())?,
             Event::GeneralRef(reference) => draft.text(resolved(&reference)?)?,
@@ -43,6 +51,58 @@ pub(super) fn read(text: &str, limits: Limits) -> Result<Body<'_>, ParseError> {
             Event::Eof => return draft.finish(),
         }
     }
+}
+
+/// Reads the elements next to each other that are `<Name>text</Name>` and nothing more, as nearly all are, without the
+/// reader: its events look at each byte several times more. It goes on behind them, with whatever is not that plain. The
+/// reader stands behind a tag, and has the end of `text` left.
+fn plain<'a>(reader: &mut Reader<&'a [u8]>, text: &'a str, draft: &mut Draft<'a>) -> Result<(), ParseError> {
+    let mut left = &text[text.len() - reader.get_ref().len()..];
+    while let Some((name, inside, after)) = element(left) {
+        if !draft.plain(name, inside)? {
+            break;
+        }
+        left = after;
+    }
+    let read = reader.get_ref().len() - left.len();
+    reader.stream().consume(read);
+    Ok(())
+}
+
+/// The name and the text of the element that `left` begins with, and what follows it.
+fn element(left: &str) -> Option<(&str, &str, &str)> {
+    let left = left.trim_ascii_start();
+    let bytes = left.as_bytes();
+    let (b'<', false) = (*bytes.first()?, *bytes.get(1)? == b'/') else {
+        return None;
+    };
+    let name_end = distance(bytes, [b'>', b'>'])?;
+    let text_end = name_end + 1 + distance(&bytes[name_end + 1..], [b'<', b'&'])?;
+    let end = text_end + name_end + 2;
+    let [b'<', b'/', name @ .., b'>'] = bytes.get(text_end..end)? else {
+        return None;
+    };
+    if name != &bytes[1..name_end] {
+        return None;
+    }
+    Some((&left[1..name_end], &left[name_end + 1..text_end], &left[end..]))
+}
+
+/// How many bytes stand before the first that is one of the two. Eight are looked at in one step, so that none is found
+/// among the last seven: there only the outermost element ends.
+fn distance(bytes: &[u8], sought: [u8; 2]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    let [one, other] = sought.map(|byte| u64::from(byte) * ONES);
+    let words = bytes.as_chunks::<8>().0;
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The highest bit of each byte that is one of them, and of none before the first of these.
+        let found = ((word ^ one).wrapping_sub(ONES) | (word ^ other).wrapping_sub(ONES)) & !word & (ONES << 7);
+        if found != 0 {
+            return Some(at * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    None
 }
 
 fn named(name: &str) -> Result<&str, ParseError> {
