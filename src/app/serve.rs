@@ -14,7 +14,7 @@ use crate::telemetry::{self, Telemetry};
 pub async fn serve(file: &Path, env: &Environment) -> Result<(), Error> {
     let config = config::check(Some(file), env).map_err(Error::Config)?.config;
     let telemetry = log_as(&config, env)?;
-    // Before anything is begun, so that a signal that comes early waits and ends nothing half-way.
+    // Heard before anything runs: a signal that comes while the daemon starts would otherwise just kill it.
     let signal = |kind| signal(kind).map_err(|e| Error::Process(format!("signals cannot be received: {e}")));
     let (mut hangup, mut terminate) = (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?);
     let mut interrupt = signal(SignalKind::interrupt())?;

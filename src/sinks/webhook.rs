@@ -166,10 +166,12 @@ impl Webhook {
     fn answer_text(&self, answer: &Answer) -> String {
         let start = &answer.body[..answer.body.len().min(8192)];
         let mut text = String::from_utf8_lossy(start).into_owned();
-        for value in self.headers.values().filter_map(|value| value.to_str().ok()) {
-            for word in value.split_whitespace().filter(|word| word.len() >= 8) {
-                text = text.replace(word, "[secret]");
-            }
+        let headers = self.headers.values().filter_map(|value| value.to_str().ok()).flat_map(str::split_whitespace);
+        // Not the names of the query's parameters, which explain more than they give away.
+        let query = self.url.query().unwrap_or_default().split('&');
+        let query = query.map(|parameter| parameter.split_once('=').map_or(parameter, |(_, value)| value));
+        for secret in headers.chain(query).filter(|secret| secret.len() >= 8) {
+            text = text.replace(secret, "[secret]");
         }
         outbound::answer_text(&Answer { body: text.into(), ..answer.clone() })
     }
@@ -222,7 +224,7 @@ mod tests {
     use super::*;
     use crate::clock;
 
-    const URL: &str = "url = \"https://example.com/hooks?token=hush\"\n";
+    const URL: &str = "url = \"https://example.com/hooks?token=hush-hush\"\n";
     const NEW: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     const OLD: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
@@ -314,7 +316,7 @@ mod tests {
         assert_eq!(envelope["subject"], key);
         for request in [structured, binary] {
             assert_eq!(request.method, Method::POST);
-            assert_eq!(request.url, "https://example.com/hooks?token=hush");
+            assert_eq!(request.url, "https://example.com/hooks?token=hush-hush");
         }
     }
 
@@ -330,9 +332,9 @@ mod tests {
         let echo = Answer {
             status: 400,
             headers: HeaderMap::new(),
-            body: Bytes::from_static(b"what is \"Bearer very-secret-token\"?"),
+            body: Bytes::from_static(b"what is \"Bearer very-secret-token\" at /hooks?token=hush-hush?"),
         };
-        assert_eq!(sink.answer_text(&echo), "what is \"Bearer [secret]\"?");
+        assert_eq!(sink.answer_text(&echo), "what is \"Bearer [secret]\" at /hooks?token=[secret]?");
         let shown = format!("{request:?} {previews:?}");
         for secret in ["very-secret", "MfKQ9r8"] {
             assert!(!shown.contains(secret), "{secret}");

@@ -1,12 +1,22 @@
 //! The black-box tests: the library's seams from outside, and the built binary.
 
 mod admin;
+mod callbacks;
+mod circle;
 mod config;
+mod contract;
+mod daemon;
+mod forward;
+mod full_disk;
 mod layers;
+mod life;
+mod nothing_lost;
 mod outbound;
 mod peers;
 mod port_run;
 mod readme;
+mod rig;
+mod senders;
 mod server;
 mod store;
 mod stub;

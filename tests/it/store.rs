@@ -294,6 +294,84 @@ async fn dead_letters_are_retried_and_discarded_by_id_and_by_filter() {
 }
 
 #[tokio::test]
+async fn dead_letters_of_one_execution_are_retried_in_their_order() {
+    const LIFE: [Status; 3] = [Status::Pending, Status::Running, Status::Succeeded];
+    for at_once in [true, false] {
+        let folder = TempDir::new().expect("a folder");
+        let store = open(&folder);
+        let store = &*store;
+        let mut dead = Vec::new();
+        for status in LIFE {
+            record(store, "media", at(0), vec![update("i1", status)]).await;
+            let claimed = claim(store, "a", at(0)).await;
+            settle(store, &claimed[0], Fate::Dead, at(0)).await;
+            dead.push(DeliveryFilter::One(claimed[0].id));
+        }
+        if at_once {
+            let all = Filter { sink: Some("a".to_owned()), ..Filter::default() };
+            assert_eq!(store.retry(DeliveryFilter::All(all), at(1)).await.expect("retried"), 3);
+        } else {
+            for one in dead.into_iter().rev() {
+                assert_eq!(store.retry(one, at(1)).await.expect("retried"), 1);
+            }
+        }
+        for status in LIFE {
+            let claimed = claim(store, "a", at(2)).await;
+            assert_eq!(statuses(&claimed), [("i1", status)]);
+            settle(store, &claimed[0], Fate::Delivered, at(2)).await;
+        }
+        assert!(claim(store, "a", at(2)).await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_older_delivery_that_is_retried_waits_for_the_one_under_way() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    record(store, "media", at(0), vec![update("i1", Status::Running)]).await;
+    let older = claim(store, "a", at(0)).await.remove(0);
+    settle(store, &older, Fate::Dead, at(0)).await;
+    record(store, "media", at(1), vec![update("i1", Status::Succeeded)]).await;
+    let newer = claim(store, "a", at(1)).await.remove(0);
+    assert_eq!(store.retry(DeliveryFilter::One(older.id), at(2)).await.expect("retried"), 1);
+    assert!(claim(store, "a", at(3)).await.is_empty(), "never two of one execution");
+    let again = Fate::Waiting { due_at: at(4), until_linked: None, resume: None, free: false };
+    settle(store, &newer, again, at(3)).await;
+    for status in [Status::Running, Status::Succeeded] {
+        let claimed = claim(store, "a", at(100)).await;
+        assert_eq!(statuses(&claimed), [("i1", status)]);
+        settle(store, &claimed[0], Fate::Delivered, at(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_shown_together_was_true_together() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    record(&*store, "media", at(0), vec![update("i1", Status::Failed)]).await;
+    let first = claim(&*store, "a", at(0)).await.remove(0);
+    let shows = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move {
+            loop {
+                let (row, attempts) = store.delivery(first.id).await.expect("shown");
+                assert_eq!(row.attempts as usize, attempts.len(), "{row:?}");
+                if attempts.len() == 200 {
+                    return;
+                }
+            }
+        }
+    });
+    for n in 0..200 {
+        let again = Fate::Waiting { due_at: at(n), until_linked: None, resume: None, free: false };
+        settle(&*store, &first, again, at(n)).await;
+        assert_eq!(claim(&*store, "a", at(n)).await.len(), 1);
+    }
+    shows.await.expect("consistent");
+}
+
+#[tokio::test]
 async fn a_paused_sink_is_left_alone_until_it_is_resumed() {
     let folder = TempDir::new().expect("a folder");
     let store = open(&folder);

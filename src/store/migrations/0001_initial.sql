@@ -22,7 +22,6 @@ CREATE INDEX receipts_of_execution ON receipts (execution) WHERE status <> 'acce
 -- What is looked up and moves; what an execution looks like stands in the snapshot of its latest change.
 CREATE TABLE execution_heads (
     id       INTEGER PRIMARY KEY,
-    identity INTEGER NOT NULL,      -- a hash of the key: small, because run ids come in random order
     source   TEXT NOT NULL,
     key      TEXT NOT NULL,
     status   TEXT NOT NULL,
@@ -30,7 +29,17 @@ CREATE TABLE execution_heads (
     change   INTEGER NOT NULL,      -- the latest
     seen     TEXT NOT NULL          -- identities of the updates applied, a line each
 ) STRICT;
-CREATE INDEX execution_heads_identity ON execution_heads (identity);
+
+-- By a hash of its key, an execution is found again. Run ids come in random order: an index kept up by every callback
+-- would dirty a page of its own each time. So it is filled behind, in runs of rising hashes; every execution up to
+-- `folded.through` is in it, later ones are few and are looked through.
+CREATE TABLE identities (
+    hash      INTEGER NOT NULL,
+    execution INTEGER NOT NULL,
+    PRIMARY KEY (hash, execution)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE folded (through INTEGER NOT NULL) STRICT;
+INSERT INTO folded VALUES (0);
 
 CREATE TABLE changes (
     id              INTEGER PRIMARY KEY,

@@ -183,7 +183,14 @@ pub(super) fn settle(
         attempt.answer,
     ])?;
     let mut wake = Vec::new();
-    if finished_at.is_some() && tx.sql.next_in_line.execute(params![execution, sink, now.micros()])? > 0 {
+    if tx.sql.next_in_line.execute(params![execution, sink, now.micros()])? > 0 {
+        if finished_at.is_none() {
+            // An older one was retried by an operator during the try, and goes first.
+            tx.conn.execute(
+                "UPDATE deliveries SET due_at = NULL, until_linked = 0 WHERE id = ?1",
+                [settlement.delivery],
+            )?;
+        }
         wake.push(sink);
     }
     for learned in &settlement.learned {
@@ -199,12 +206,21 @@ pub(super) const CHUNK: usize = 500;
 pub(super) fn retry(tx: &mut Tx<'_>, filter: &DeliveryFilter, now: Time) -> Result<Touched, Fault> {
     let touched = select(tx, filter, &["dead", "discarded", "waiting"], "retried")?;
     for (id, execution, sink) in &touched.rows {
-        // Behind a delivery that is claimable or claimed, it waits its turn.
+        // Behind an older delivery, or one that is under way, it waits its turn.
         let behind: bool = tx.conn.query_row(
-            "SELECT EXISTS (SELECT 1 FROM deliveries WHERE execution = ?1 AND sink = ?2 AND finished_at IS NULL AND due_at IS NOT NULL AND id <> ?3)",
+            "SELECT EXISTS (SELECT 1 FROM deliveries WHERE execution = ?1 AND sink = ?2 AND finished_at IS NULL
+                            AND (id < ?3 OR id > ?3 AND status = 'leased'))",
             params![execution, sink, id],
             |row| row.get(0),
         )?;
+        if !behind {
+            // And what is newer waits for this one: an execution is told in order however its deliveries are retried.
+            tx.conn.execute(
+                "UPDATE deliveries SET due_at = NULL, until_linked = 0
+                 WHERE execution = ?1 AND sink = ?2 AND finished_at IS NULL AND id > ?3",
+                params![execution, sink, id],
+            )?;
+        }
         // Attempts and age count anew, else it would be given up at once.
         tx.conn.execute(
             "UPDATE deliveries SET status = 'waiting', due_at = ?2, finished_at = NULL, attempts = 0, created_at = ?3, until_linked = 0 WHERE id = ?1",

@@ -25,6 +25,7 @@ use crate::model::{Attempt, Receipt, Rules, Time};
 mod checkpoint;
 mod deliver;
 mod filter;
+mod identity;
 mod link;
 mod open;
 mod prune;
@@ -130,7 +131,10 @@ impl SqliteStore {
         let put = self.queue.put(command, weight).map_err(|(_, reason)| StoreError::Unavailable(reason.to_owned()));
         Box::pin(async move {
             put?;
-            heard.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the store's writer stopped".to_owned())))
+            match heard.await {
+                Ok((result, _run)) => result,
+                Err(_) => Err(StoreError::Unavailable("the store's writer stopped".to_owned())),
+            }
         })
     }
 

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, params};
 
+use super::identity::hash_of;
 use super::writer::{Fault, Tx};
 use crate::model::Time;
 
@@ -41,10 +42,12 @@ fn forget(conn: &Connection, execution: i64) -> rusqlite::Result<()> {
         "DELETE FROM links WHERE execution = ?1",
         "DELETE FROM links WHERE with_execution = ?1",
         "DELETE FROM link_keys WHERE execution = ?1",
-        "DELETE FROM execution_heads WHERE id = ?1",
     ] {
         conn.execute(sql, [execution])?;
     }
+    let key: String =
+        conn.query_row("DELETE FROM execution_heads WHERE id = ?1 RETURNING key", [execution], |row| row.get(0))?;
+    conn.execute("DELETE FROM identities WHERE hash = ?1 AND execution = ?2", [hash_of(&key), execution])?;
     for (change, _) in &changes {
         conn.execute("DELETE FROM changes WHERE id = ?1", [change])?;
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::filter::{DELIVERIES, EXECUTIONS, RECEIPTS, conditions};
-use super::{open, ready};
+use super::{identity, open};
 use crate::Boxed;
 use crate::model::{Attempt, Change, ChangeMeta, Link, State, Status, Time};
 use crate::store::{DeliveryRow, Filter, Queries, ReceiptRow, SinkRow, StoreError};
@@ -54,7 +54,8 @@ impl Readers {
                     Some(conn) => conn,
                     None => open::reader(&readers.path)?,
                 };
-                let result = query(&conn);
+                // One snapshot for all that the query asks: a delivery is shown with the attempts that made it what it is.
+                let result = conn.unchecked_transaction().map_err(fault).and_then(|snapshot| query(&snapshot));
                 readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
                 result
             };
@@ -240,11 +241,16 @@ impl Queries for Readers {
     fn execution(&self, id_or_key: String) -> Boxed<'_, Read<Value>> {
         self.read(move |conn| {
             let by_id = id_or_key.parse::<i64>().unwrap_or(-1);
-            let sql =
-                format!("{EXECUTION} WHERE h.id = ?1 OR (h.identity = ?2 AND h.key = ?3) ORDER BY h.id DESC LIMIT 1");
+            // By id, by the index, and among those that the index does not hold yet.
+            let sql = format!(
+                "{EXECUTION} WHERE (h.id = ?1 OR h.key = ?3) AND h.id IN (
+                     SELECT ?1 UNION SELECT execution FROM identities WHERE hash = ?2
+                     UNION SELECT id FROM execution_heads WHERE id > (SELECT through FROM folded) AND key = ?3)
+                 ORDER BY h.id DESC LIMIT 1"
+            );
             let mut statement = conn.prepare(&sql).map_err(fault)?;
-            let identity = ready::identity_of(&id_or_key);
-            let mut rows = statement.query(rusqlite::params![by_id, identity, id_or_key]).map_err(fault)?;
+            let hash = identity::hash_of(&id_or_key);
+            let mut rows = statement.query(rusqlite::params![by_id, hash, id_or_key]).map_err(fault)?;
             let Some(row) = rows.next().map_err(fault)? else {
                 return Err(StoreError::NotFound(format!("there is no execution with the id or key {id_or_key:?}")));
             };

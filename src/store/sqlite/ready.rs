@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::identity::hash_of;
 use super::link::{self, KnownBy};
 use crate::model::{Accepted, Change, ChangeMeta, Rules, State, Status, Targets, Time, Update, text};
 use crate::store::Parsed;
@@ -34,13 +35,6 @@ pub(super) struct Rendered {
     pub(super) link_fault: Option<String>,
 }
 
-/// The hash under which an execution is looked up: FNV-1a, which is short and fixed for ever. Rows with the same hash
-/// are told apart by their text, so a collision costs a comparison.
-pub(super) fn identity_of(key: &str) -> i64 {
-    let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-    i64::from_ne_bytes(hash.to_ne_bytes())
-}
-
 pub(super) fn ready(source: &str, now: Time, parsed: Parsed, rules: &Rules) -> ReadyParsed {
     match parsed {
         Parsed::Updates(updates) => {
@@ -51,7 +45,7 @@ pub(super) fn ready(source: &str, now: Time, parsed: Parsed, rules: &Rules) -> R
 }
 
 pub(super) fn ready_update(source: &str, now: Time, update: Update, rules: &Rules) -> ReadyUpdate {
-    let hash = identity_of(&update.key);
+    let hash = hash_of(&update.key);
     let says_status = update.execution.status.is_some();
     let (identity, known_only) = (update.identity.clone(), update.known_only);
     let accepted = State::begin(source, update);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Statement, params};
 use sha2::{Digest, Sha256};
 
 use super::link;
@@ -181,14 +181,29 @@ struct Head {
     seen: String,
 }
 
-fn find(tx: &mut Tx<'_>, source: &str, key: &str, identity: i64) -> rusqlite::Result<Option<Head>> {
-    let mut rows = tx.sql.find_head.query([identity])?;
+fn find(tx: &mut Tx<'_>, source: &str, key: &str, hash: i64) -> rusqlite::Result<Option<Head>> {
+    for execution in tx.recent.with(hash) {
+        if let Some(head) = head(&mut tx.sql.find_head, execution, source, key)? {
+            return Ok(Some(head));
+        }
+    }
+    let mut rows = tx.sql.identities.query([hash])?;
     while let Some(row) = rows.next()? {
-        if row.get_ref(1)?.as_str()? == source && row.get_ref(2)?.as_str()? == key {
-            return Ok(Some(Head { id: row.get(0)?, sequence: row.get(3)?, change: row.get(4)?, seen: row.get(5)? }));
+        if let Some(head) = head(&mut tx.sql.find_head, row.get(0)?, source, key)? {
+            return Ok(Some(head));
         }
     }
     Ok(None)
+}
+
+/// The execution, if it is the one that is looked for and no other with the same hash.
+fn head(find: &mut Statement<'_>, execution: i64, source: &str, key: &str) -> rusqlite::Result<Option<Head>> {
+    let mut rows = find.query([execution])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    if row.get_ref(1)?.as_str()? != source || row.get_ref(2)?.as_str()? != key {
+        return Ok(None);
+    }
+    Ok(Some(Head { id: row.get(0)?, sequence: row.get(3)?, change: row.get(4)?, seen: row.get(5)? }))
 }
 
 fn apply(
@@ -208,15 +223,8 @@ fn apply(
         let execution = tx.new_id(now);
         let change = tx.new_id(now);
         let seen = ready.identity.as_deref().unwrap_or_default();
-        tx.sql.insert_head.execute(params![
-            execution,
-            ready.hash,
-            source,
-            key,
-            ready.first.status.as_str(),
-            change,
-            seen
-        ])?;
+        tx.sql.insert_head.execute(params![execution, source, key, ready.first.status.as_str(), change, seen])?;
+        tx.recent.add(ready.hash, execution);
         let place = Place { execution, change, sequence: 1, previous: None, receipt, now };
         store_change(tx, &place, &ready.first, rules, wake)?;
         let reason = ready.first.link_fault.clone();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, Statement};
 use tokio::sync::oneshot;
 
+use super::identity::Recent;
 use super::queue::{Queue, Taken};
 use crate::model::Time;
 use crate::store::StoreError;
@@ -36,13 +37,16 @@ pub(super) trait Command: Send {
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), rusqlite::Error>;
 
     /// Tells the caller, after the commit or in its stead.
-    fn reply(&mut self, committed: Result<(), StoreError>);
+    fn reply(self: Box<Self>, committed: Result<(), StoreError>);
 }
+
+/// What a caller hears, and the command itself back: memory is cheapest to free on the thread that took it.
+pub(super) type Reply<F, T> = (Result<T, StoreError>, F);
 
 struct Call<F, T> {
     run: F,
     result: Option<Result<T, StoreError>>,
-    reply: Option<oneshot::Sender<Result<T, StoreError>>>,
+    reply: oneshot::Sender<Reply<F, T>>,
 }
 
 impl<F, T: Send> Command for Call<F, T>
@@ -58,23 +62,23 @@ where
         Ok(())
     }
 
-    fn reply(&mut self, committed: Result<(), StoreError>) {
-        let result = committed.and_then(|()| {
-            self.result.take().unwrap_or_else(|| Err(StoreError::Unavailable("the command was not carried out".into())))
-        });
-        if let Some(reply) = self.reply.take() {
-            // The caller may have stopped waiting; what it asked for is done all the same.
-            let _ = reply.send(result);
-        }
+    fn reply(self: Box<Self>, committed: Result<(), StoreError>) {
+        let Call { run, result, reply } = *self;
+        let never = || Err(StoreError::Unavailable("the command was not carried out".to_owned()));
+        let result = committed.and_then(|()| result.unwrap_or_else(never));
+        // The caller may have stopped waiting; what it asked for is done all the same.
+        let _ = reply.send((result, run));
     }
 }
 
 /// A command, and where its caller will hear of it.
-pub(super) fn command<T: Send + 'static>(
-    run: impl FnMut(&mut Tx<'_>) -> Result<T, Fault> + Send + 'static,
-) -> (Box<dyn Command>, oneshot::Receiver<Result<T, StoreError>>) {
+pub(super) fn command<F, T>(run: F) -> (Box<dyn Command>, oneshot::Receiver<Reply<F, T>>)
+where
+    F: FnMut(&mut Tx<'_>) -> Result<T, Fault> + Send + 'static,
+    T: Send + 'static,
+{
     let (reply, heard) = oneshot::channel();
-    (Box::new(Call { run, result: None, reply: Some(reply) }), heard)
+    (Box::new(Call { run, result: None, reply }), heard)
 }
 
 /// What the writer tells the rest of the process without being asked.
@@ -100,6 +104,7 @@ impl Health {
 pub(super) struct Tx<'c> {
     pub(super) conn: &'c Connection,
     pub(super) sql: Prepared<'c>,
+    pub(super) recent: Recent,
     last_id: i64,
 }
 
@@ -129,8 +134,10 @@ prepared! {
     commit: "COMMIT";
     insert_receipt: "INSERT INTO receipts (id, source, status, received_at, peer, headers, body, body_bytes, digest, reason, execution, executions)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
-    find_head: "SELECT id, source, key, sequence, change, seen FROM execution_heads WHERE identity = ?1";
-    insert_head: "INSERT INTO execution_heads (id, identity, source, key, status, sequence, change, seen) VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7)";
+    identities: "SELECT execution FROM identities WHERE hash = ?1";
+    fold: "INSERT OR IGNORE INTO identities (hash, execution) VALUES (?1, ?2)";
+    find_head: "SELECT id, source, key, sequence, change, seen FROM execution_heads WHERE id = ?1";
+    insert_head: "INSERT INTO execution_heads (id, source, key, status, sequence, change, seen) VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6)";
     update_head: "UPDATE execution_heads SET status = ?2, sequence = ?3, change = ?4, seen = ?5 WHERE id = ?1";
     snapshot: "SELECT snapshot FROM changes WHERE id = ?1";
     insert_change: "INSERT INTO changes (id, execution, sequence, previous, type, previous_status, changed_tasks, receipt, received_at, snapshot)
@@ -163,7 +170,7 @@ pub(super) fn run(conn: &Connection, queue: &Queue<Box<dyn Command>>, health: &A
         [],
         |row| row.get(0),
     )?;
-    let mut tx = Tx { conn, sql: Prepared::new(conn)?, last_id };
+    let mut tx = Tx { conn, sql: Prepared::new(conn)?, recent: Recent::load(conn)?, last_id };
     let mut batch: Vec<Box<dyn Command>> = Vec::new();
     loop {
         match queue.take(&mut batch, Duration::from_secs(1)) {
@@ -171,37 +178,34 @@ pub(super) fn run(conn: &Connection, queue: &Queue<Box<dyn Command>>, health: &A
             // A store that failed is tried every second, so that it is ready again without a caller's help.
             Taken::Nothing if health.fault().is_some() => health.set(probe(conn).err().map(|e| explain(&e))),
             Taken::Nothing => {}
-            Taken::Items => {
-                commit(&mut tx, &mut batch, health);
-                batch.clear();
-            }
+            Taken::Items => commit(&mut tx, &mut batch, health),
         }
     }
 }
 
 /// Carries out the batch in one transaction and tells every caller.
-fn commit(tx: &mut Tx<'_>, batch: &mut [Box<dyn Command>], health: &Health) {
+fn commit(tx: &mut Tx<'_>, batch: &mut Vec<Box<dyn Command>>, health: &Health) {
     match try_commit(tx, batch) {
         Ok(()) => {
             health.commits.fetch_add(1, Ordering::Release);
             if health.fault().is_some() {
                 health.set(None);
             }
-            for command in batch {
+            for command in batch.drain(..) {
                 command.reply(Ok(()));
             }
         }
         // One command that SQLite refuses must not take the others with it.
         Err(e) if batch.len() > 1 && !is_environment(&e) => {
-            for command in batch {
-                commit(tx, std::slice::from_mut(command), health);
+            for command in batch.drain(..) {
+                commit(tx, &mut vec![command], health);
             }
         }
         Err(e) => {
             let reason = explain(&e);
             tracing::error!(store.fault = %e, commands = batch.len(), "a commit failed: nothing of it was kept, its senders were told 503");
             health.set(Some(reason.clone()));
-            for command in batch {
+            for command in batch.drain(..) {
                 command.reply(Err(StoreError::Unavailable(reason.clone())));
             }
         }
@@ -210,11 +214,20 @@ fn commit(tx: &mut Tx<'_>, batch: &mut [Box<dyn Command>], health: &Health) {
 
 fn try_commit(tx: &mut Tx<'_>, batch: &mut [Box<dyn Command>]) -> rusqlite::Result<()> {
     tx.sql.begin.execute([])?;
-    let done =
-        batch.iter_mut().try_for_each(|command| command.run(tx)).and_then(|()| tx.sql.commit.execute([]).map(drop));
-    if done.is_err() && !tx.conn.is_autocommit() {
-        // Fails only when SQLite has rolled back already.
-        let _ = tx.conn.execute_batch("ROLLBACK");
+    let done = batch
+        .iter_mut()
+        .try_for_each(|command| command.run(tx))
+        .and_then(|()| tx.recent.fold(tx.conn, &mut tx.sql.fold))
+        .and_then(|()| tx.sql.commit.execute([]).map(drop));
+    match done {
+        Ok(()) => tx.recent.committed(),
+        Err(_) => {
+            if !tx.conn.is_autocommit() {
+                // Fails only when SQLite has rolled back already.
+                let _ = tx.conn.execute_batch("ROLLBACK");
+            }
+            tx.recent.rolled_back();
+        }
     }
     done
 }

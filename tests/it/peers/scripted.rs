@@ -16,6 +16,8 @@ pub(crate) enum Act {
     Send(Vec<u8>),
     /// Sends nothing more, and goes on reading: a half-closed connection.
     HalfClose,
+    /// Closes.
+    Close,
     /// Closes with a reset.
     Reset,
     /// Sends these bytes over and over until the other side has gone.
@@ -107,6 +109,7 @@ async fn follow(mut stream: TcpStream, script: Vec<Act>, seen: &Mutex<Seen>) {
             Act::HalfClose => {
                 let _ = stream.shutdown().await;
             }
+            Act::Close => return,
             Act::Reset => {
                 let _ = stream.set_zero_linger();
                 return;

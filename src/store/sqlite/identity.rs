@@ -1,0 +1,165 @@
+//! Finding an execution by its key, without an index that every callback has to keep up.
+//!
+//! Vendors' run ids come in random order, and in an index each would dirty a page of its own: of all that a callback
+//! writes, that would be the most. So the newest executions are looked up in memory, and folded into the index behind:
+//! many at a time, in the order of their hashes, a few with each commit, so that no commit is long. What is in memory
+//! can be read again from the rows after a crash, because the index says up to which execution it is complete.
+
+use std::collections::BTreeSet;
+
+use rusqlite::Connection;
+
+/// Executions in memory before they are folded.
+const YOUNG_MAX: usize = 16_384;
+/// Executions folded with one commit.
+const FOLD: usize = 256;
+
+/// The hash under which an execution is looked up: FNV-1a, which is short and fixed for ever. Rows with the same hash
+/// are told apart by their text, so a collision costs a comparison.
+pub(super) fn hash_of(key: &str) -> i64 {
+    let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    i64::from_ne_bytes(hash.to_ne_bytes())
+}
+
+type Entry = (i64, i64);
+
+/// The executions that are not in the index yet, by hash and id.
+pub(super) struct Recent {
+    young: BTreeSet<Entry>,
+    /// Being folded; all of them are older than every young one.
+    old: BTreeSet<Entry>,
+    /// The newest of the old ones.
+    through: i64,
+    /// What the open transaction added and folded, to be undone with it.
+    added: Vec<Entry>,
+    folded: Vec<Entry>,
+}
+
+impl Recent {
+    /// Reads what the index does not hold.
+    pub(super) fn load(conn: &Connection) -> rusqlite::Result<Recent> {
+        let mut rows = conn.prepare("SELECT id, key FROM execution_heads WHERE id > (SELECT through FROM folded)")?;
+        let entry = |row: &rusqlite::Row<'_>| Ok((hash_of(row.get_ref(1)?.as_str()?), row.get(0)?));
+        let young = rows.query_map([], entry)?.collect::<Result<_, _>>()?;
+        Ok(Recent { young, old: BTreeSet::new(), through: 0, added: Vec::new(), folded: Vec::new() })
+    }
+
+    /// The executions with this hash that are not in the index.
+    pub(super) fn with(&self, hash: i64) -> impl Iterator<Item = i64> {
+        let range = (hash, i64::MIN)..=(hash, i64::MAX);
+        self.young.range(range.clone()).chain(self.old.range(range)).map(|(_, execution)| *execution)
+    }
+
+    /// Takes note of a new execution.
+    pub(super) fn add(&mut self, hash: i64, execution: i64) {
+        self.young.insert((hash, execution));
+        self.added.push((hash, execution));
+    }
+
+    /// Folds a few into the index, within the open transaction.
+    pub(super) fn fold(&mut self, conn: &Connection, insert: &mut rusqlite::Statement<'_>) -> rusqlite::Result<()> {
+        if self.old.is_empty() {
+            if self.young.len() < YOUNG_MAX {
+                return Ok(());
+            }
+            self.old = std::mem::take(&mut self.young);
+            self.through = self.old.iter().map(|(_, execution)| *execution).max().unwrap_or(self.through);
+        }
+        for _ in 0..FOLD {
+            let Some(entry) = self.old.pop_first() else { break };
+            self.folded.push(entry);
+            insert.execute([entry.0, entry.1])?;
+        }
+        if self.old.is_empty() {
+            conn.execute("UPDATE folded SET through = ?1", [self.through])?;
+        }
+        Ok(())
+    }
+
+    /// The transaction is on disk.
+    pub(super) fn committed(&mut self) {
+        self.added.clear();
+        self.folded.clear();
+    }
+
+    /// The transaction was rolled back: nothing of it happened.
+    pub(super) fn rolled_back(&mut self) {
+        // In this order: what was added and folded in the same transaction has to go again.
+        self.old.extend(self.folded.drain(..));
+        for entry in self.added.drain(..) {
+            self.young.remove(&entry);
+            self.old.remove(&entry);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> Connection {
+        let conn = Connection::open_in_memory().expect("opens");
+        conn.execute_batch(include_str!("../migrations/0001_initial.sql")).expect("made");
+        conn
+    }
+
+    fn insert(conn: &Connection) -> rusqlite::Statement<'_> {
+        conn.prepare("INSERT OR IGNORE INTO identities (hash, execution) VALUES (?1, ?2)").expect("prepared")
+    }
+
+    fn indexed(conn: &Connection) -> i64 {
+        conn.query_row("SELECT count(*) FROM identities", [], |row| row.get(0)).expect("counted")
+    }
+
+    fn through(conn: &Connection) -> i64 {
+        conn.query_row("SELECT through FROM folded", [], |row| row.get(0)).expect("read")
+    }
+
+    #[test]
+    fn every_execution_is_in_memory_or_in_the_index_and_the_index_says_up_to_which() {
+        let conn = store();
+        let mut insert = insert(&conn);
+        let mut recent = Recent::load(&conn).expect("loads");
+        let all = YOUNG_MAX as i64 + 1000;
+        for id in 1..=all {
+            recent.add(hash_of(&id.to_string()), id);
+            if id % 64 == 0 {
+                recent.fold(&conn, &mut insert).expect("folds");
+                recent.committed();
+            }
+        }
+        let found = |recent: &Recent, id: i64| {
+            let hash = hash_of(&id.to_string());
+            let query = "SELECT count(*) FROM identities WHERE hash = ?1 AND execution = ?2";
+            let in_index: i64 = conn.query_row(query, [hash, id], |row| row.get(0)).expect("asked");
+            usize::from(recent.with(hash).any(|e| e == id)) + in_index as usize
+        };
+        assert!((1..=all).all(|id| found(&recent, id) == 1));
+        assert!(indexed(&conn) > 0 && through(&conn) == 0, "folding, and not complete yet");
+        while through(&conn) == 0 {
+            recent.fold(&conn, &mut insert).expect("folds");
+            recent.committed();
+        }
+        assert!((1..=all).all(|id| found(&recent, id) == 1));
+        assert_eq!(through(&conn), indexed(&conn), "complete up to there");
+    }
+
+    #[test]
+    fn a_rollback_undoes_what_the_transaction_added_and_folded() {
+        let conn = store();
+        let mut insert = insert(&conn);
+        let mut recent = Recent::load(&conn).expect("loads");
+        for id in 1..YOUNG_MAX as i64 {
+            recent.add(id, id);
+        }
+        recent.committed();
+        conn.execute_batch("BEGIN").expect("begun");
+        recent.add(0, 1_000_000);
+        recent.fold(&conn, &mut insert).expect("folds");
+        assert_eq!(indexed(&conn), FOLD as i64);
+        conn.execute_batch("ROLLBACK").expect("rolled back");
+        recent.rolled_back();
+        assert_eq!(recent.with(0).count(), 0, "what was added is gone");
+        assert!((1..YOUNG_MAX as i64).all(|id| recent.with(id).eq([id])), "what was folded is back");
+    }
+}

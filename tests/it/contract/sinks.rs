@@ -1,0 +1,398 @@
+//! Every kind of sink: what it sends is exact, what a peer answers is taken for what it is, and no secret is kept.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use callbackd::model::{Change, ChangeMeta, Delivery, Execution, Link, Outcome, State, Status, Task, Time, Update};
+use callbackd::pipeline::forward::Service;
+use callbackd::signature;
+use callbackd::sinks::{KINDS, Sink, Tried};
+use serde_json::{Map, Value, json};
+
+use super::{NEEDLE, sink_of};
+use crate::peers::scripted::{Act, Scripted, send};
+use crate::rig::{PATIENCE, Rig, service};
+
+/// Tuesday, 14 November 2023, 22:13:20 UTC.
+const NOW: Time = Time::from_seconds(1_700_000_000);
+const RUN: &str = "r_AbCdEfGh12345678";
+
+/// One kind that speaks HTTP, and what is its own about it.
+struct Speaker {
+    kind: &'static str,
+    /// Its options, with the needle in every secret.
+    options: fn(&str) -> String,
+    /// Whether it fetches a token before it tells anything, and reads the run when it is refused.
+    asks: bool,
+    /// The secrets that its requests hold, as a peer would repeat them.
+    sends: [&'static str; 2],
+    /// A 2xx whose body is no answer of such a peer.
+    strange_success: Expected,
+    gone: Expected,
+    unauthorized: Expected,
+}
+
+/// What follows from an answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Expected {
+    Delivered,
+    Retry(Option<u64>),
+    Reject,
+    Halt,
+}
+
+const SPEAKERS: [Speaker; 2] = [
+    Speaker {
+        kind: "webhook",
+        options: |url| {
+            format!(
+                "url = \"{url}/hook?key=hunter2-in-the-query\"\nsecret = [\"hunter2-signs\", \"hunter2-signed\"]\n\
+                 headers = {{ authorization = \"Bearer hunter2-in-a-header\" }}"
+            )
+        },
+        asks: false,
+        sends: ["/hook?key=hunter2-in-the-query", "Bearer hunter2-in-a-header"],
+        strange_success: Expected::Delivered,
+        gone: Expected::Halt,
+        // Somebody's own endpoint may refuse one change and take the next.
+        unauthorized: Expected::Reject,
+    },
+    Speaker {
+        kind: "port_run",
+        options: |url| format!("url = {url:?}\nclient_id = \"client-one\"\nclient_secret = \"hunter2-client-secret\""),
+        asks: true,
+        sends: ["hunter2-client-secret", "Bearer hunter2-token"],
+        // A login page or a proxy is not Port.
+        strange_success: Expected::Retry(None),
+        gone: Expected::Reject,
+        unauthorized: Expected::Halt,
+    },
+];
+
+/// Those that speak no HTTP.
+const OTHERS: [&str; 1] = ["stdout"];
+
+/// Everything that any of them could be answered with when all is well; it also is a token, and an open run.
+fn yes() -> Act {
+    let body = json!({
+        "ok": true, "accessToken": "hunter2-token", "expiresIn": 10_800, "tokenType": "Bearer",
+        "run": {"id": RUN, "status": "IN_PROGRESS"},
+    });
+    answer(200, "OK", "content-type: application/json\r\n", &body.to_string())
+}
+
+fn answer(status: u16, word: &str, headers: &str, body: &str) -> Act {
+    send(&format!("HTTP/1.1 {status} {word}\r\n{headers}content-length: {}\r\n\r\n{body}", body.len()))
+}
+
+impl Speaker {
+    fn sink(&self, url: &str) -> Box<dyn Sink> {
+        sink(self.kind, &(self.options)(url))
+    }
+
+    /// What it is answered by a peer of its own that has taken a change.
+    fn success(&self) -> Act {
+        if self.asks { yes() } else { answer(200, "OK", "", "ok") }
+    }
+
+    /// A connection on which what tells the change meets `acts`, and so does its repetition.
+    fn script(&self, acts: &[Act]) -> Vec<Act> {
+        let met = [&[Act::Read], acts].concat();
+        if !self.asks {
+            return met;
+        }
+        let asked = [Act::Read, yes()];
+        [&asked[..], &met, &asked, &met].concat()
+    }
+
+    /// One try against a peer that answers like this.
+    async fn try_against(&self, acts: &[Act]) -> (Tried, Scripted) {
+        let peer = Scripted::start(vec![self.script(acts)]).await;
+        let sink = self.sink(&format!("http://{}", peer.address()));
+        let delivery = delivery();
+        let tried = tokio::time::timeout(PATIENCE, sink.deliver(&delivery, NOW)).await.expect("an end");
+        let said = format!("{tried:?} {:?}", sink.preview(&delivery, NOW));
+        assert!(!said.contains(NEEDLE), "{}: a secret is kept or shown: {said}", self.kind);
+        (tried, peer)
+    }
+}
+
+/// The sink of that kind, beside a source of each kind.
+fn sink(kind: &str, options: &str) -> Box<dyn Sink> {
+    sink_of(&format!(
+        "[server]\ninstance = \"edge\"\n\
+         [sources.media]\nkind = \"cos_workflow\"\npath = \"/media\"\nallow_unauthenticated = true\n\
+         [sources.portal]\nkind = \"port_action\"\npath = \"/portal\"\nallow_unauthenticated = true\n\
+         [sinks.it]\nkind = {kind:?}\n{options}\n"
+    ))
+}
+
+/// A change of an execution that runs, linked to a Port run.
+fn delivery() -> Delivery {
+    let execution = Execution {
+        source: "media".to_owned(),
+        key: "i5f17a1fb".to_owned(),
+        name: Some("Transcode".to_owned()),
+        workflow: None,
+        subject: Some("bucket/in/剪辑 1.mp4".to_owned()),
+        status: Status::Running,
+        vendor_status: Some("Running".to_owned()),
+        created_at: None,
+        started_at: Some(NOW),
+        finished_at: None,
+        inputs: None,
+        attributes: Map::from_iter([("bucket".to_owned(), json!("bucket"))]),
+    };
+    let links = vec![Link { source: "portal".to_owned(), key: RUN.to_owned(), execution: "8".to_owned() }];
+    let meta = ChangeMeta {
+        kind: "callbackd.execution.running".to_owned(),
+        sequence: 1,
+        previous_status: None,
+        changed_tasks: vec!["j1".to_owned()],
+        overdue: false,
+        receipt: Some("7".to_owned()),
+        received_at: NOW,
+    };
+    let tasks = vec![Task::new("j1".to_owned(), Status::Running)];
+    let change = Change { id: 41, execution_id: 5, state: State { execution, tasks }, links, meta };
+    Delivery { id: 99, change: Arc::new(change), attempts: 0, created_at: NOW, resume: None }
+}
+
+fn found(tried: &Tried) -> Expected {
+    match &tried.outcome {
+        Outcome::Delivered { .. } => Expected::Delivered,
+        Outcome::Retry { after_ms, .. } => Expected::Retry(*after_ms),
+        Outcome::Reject { .. } => Expected::Reject,
+        Outcome::Halt { .. } => Expected::Halt,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A request as it came over the wire: its first line, its headers sorted, its body.
+fn taken_apart(request: &str) -> (String, Vec<(String, String)>, Value) {
+    let (head, body) = request.split_once("\r\n\r\n").expect("a head");
+    let mut lines = head.lines();
+    let first = lines.next().expect("a request line").to_owned();
+    let header = |line: &str| line.split_once(": ").map(|(n, v)| (n.to_owned(), v.to_owned())).expect("a header");
+    let mut headers: Vec<_> = lines.map(header).collect();
+    headers.sort();
+    (first, headers, serde_json::from_str(body).expect("JSON"))
+}
+
+fn headers(all: &[(&str, &str)]) -> Vec<(String, String)> {
+    all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+const AGENT: &str = concat!("callbackd/", env!("CARGO_PKG_VERSION"));
+
+#[test]
+fn every_kind_is_described_here() {
+    let named: BTreeSet<_> = KINDS.iter().map(|kind| kind.name).collect();
+    let described: BTreeSet<_> = SPEAKERS.iter().map(|s| s.kind).chain(OTHERS).collect();
+    assert_eq!(named, described, "kinds, and what is said of them here");
+}
+
+#[tokio::test]
+async fn a_webhook_sends_exactly_this() {
+    let (tried, peer) = SPEAKERS[0].try_against(&[answer(202, "Accepted", "", "ok")]).await;
+    assert_eq!((tried.status, tried.answer.as_deref()), (Some(202), Some("ok")));
+    let requests = peer.requests();
+    let [request] = &requests[..] else { panic!("one request: {requests:?}") };
+    let (line, sent, body) = taken_apart(request);
+    assert_eq!(line, "POST /hook?key=hunter2-in-the-query HTTP/1.1");
+    let text = request.split_once("\r\n\r\n").expect("a body").1;
+    let sign =
+        |key: &str| signature::base64(&signature::hmac_sha256(key.as_bytes(), &[b"99.1700000000.", text.as_bytes()]));
+    let signatures = format!("v1,{} v1,{}", sign("hunter2-signs"), sign("hunter2-signed"));
+    assert_eq!(
+        sent,
+        headers(&[
+            ("authorization", "Bearer hunter2-in-a-header"),
+            ("content-length", &text.len().to_string()),
+            ("content-type", "application/cloudevents+json; charset=utf-8"),
+            ("host", &peer.address().to_string()),
+            ("user-agent", AGENT),
+            ("webhook-id", "99"),
+            ("webhook-signature", &signatures),
+            ("webhook-timestamp", "1700000000"),
+        ])
+    );
+    let execution = json!({
+        "id": "5", "source": "media", "key": "i5f17a1fb", "name": "Transcode", "workflow": null,
+        "subject": "bucket/in/剪辑 1.mp4", "status": "running", "vendor_status": "Running", "created_at": null,
+        "started_at": "2023-11-14T22:13:20Z", "finished_at": null, "inputs": null, "attributes": {"bucket": "bucket"},
+        "links": [{"source": "portal", "key": RUN, "execution": "8"}],
+    });
+    let task = json!({
+        "key": "j1", "name": null, "type": null, "status": "running", "vendor_status": null, "created_at": null,
+        "started_at": null, "finished_at": null, "template": null, "outputs": null, "error": null,
+    });
+    let change = json!({
+        "type": "callbackd.execution.running", "sequence": 1, "previous_status": null, "changed_tasks": ["j1"],
+        "overdue": false, "receipt": "7", "received_at": "2023-11-14T22:13:20Z",
+    });
+    let envelope = json!({
+        "specversion": "1.0", "id": "41", "source": "callbackd/edge/media", "type": "callbackd.execution.running",
+        "subject": "i5f17a1fb", "time": "2023-11-14T22:13:20Z", "datacontenttype": "application/json",
+        "data": {"execution": execution, "tasks": [task], "change": change},
+    });
+    assert_eq!(body, envelope);
+}
+
+#[tokio::test]
+async fn port_run_sends_exactly_this() {
+    let (tried, peer) = SPEAKERS[1].try_against(&[yes()]).await;
+    assert_eq!((found(&tried), tried.status), (Expected::Delivered, Some(200)));
+    let requests: Vec<_> = peer.requests().iter().map(|request| taken_apart(request)).collect();
+    let host = peer.address().to_string();
+    let always = [("accept", "application/json"), ("content-type", "application/json"), ("host", &host)];
+    let expected = [
+        (
+            "POST /v1/auth/access_token HTTP/1.1".to_owned(),
+            vec![("content-length", "64")],
+            json!({"clientId": "client-one", "clientSecret": "hunter2-client-secret"}),
+        ),
+        (
+            format!("PATCH /v1/actions/runs/{RUN} HTTP/1.1"),
+            vec![("authorization", "Bearer hunter2-token"), ("content-length", "64")],
+            json!({"externalRunId": "i5f17a1fb", "statusLabel": "Transcode: running"}),
+        ),
+    ];
+    let expected = expected.map(|(line, own, body)| {
+        let mut all = headers(&[&always[..], &own, &[("user-agent", AGENT)]].concat());
+        all.sort();
+        (line, all, body)
+    });
+    assert_eq!(requests, expected);
+}
+
+#[tokio::test]
+async fn an_answer_is_taken_for_what_it_is() {
+    use Expected::{Delivered, Reject, Retry};
+    let html = "<html><body>hello</body></html>";
+    let page = |status, word| vec![answer(status, word, "content-type: text/html\r\n", html)];
+    let with = |status, headers: &str| vec![answer(status, "Word", headers, "")];
+    let date = "retry-after: Tue, 14 Nov 2023 22:13:50 GMT\r\n";
+    let window = "x-ratelimit-remaining: 0\r\nx-ratelimit-reset: 1700000060\r\n";
+    let chunked = "HTTP/1.1 500 Oops\r\ntransfer-encoding: chunked\r\n\r\n";
+    let huge = format!("HTTP/1.1 503 Busy\r\ncontent-length: {}\r\n\r\n", (1 << 20) + 1);
+    for speaker in &SPEAKERS {
+        let mut cases: Vec<(String, Vec<Act>, Expected)> = [
+            ("its own success", vec![speaker.success()], Delivered),
+            ("created", vec![answer(201, "Created", "", "{\"ok\": true}")], Delivered),
+            ("no content", vec![send("HTTP/1.1 204 No Content\r\n\r\n")], Delivered),
+            ("a success that is a page", page(200, "OK"), speaker.strange_success),
+            ("a pause in seconds", with(429, "retry-after: 7\r\n"), Retry(Some(7_000))),
+            ("a pause until a date", with(429, date), Retry(Some(30_000))),
+            ("a window that is used up", with(429, window), Retry(Some(60_000))),
+            ("a limit without a word", with(429, ""), Retry(None)),
+            ("a pause for maintenance", with(503, "retry-after: 120\r\n"), Retry(Some(120_000))),
+            ("a timeout", with(408, ""), Retry(None)),
+            ("a proxy's page", page(502, "Bad Gateway"), Retry(None)),
+            ("closed", vec![Act::Close], Retry(None)),
+            ("half-closed", vec![Act::HalfClose, Act::Hang], Retry(None)),
+            ("reset", vec![Act::Reset], Retry(None)),
+            ("half a head", vec![send("HTTP/1.1 200 OK\r\ncontent-le"), Act::Close], Retry(None)),
+            (
+                "half a body",
+                vec![send("HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{\"ok\""), Act::Reset],
+                Retry(None),
+            ),
+            ("no HTTP", vec![send("220 mail.example ESMTP\r\n\r\n"), Act::Hang], Retry(None)),
+            ("an endless body", vec![send(chunked), Act::Flood(b"5\r\nabcde\r\n".to_vec())], Retry(None)),
+            ("a huge body", vec![send(&huge), Act::Hang], Retry(None)),
+            // It was taken; that the answer is too long to be read changes nothing.
+            ("a huge success", vec![send("HTTP/1.1 200 OK\r\n\r\n"), Act::Flood(vec![b'a'; 65_536])], Delivered),
+            ("a refused credential", with(401, ""), speaker.unauthorized),
+            ("gone", with(410, ""), speaker.gone),
+        ]
+        .map(|(name, acts, expected)| (name.to_owned(), acts, expected))
+        .into();
+        cases.extend([500, 501, 504, 507, 599].map(|status| (status.to_string(), with(status, ""), Retry(None))));
+        cases.extend(
+            [400, 402, 403, 404, 405, 409, 413, 415, 422].map(|status| (status.to_string(), with(status, ""), Reject)),
+        );
+        for (name, acts, expected) in cases {
+            let (tried, _) = speaker.try_against(&acts).await;
+            assert_eq!(found(&tried), expected, "{} meets {name}: {tried:?}", speaker.kind);
+            if let Outcome::Retry { reason, .. } | Outcome::Reject { reason } | Outcome::Halt { reason } =
+                &tried.outcome
+            {
+                assert!(!reason.is_empty() && reason.len() < 500, "{}, {name}: {reason}", speaker.kind);
+            }
+            assert!(tried.answer.is_none_or(|answer| answer.chars().count() <= 500), "{}, {name}", speaker.kind);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_never_followed() {
+    for speaker in &SPEAKERS {
+        let elsewhere = Scripted::start(vec![vec![Act::Read, yes()]; 4]).await;
+        for status in [301, 302, 303, 307, 308] {
+            let location = format!("location: http://{}/hook\r\n", elsewhere.address());
+            let (tried, _) = speaker.try_against(&[answer(status, "Elsewhere", &location, "")]).await;
+            assert_eq!(found(&tried), Expected::Reject, "{} meets {status}: {tried:?}", speaker.kind);
+        }
+        assert_eq!(elsewhere.connections(), 0, "{}", speaker.kind);
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_repeats_what_it_was_sent_gets_no_secret_kept() {
+    for speaker in &SPEAKERS {
+        let said = speaker.sends.map(|secret| format!("cannot take {secret}."));
+        for status in [200, 400, 401, 403, 422, 429, 500] {
+            let json = json!({"ok": false, "error": said[0], "message": said.join(" ")}).to_string();
+            for body in [json, said.join("\n"), format!("{}{}", " ".repeat(460), said[0])] {
+                // `try_against` looks for them.
+                let (tried, _) = speaker.try_against(&[answer(status, "Word", "", &body)]).await;
+                let kept = tried.answer.expect("an answer");
+                assert!(kept.contains("[secret]"), "{} keeps {kept:?}", speaker.kind);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_try_without_an_end_is_cut_off_and_comes_again() {
+    let stuck = [
+        ("no answer", vec![Act::Hang]),
+        ("half a head", vec![send("HTTP/1.1 200 OK\r\ncontent-le"), Act::Hang]),
+        ("a body that stops", vec![send("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"ok\": true"), Act::Hang]),
+    ];
+    for speaker in &SPEAKERS {
+        for (name, acts) in &stuck {
+            let name = format!("{} meets {name}", speaker.kind);
+            let well = vec![[Act::Read, yes()]; 4].concat();
+            let peer = Scripted::start(vec![speaker.script(acts), well]).await;
+            let sink = speaker.sink(&format!("http://{}", peer.address()));
+            let mut rig = Rig::new(sink.into(), Service { timeout: Duration::from_millis(250), ..service() });
+            rig.forward();
+            let mut update = Update { key: "i5f17a1fb".to_owned(), ..Update::default() };
+            update.execution.attributes.insert("headers".to_owned(), json!({"x-cos-meta-port-run-id": RUN}));
+            rig.record_update(update).await;
+            let row = rig.until_status("i5f17a1fb", "delivered").await;
+            let attempts = rig.attempts(&row).await;
+            let outcomes: Vec<_> = attempts.iter().map(|a| (a.outcome.as_str(), a.reason.as_deref())).collect();
+            assert_eq!(outcomes, [("retry", Some("no answer within 0.25 s")), ("delivered", None)], "{name}");
+            assert!(attempts[0].duration_ms >= 250, "{name}: {attempts:?}");
+            // What was cut off holds no connection.
+            tokio::time::timeout(PATIENCE, peer.ended(1)).await.expect(&name);
+            rig.stop.begin();
+            rig.ended().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn stdout_is_told_one_line_of_either_form() {
+    for (options, begins) in
+        [("", "{\"specversion\":\"1.0\""), ("format = \"text\"", "2023-11-14T22:13:20Z callbackd.")]
+    {
+        let preview = sink("stdout", options).preview(&delivery(), NOW);
+        let [line] = &preview[..] else { panic!("{preview:?}") };
+        assert!(line.body.starts_with(begins) && line.body.lines().count() == 1, "{line:?}");
+    }
+}
