@@ -13,8 +13,8 @@ pub(super) const CHUNK: usize = 200;
 pub(super) fn prune(tx: &mut Tx<'_>, before: Time) -> Result<u64, Fault> {
     // Ids tell the time, so the old ones are the first ones.
     let mut old = tx.conn.prepare(
-        "SELECT h.id FROM execution_heads h JOIN changes c ON c.id = h.change
-         WHERE h.id < ?1 AND c.received_at < ?1 AND h.status IN ('succeeded', 'failed', 'cancelled')
+        "SELECT h.id FROM execution_heads h
+         WHERE h.id < ?1 AND h.received_at < ?1 AND h.status IN ('succeeded', 'failed', 'cancelled')
            AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.execution = h.id AND (d.finished_at IS NULL OR d.status = 'dead'))
          ORDER BY h.id LIMIT ?2",
     )?;
@@ -27,11 +27,12 @@ pub(super) fn prune(tx: &mut Tx<'_>, before: Time) -> Result<u64, Fault> {
 }
 
 fn forget(conn: &Connection, execution: i64) -> rusqlite::Result<()> {
-    let chain = "WITH RECURSIVE chain (id) AS (
-                     SELECT change FROM execution_heads WHERE id = ?1
-                     UNION ALL SELECT c.previous FROM chain JOIN changes c ON c.id = chain.id WHERE c.previous IS NOT NULL)";
-    let mut changes =
-        conn.prepare(&format!("{chain} SELECT c.id, c.receipt FROM chain JOIN changes c ON c.id = chain.id"))?;
+    let mut changes = conn.prepare(
+        "WITH RECURSIVE chain (id, receipt, previous) AS (
+             SELECT change, receipt, previous FROM execution_heads WHERE id = ?1
+             UNION ALL SELECT c.id, c.receipt, c.previous FROM chain JOIN earlier_changes c ON c.id = chain.previous)
+         SELECT id, receipt FROM chain",
+    )?;
     let changes: Vec<(i64, Option<i64>)> =
         changes.query_map([execution], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
     let mut more = conn.prepare("SELECT id FROM receipts WHERE status <> 'accepted' AND execution = ?1")?;
@@ -49,7 +50,7 @@ fn forget(conn: &Connection, execution: i64) -> rusqlite::Result<()> {
         conn.query_row("DELETE FROM execution_heads WHERE id = ?1 RETURNING key", [execution], |row| row.get(0))?;
     conn.execute("DELETE FROM identities WHERE hash = ?1 AND execution = ?2", [hash_of(&key), execution])?;
     for (change, _) in &changes {
-        conn.execute("DELETE FROM changes WHERE id = ?1", [change])?;
+        conn.execute("DELETE FROM earlier_changes WHERE id = ?1", [change])?;
     }
     for receipt in changes.iter().filter_map(|(_, receipt)| *receipt).chain(more) {
         // A receipt that speaks of several executions stays until the last of them goes.

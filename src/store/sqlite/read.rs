@@ -66,13 +66,20 @@ impl Readers {
     }
 }
 
-const EXECUTION: &str = "SELECT h.id, h.sequence, c.received_at, c.snapshot
-    FROM execution_heads h JOIN changes c ON c.id = h.change";
+const EXECUTION: &str = "SELECT h.id, h.sequence, h.received_at, h.snapshot FROM execution_heads h";
+
+/// The changes of the execution `?1`, by each one's predecessor: needs no index that every callback would have to keep up.
+const CHAIN: &str = "WITH RECURSIVE chain (id, execution, sequence, type, previous_status, changed_tasks, receipt, received_at, snapshot, previous) AS (
+        SELECT change, id, sequence, type, previous_status, changed_tasks, receipt, received_at, snapshot, previous
+        FROM execution_heads WHERE id = ?1
+        UNION ALL
+        SELECT c.id, c.execution, c.sequence, c.type, c.previous_status, c.changed_tasks, c.receipt, c.received_at, c.snapshot, c.previous
+        FROM chain JOIN earlier_changes c ON c.id = chain.previous)";
 
 const RECEIPT: &str = "SELECT id, source, status, received_at, peer, headers, body_bytes, digest, reason, execution, executions, body FROM receipts";
 
-const DELIVERY: &str = "SELECT d.id, d.sink, d.status, d.execution, h.key, h.source, d.change, c.type, d.attempts, d.created_at, d.due_at, d.finished_at, d.reason
-    FROM deliveries d JOIN execution_heads h ON h.id = d.execution JOIN changes c ON c.id = d.change";
+const DELIVERY: &str = "SELECT d.id, d.sink, d.status, d.execution, h.key, h.source, d.change, iif(c.id IS NULL, h.type, c.type), d.attempts, d.created_at, d.due_at, d.finished_at, d.reason
+    FROM deliveries d JOIN execution_heads h ON h.id = d.execution LEFT JOIN earlier_changes c ON c.id = d.change";
 
 fn at(row: &Row<'_>, column: usize) -> rusqlite::Result<Time> {
     row.get(column).map(Time::from_micros)
@@ -192,25 +199,14 @@ fn limit(filter: &Filter) -> i64 {
 
 fn history(conn: &Connection, id: i64, execution: Value, tasks: Value) -> Read<Value> {
     let links = links(conn, id).map_err(fault)?;
-    // The chain of changes, by each one's predecessor: needs no index that every callback would have to keep up.
-    let changes = all(
-        conn,
-        "WITH RECURSIVE chain (id) AS (
-             SELECT change FROM execution_heads WHERE id = ?1
-             UNION ALL SELECT c.previous FROM chain JOIN changes c ON c.id = chain.id WHERE c.previous IS NOT NULL)
-         SELECT c.id, c.execution, c.sequence, c.type, c.previous_status, c.changed_tasks, c.receipt, c.received_at, c.snapshot
-         FROM chain JOIN changes c ON c.id = chain.id ORDER BY c.id",
-        vec![Sql::Integer(id)],
-        |row| change(row, &links),
-    )?;
+    let changes = all(conn, &format!("{CHAIN} SELECT * FROM chain ORDER BY id"), vec![Sql::Integer(id)], |row| {
+        change(row, &links)
+    })?;
     // Accepted receipts by their changes, the others by their index.
     let receipts = all(
         conn,
         &format!(
-            "WITH RECURSIVE chain (id, receipt, previous) AS (
-                 SELECT c.id, c.receipt, c.previous FROM execution_heads h JOIN changes c ON c.id = h.change WHERE h.id = ?1
-                 UNION ALL SELECT c.id, c.receipt, c.previous FROM chain JOIN changes c ON c.id = chain.previous)
-             {RECEIPT} WHERE id IN (SELECT receipt FROM chain
+            "{CHAIN} {RECEIPT} WHERE id IN (SELECT receipt FROM chain
                  UNION SELECT id FROM receipts WHERE status <> 'accepted' AND execution = ?1) ORDER BY id"
         ),
         vec![Sql::Integer(id)],

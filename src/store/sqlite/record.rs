@@ -176,9 +176,10 @@ fn apply_all(
 
 struct Head {
     id: i64,
-    sequence: u32,
-    change: i64,
     seen: String,
+    change: i64,
+    sequence: u32,
+    snapshot: String,
 }
 
 fn find(tx: &mut Tx<'_>, source: &str, key: &str, hash: i64) -> rusqlite::Result<Option<Head>> {
@@ -203,7 +204,8 @@ fn head(find: &mut Statement<'_>, execution: i64, source: &str, key: &str) -> ru
     if row.get_ref(1)?.as_str()? != source || row.get_ref(2)?.as_str()? != key {
         return Ok(None);
     }
-    Ok(Some(Head { id: row.get(0)?, sequence: row.get(3)?, change: row.get(4)?, seen: row.get(5)? }))
+    let (id, seen, change) = (row.get(0)?, row.get(3)?, row.get(4)?);
+    Ok(Some(Head { id, seen, change, sequence: row.get(5)?, snapshot: row.get(6)? }))
 }
 
 fn apply(
@@ -223,15 +225,26 @@ fn apply(
         let execution = tx.new_id(now);
         let change = tx.new_id(now);
         let seen = ready.identity.as_deref().unwrap_or_default();
-        tx.sql.insert_head.execute(params![execution, source, key, ready.first.status.as_str(), change, seen])?;
+        let first = &ready.first;
+        tx.sql.insert_head.execute(params![
+            execution,
+            source,
+            key,
+            seen,
+            first.status.as_str(),
+            change,
+            first.kind,
+            first.changed_tasks,
+            receipt,
+            now.micros(),
+            first.snapshot,
+        ])?;
         tx.recent.add(ready.hash, execution);
-        let place = Place { execution, change, sequence: 1, previous: None, receipt, now };
-        store_change(tx, &place, &ready.first, rules, wake)?;
+        follow(tx, &Place { execution, change, sequence: 1, now }, first, rules, wake)?;
         let reason = ready.first.link_fault.clone();
         return Ok(Applied { outcome: ReceiptStatus::Accepted, execution: Some(execution), reason });
     };
-    let snapshot: String = tx.sql.snapshot.query_row([head.change], |row| row.get(0))?;
-    let state: State = serde_json::from_str(&snapshot).map_err(|e| {
+    let state: State = serde_json::from_str(&head.snapshot).map_err(|e| {
         Fault::Answer(StoreError::Unusable(format!("the snapshot of change {} cannot be read: {e}", head.change)))
     })?;
     let of = |outcome, reason| Applied { outcome, execution: Some(head.id), reason };
@@ -251,9 +264,21 @@ fn apply(
         }
         seen.push_str(identity);
     }
-    tx.sql.update_head.execute(params![head.id, rendered.status.as_str(), sequence, change, seen])?;
-    let place = Place { execution: head.id, change, sequence, previous: Some(head.change), receipt, now };
-    store_change(tx, &place, &rendered, rules, wake)?;
+    tx.sql.set_aside.execute([head.id])?;
+    tx.sql.update_head.execute(params![
+        head.id,
+        seen,
+        rendered.status.as_str(),
+        change,
+        sequence,
+        rendered.kind,
+        rendered.previous_status.map(Status::as_str),
+        rendered.changed_tasks,
+        receipt,
+        now.micros(),
+        rendered.snapshot,
+    ])?;
+    follow(tx, &Place { execution: head.id, change, sequence, now }, &rendered, rules, wake)?;
     Ok(of(ReceiptStatus::Accepted, rendered.link_fault))
 }
 
@@ -262,30 +287,17 @@ pub(super) struct Place {
     pub(super) execution: i64,
     change: i64,
     sequence: u32,
-    previous: Option<i64>,
-    receipt: Option<i64>,
     pub(super) now: Time,
 }
 
-fn store_change(
+/// What follows from a change: links, and a delivery to each of its sinks.
+fn follow(
     tx: &mut Tx<'_>,
     place: &Place,
     rendered: &Rendered,
     rules: &Rules,
     wake: &mut Vec<String>,
 ) -> Result<(), Fault> {
-    tx.sql.insert_change.execute(params![
-        place.change,
-        place.execution,
-        place.sequence,
-        place.previous,
-        rendered.kind,
-        rendered.previous_status.map(Status::as_str),
-        rendered.changed_tasks,
-        place.receipt,
-        place.now.micros(),
-        rendered.snapshot,
-    ])?;
     for known in &rendered.known_by {
         link::link(tx, place, rendered.status, known, wake)?;
     }

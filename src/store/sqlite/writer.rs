@@ -132,18 +132,23 @@ prepared! {
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
     identities: "SELECT execution FROM identities WHERE hash = ?1";
     fold: "INSERT OR IGNORE INTO identities (hash, execution) VALUES (?1, ?2)";
-    find_head: "SELECT id, source, key, sequence, change, seen FROM execution_heads WHERE id = ?1";
-    insert_head: "INSERT INTO execution_heads (id, source, key, status, sequence, change, seen) VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6)";
-    update_head: "UPDATE execution_heads SET status = ?2, sequence = ?3, change = ?4, seen = ?5 WHERE id = ?1";
-    snapshot: "SELECT snapshot FROM changes WHERE id = ?1";
-    insert_change: "INSERT INTO changes (id, execution, sequence, previous, type, previous_status, changed_tasks, receipt, received_at, snapshot)
-                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    find_head: "SELECT id, source, key, seen, change, sequence, snapshot FROM execution_heads WHERE id = ?1";
+    insert_head: "INSERT INTO execution_heads (id, source, key, seen, status, change, sequence, type, changed_tasks, receipt, received_at, snapshot)
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10, ?11)";
+    set_aside: "INSERT INTO earlier_changes (id, execution, sequence, previous, type, previous_status, changed_tasks, receipt, received_at, snapshot)
+                SELECT change, id, sequence, previous, type, previous_status, changed_tasks, receipt, received_at, snapshot
+                FROM execution_heads WHERE id = ?1";
+    update_head: "UPDATE execution_heads SET seen = ?2, status = ?3, previous = change, change = ?4, sequence = ?5, type = ?6, previous_status = ?7,
+                  changed_tasks = ?8, receipt = ?9, received_at = ?10, snapshot = ?11 WHERE id = ?1";
     is_behind: "SELECT EXISTS (SELECT 1 FROM deliveries WHERE execution = ?1 AND sink = ?2 AND finished_at IS NULL)";
     insert_delivery: "INSERT INTO deliveries (id, execution, sink, change, status, due_at, attempts, created_at, finished_at, until_linked, reason)
                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8, 0, ?9)";
-    due: "SELECT d.id, d.execution, d.change, d.attempts, d.created_at, d.resume, c.sequence, c.type, c.previous_status, c.changed_tasks,
-                 c.receipt, c.received_at, c.snapshot
-          FROM deliveries d JOIN changes c ON c.id = d.change
+    /// Most deliveries tell the latest change, which stands with its execution.
+    due: "SELECT d.id, d.execution, d.change, d.attempts, d.created_at, d.resume,
+                 iif(c.id IS NULL, h.sequence, c.sequence), iif(c.id IS NULL, h.type, c.type),
+                 iif(c.id IS NULL, h.previous_status, c.previous_status), iif(c.id IS NULL, h.changed_tasks, c.changed_tasks),
+                 iif(c.id IS NULL, h.receipt, c.receipt), iif(c.id IS NULL, h.received_at, c.received_at), iif(c.id IS NULL, h.snapshot, c.snapshot)
+          FROM deliveries d JOIN execution_heads h ON h.id = d.execution LEFT JOIN earlier_changes c ON c.id = d.change
           WHERE d.sink = ?1 AND d.finished_at IS NULL AND d.due_at <= ?2 ORDER BY d.due_at LIMIT ?3";
     next_due: "SELECT min(due_at) FROM deliveries WHERE sink = ?1 AND finished_at IS NULL AND due_at IS NOT NULL";
     lease: "UPDATE deliveries SET status = 'leased', due_at = ?2 WHERE id = ?1";
@@ -164,10 +169,12 @@ pub(super) fn run(
     health: &Health,
     log: &Log,
 ) -> rusqlite::Result<()> {
-    let last_id = conn.query_row(
-        "SELECT max(coalesce((SELECT max(id) FROM receipts), 0), coalesce((SELECT max(id) FROM execution_heads), 0),
-                    coalesce((SELECT max(id) FROM changes), 0), coalesce((SELECT max(id) FROM deliveries), 0),
-                    coalesce((SELECT max(id) FROM attempts), 0), coalesce((SELECT max(id) FROM links), 0))",
+    // A change's id has no index to ask for the last one. Each comes after the id of a receipt or an attempt of the same
+    // command, and no command takes a million ids.
+    let last_id: i64 = conn.query_row(
+        "SELECT 1000000 + max(coalesce((SELECT max(id) FROM receipts), 0), coalesce((SELECT max(id) FROM execution_heads), 0),
+                              coalesce((SELECT max(id) FROM deliveries), 0), coalesce((SELECT max(id) FROM attempts), 0),
+                              coalesce((SELECT max(id) FROM links), 0))",
         [],
         |row| row.get(0),
     )?;
