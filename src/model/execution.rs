@@ -54,12 +54,21 @@ pub struct Task {
     pub started_at: Option<Time>,
     /// When it ended.
     pub finished_at: Option<Time>,
-    /// The template it used: `{"id", "name"}`.
-    pub template: Option<Value>,
+    /// The template it used.
+    pub template: Option<Template>,
     /// What it made. While unfinished, `{"progress": percent}` where the vendor tells.
     pub outputs: Option<Value>,
     /// Why it failed: `{"code", "message"}`.
     pub error: Option<Value>,
+}
+
+/// What a task was told to do.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Template {
+    /// The vendor's own id.
+    pub id: Option<String>,
+    /// What a person calls it.
+    pub name: Option<String>,
 }
 
 /// An execution with its tasks: what a change is a snapshot of.

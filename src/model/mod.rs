@@ -24,7 +24,7 @@ mod update;
 
 pub use change::{Change, ChangeMeta, Link};
 pub use delivery::{Attempt, Delivery, DeliveryStatus, Outcome, WaitFor};
-pub use execution::{Accepted, Execution, State, Task, Verdict};
+pub use execution::{Accepted, Execution, State, Task, Template, Verdict};
 pub use receipt::{Receipt, ReceiptStatus};
 pub use retry::{Next, RetryPolicy};
 pub use route::{LinkRule, Program, Route, Rules, SinkRule, Targets};

@@ -84,7 +84,14 @@ fn task(out: &mut String, t: &Task) {
     time(out, ",\"created_at\":", t.created_at);
     time(out, ",\"started_at\":", t.started_at);
     time(out, ",\"finished_at\":", t.finished_at);
-    maybe_value(out, ",\"template\":", t.template.as_ref());
+    match &t.template {
+        Some(held) => {
+            maybe_text(out, ",\"template\":{\"id\":", held.id.as_ref());
+            maybe_text(out, ",\"name\":", held.name.as_ref());
+            out.push('}');
+        }
+        None => out.push_str(",\"template\":null"),
+    }
     maybe_value(out, ",\"outputs\":", t.outputs.as_ref());
     maybe_value(out, ",\"error\":", t.error.as_ref());
     out.push('}');
@@ -173,7 +180,7 @@ fn text(out: &mut String, held: &str) {
 mod tests {
     use serde_json::json;
 
-    use super::super::Update;
+    use super::super::{Template, Update};
     use super::*;
 
     #[test]
@@ -186,7 +193,7 @@ mod tests {
         full.created_at = Some(Time::from_micros(1_606_791_641_000_000));
         full.started_at = Some(Time::from_micros(1_606_791_641_120_000));
         full.finished_at = Some(Time::from_micros(1_606_791_641_120_007));
-        full.template = Some(json!({"id": "t1", "name": null}));
+        full.template = Some(Template { id: Some(odd.to_owned()), name: None });
         full.outputs = Some(json!([1, -2.5, 1e300, u64::MAX, true, false, null, [], {}, [[{"a": odd}]]]));
         full.error = Some(json!({"code": odd, "message": "m"}));
         let mut update = Update { key: odd.to_owned(), ..Update::default() };

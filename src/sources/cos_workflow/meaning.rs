@@ -11,7 +11,7 @@ use super::super::ParseError;
 use super::draft::quote;
 use super::time;
 use super::wire::{Body, Detail, Input, Job, Made, Output, Run, Text};
-use crate::model::{ExecutionPart, Status, Task, Time, Update};
+use crate::model::{ExecutionPart, Status, Task, Template, Time, Update};
 
 /// Everything the body says, in its order.
 pub(super) fn updates(body: Body<'_>) -> Result<Vec<Update>, ParseError> {
@@ -147,7 +147,7 @@ fn of_task(job: Job<'_>) -> Result<Task, ParseError> {
         created_at: instant(&job.created),
         started_at: instant(&job.started),
         finished_at: instant(&job.ended),
-        template: pair("id", "name", job.template).or_else(|| pair("id", "name", job.transcode_template)),
+        template: template(job.template).or_else(|| template(job.transcode_template)),
         outputs: if status.is_finished() { produced(objects, sprites, (None, None)) } else { None },
         error,
     })
@@ -232,6 +232,10 @@ fn made(list: Vec<Made<'_>>) -> Vec<Value> {
 
 fn named(list: Vec<Text<'_>>) -> Vec<Value> {
     list.into_iter().filter_map(|name| pair("name", "url", (name, None))).collect()
+}
+
+fn template((id, name): (Text<'_>, Text<'_>)) -> Option<Template> {
+    (id.is_some() || name.is_some()).then(|| Template { id: own(id), name: own(name) })
 }
 
 /// Both, or nothing when neither is there.

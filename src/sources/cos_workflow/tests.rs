@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::{Accepted, ReceiptStatus, State, Status, Verdict};
+use crate::model::{Accepted, ReceiptStatus, State, Status, Template, Verdict};
 use crate::secret::Resolver;
 
 fn build_with(options: Value) -> Result<Box<dyn Source>, Vec<Fault>> {
@@ -160,7 +160,7 @@ fn the_seed_is_two_finished_tasks_of_one_execution() {
     assert_eq!(update.tasks.len(), 2);
     assert_eq!(
         update.tasks[1].template,
-        Some(json!({ "id": "t182c0ca7d91ca40969a3fc97c5559091b", "name": "example" }))
+        Some(Template { id: Some("t182c0ca7d91ca40969a3fc97c5559091b".to_owned()), name: Some("example".to_owned()) })
     );
 }
 
