@@ -262,10 +262,17 @@ impl Running {
         Ok(())
     }
 
-    /// Starts a forwarder for each sink, and tells those before to finish.
+    /// Tells the forwarders there are to finish, and starts one for each sink.
     async fn forward(&self, sinks: Vec<(String, Arc<dyn Sink>, Service)>, rules: &Arc<Rules>) {
-        self.resume_halted().await;
         let stop = Shutdown::new();
+        {
+            let mut forwarders = self.forwarders.lock().unwrap_or_else(PoisonError::into_inner);
+            forwarders.stop.begin();
+            forwarders.stop = stop.clone();
+            forwarders.running.retain(|task| !task.is_finished());
+        }
+        // After the old ones were told: a refusal that still reaches them pauses nothing.
+        self.resume_halted().await;
         let mut running: Vec<JoinHandle<()>> = sinks
             .into_iter()
             .map(|(name, sink, service)| {
@@ -275,12 +282,8 @@ impl Running {
             })
             .collect();
         let keep = self.keep.clone();
-        running.push(tokio::spawn(upkeep::run(Arc::clone(&self.store), move || *keep.load(), stop.clone())));
-        let mut forwarders = self.forwarders.lock().unwrap_or_else(PoisonError::into_inner);
-        forwarders.stop.begin();
-        forwarders.running.retain(|task| !task.is_finished());
-        running.append(&mut forwarders.running);
-        *forwarders = Forwarders { stop, running };
+        running.push(tokio::spawn(upkeep::run(Arc::clone(&self.store), move || *keep.load(), stop)));
+        self.forwarders.lock().unwrap_or_else(PoisonError::into_inner).running.append(&mut running);
     }
 
     /// A sink that paused itself over a credential is tried again with the configuration at hand.

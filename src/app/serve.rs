@@ -21,6 +21,7 @@ pub async fn serve(file: &Path, env: &Environment) -> Result<(), Error> {
     let running = Running::start(&config, env).await?;
     tell_systemd(&[NotifyState::Ready]);
     let alive = tokio::spawn(feed_watchdog());
+    let mut look = tokio::time::interval(std::time::Duration::from_secs(1));
     loop {
         tokio::select! {
             Some(()) = hangup.recv() => {
@@ -38,6 +39,13 @@ pub async fn serve(file: &Path, env: &Environment) -> Result<(), Error> {
                 tell_systemd(&[NotifyState::Ready]);
             }
             _ = terminate.recv() => break,
+            _ = look.tick() => {
+                if running.store().is_closed() {
+                    tell_systemd(&[NotifyState::Stopping]);
+                    running.stop().await;
+                    return Err(Error::Process("the store's writer stopped; only a new start helps".to_owned()));
+                }
+            }
             _ = interrupt.recv() => break,
         }
     }

@@ -68,8 +68,8 @@ impl Status {
         }
     }
 
-    /// Judges `next` against this status. Time only goes forward: a finished status is never left, nothing goes back
-    /// to pending, and only a *different finished* status contradicts.
+    /// Judges `next` against this status. Time only goes forward: a finished status is never left, nothing that
+    /// runs goes back to pending, and only a *different finished* status contradicts.
     pub fn advance(self, next: Status) -> Advance {
         match (self, next) {
             (held, next) if held == next => Advance::Same,

@@ -38,7 +38,9 @@ impl Breaker {
         let was_open = self.is_open();
         self.failures = self.failures.saturating_add(1);
         let probe_ms = self.probe.as_millis() as f64 * (0.5 + jitter.clamp(0.0, 1.0) / 2.0);
-        self.probe_at = now.plus_ms(after_ms.unwrap_or(0).max(probe_ms as u64));
+        let probe_at = now.plus_ms(after_ms.unwrap_or(0).max(probe_ms as u64));
+        // A peer that asked for patience is not probed earlier because another try, under way then, failed without a word.
+        self.probe_at = if was_open { self.probe_at.max(probe_at) } else { probe_at };
         self.is_open() && !was_open
     }
 

@@ -85,7 +85,7 @@ impl Forwarder {
                             pause = if full { POLL } else { POLL.min(Duration::from_millis(due.ms_since(now).max(1))) };
                         }
                         for delivery in claim.deliveries {
-                            under_way.spawn(Arc::clone(&self).serve(delivery));
+                            under_way.spawn(Arc::clone(&self).serve(delivery, stop.clone()));
                         }
                     }
                     Err(e) => {
@@ -134,14 +134,17 @@ impl Forwarder {
     }
 
     /// One try, from the sink's answer to its settlement.
-    async fn serve(self: Arc<Self>, delivery: Delivery) -> Report {
+    async fn serve(self: Arc<Self>, delivery: Delivery, stop: Shutdown) -> Report {
         let started_at = clock::now();
         let delivery = Arc::new(delivery);
         let tried = self.attempt(&delivery, started_at).await;
         let now = clock::now();
         let (outcome, report) = match &tried.outcome {
             Outcome::Delivered { .. } => ("delivered", Report::Answered),
-            Outcome::Retry { after_ms, .. } => ("retry", Report::Failed { after_ms: *after_ms }),
+            Outcome::Retry { after_ms, .. } => {
+                let after_ms = after_ms.map(|asked| asked.min(self.service.retry.longest_ms));
+                ("retry", Report::Failed { after_ms })
+            }
             Outcome::Wait { .. } => ("wait", Report::Unclear),
             Outcome::Halt { .. } => ("halt", Report::Unclear),
             Outcome::Reject { .. } => ("reject", Report::Answered),
@@ -171,9 +174,14 @@ impl Forwarder {
                 (fate, Some("waits for a link".to_owned()))
             }
             Outcome::Halt { reason } => {
-                self.halt(&reason).await;
+                // A try that a newer configuration has overtaken says nothing of the credential at hand.
+                if !stop.is_begun() {
+                    self.halt(&reason).await;
+                }
                 let resume = delivery.resume.clone();
-                (Fate::Waiting { due_at: now, until_linked: None, resume, free: true }, Some(reason))
+                // Later, in case that the pause was not kept: nobody is to be asked again and again with a wrong word.
+                let due_at = now.plus_ms(self.service.breaker_probe.as_millis() as u64);
+                (Fate::Waiting { due_at, until_linked: None, resume, free: true }, Some(reason))
             }
             Outcome::Reject { reason } => (Fate::Dead, Some(reason)),
             Outcome::Discard { reason } => (Fate::Discarded, Some(reason)),
@@ -184,7 +192,7 @@ impl Forwarder {
         );
         if fate == Fate::Dead {
             tracing::warn!(
-                sink.name = %self.name, delivery.id = delivery.id, execution.key = %delivery.change.state.execution.key,
+                sink.name = %self.name, delivery.id = delivery.id, execution.key = delivery.change.state.execution.key.as_str(),
                 reason = reason.as_deref(), "a dead letter: `callbackd deliveries retry` delivers it again"
             );
         }

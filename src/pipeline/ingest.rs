@@ -6,7 +6,6 @@
 //! byte cannot cancel what it sent.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -93,6 +92,8 @@ impl Rate {
         let now = now.micros().max(0) as u64;
         self.next_us
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+                // So far ahead only when the clock was set back since.
+                let next = if next > now + 1_000_000 + self.interval_us { now } else { next };
                 (next <= now + 1_000_000 - self.interval_us.min(1_000_000)).then(|| next.max(now) + self.interval_us)
             })
             .is_ok()
@@ -100,15 +101,17 @@ impl Rate {
 }
 
 impl Intake {
-    /// Whether this request may go on to have its body read.
-    pub fn admits(&self, method: &Method, peer: IpAddr, now: Time) -> Result<(), Refusal> {
+    /// Whether this request, still without its body, may go on to have it read. A stranger without a credential takes
+    /// nothing of the rate.
+    pub fn admits(&self, head: &RawRequest, now: Time) -> Result<(), Refusal> {
         let methods = self.source.methods();
-        if !methods.contains(method) {
+        if !methods.contains(&head.method) {
             return Err(Refusal::Method(methods));
         }
-        if !self.allow.is_empty() && !self.allow.iter().any(|net| net.contains(&peer)) {
+        if !self.allow.is_empty() && !self.allow.iter().any(|net| net.contains(&head.peer)) {
             return Err(Refusal::Address);
         }
+        self.source.screen(head).map_err(Refusal::Auth)?;
         match &self.rate {
             Some(rate) if !rate.takes(now) => Err(Refusal::Rate),
             _ => Ok(()),

@@ -63,7 +63,7 @@ impl Reception {
         mut raw: RawRequest,
         body: &mut Incoming,
     ) -> Result<Kept, Refusal> {
-        intake.admits(&raw.method, raw.peer, clock::now())?;
+        intake.admits(&raw, clock::now())?;
         if is_encoded(&raw.headers) {
             return Err(Refusal::Encoded);
         }

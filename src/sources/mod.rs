@@ -59,6 +59,12 @@ pub trait Source: Send + Sync {
     /// The methods it takes; anything else is a 405.
     fn methods(&self) -> &'static [Method];
 
+    /// Refuses by the head alone what [`Source::authenticate`] would refuse whatever the body says: so that a stranger's
+    /// body is not even read. `head` is still without its body. What it lets through is not vouched for.
+    fn screen(&self, _head: &RawRequest) -> Result<(), AuthError> {
+        Ok(())
+    }
+
     /// Verifies the sender. `now` is when the last byte came, and judges the age of a signature.
     fn authenticate(&self, raw: RawRequest, now: Time) -> Result<Receipt, AuthError>;
 

@@ -385,3 +385,15 @@ fn no_secret_is_written_down_or_said() {
         assert!(!said.contains(secret), "{secret:?} was said");
     }
 }
+
+#[test]
+fn a_strangers_body_is_not_read_and_takes_nothing_of_the_rate() {
+    let daemon = run(&config("", "rate = 1", "rate = 1"));
+    for _ in 0..5 {
+        // The body never comes: an answer shows that nobody waited for it, and that it is 401 that none is over the rate.
+        let head = head("/callbacks/media?token=bad", "Content-Length: 1000000\r\nExpect: 100-continue\r\n");
+        let mut stranger = daemon.connect();
+        stranger.send(head).expect("sent");
+        is_problem(&stranger.answer().expect("answered"), 401);
+    }
+}

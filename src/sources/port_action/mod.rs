@@ -207,12 +207,17 @@ impl Source for PortAction {
         &[Method::POST, Method::PUT, Method::PATCH, Method::DELETE]
     }
 
-    fn authenticate(&self, raw: RawRequest, now: Time) -> Result<Receipt, AuthError> {
-        if !raw.rest.is_empty() {
+    fn screen(&self, head: &RawRequest) -> Result<(), AuthError> {
+        if !head.rest.is_empty() {
             return Err(AuthError::Wrong(
                 "nothing is called below this source's path; call the path itself".to_owned(),
             ));
         }
+        Ok(())
+    }
+
+    fn authenticate(&self, raw: RawRequest, now: Time) -> Result<Receipt, AuthError> {
+        self.screen(&raw)?;
         if !self.secrets.is_empty() {
             self.verify(&raw, now)?;
         }

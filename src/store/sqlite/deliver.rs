@@ -32,6 +32,10 @@ pub(super) struct Claimed {
 }
 
 impl Claimed {
+    pub(super) fn id(&self) -> i64 {
+        self.id
+    }
+
     pub(super) fn into_delivery(self) -> Result<Delivery, StoreError> {
         let unreadable =
             |e: String| StoreError::Unusable(format!("change {} cannot be read from the store: {e}", self.change));
@@ -63,6 +67,7 @@ pub(super) fn claim(
     sink: &str,
     limit: usize,
     by: Time,
+    now: Time,
     until: Time,
 ) -> Result<(Vec<Claimed>, Option<Time>), Fault> {
     if tx.conn.query_row("SELECT EXISTS (SELECT 1 FROM sink_pauses WHERE sink = ?1)", [sink], |row| row.get(0))? {
@@ -71,7 +76,7 @@ pub(super) fn claim(
     let mut claimed: Vec<Claimed> = tx
         .sql
         .due
-        .query_map(params![sink, by.micros(), limit as i64], |row| {
+        .query_map(params![sink, by.micros(), limit as i64, now.micros()], |row| {
             Ok(Claimed {
                 id: row.get(0)?,
                 execution: row.get(1)?,
@@ -113,6 +118,21 @@ pub(super) struct ReadySettlement {
     pub(super) attempt: Attempt,
     pub(super) fate: Fate,
     pub(super) learned: Vec<Learned>,
+}
+
+impl ReadySettlement {
+    /// The end of a delivery whose change cannot be read.
+    pub(super) fn unreadable(delivery: i64, reason: String, now: Time) -> ReadySettlement {
+        let attempt = Attempt {
+            started_at: now,
+            duration_ms: 0,
+            outcome: "reject".to_owned(),
+            status: None,
+            reason: Some(reason),
+            answer: None,
+        };
+        ReadySettlement { delivery, attempt, fate: Fate::Dead, learned: Vec::new() }
+    }
 }
 
 pub(super) fn settle(
@@ -203,8 +223,8 @@ pub(super) fn settle(
 pub(super) const CHUNK: usize = 500;
 
 /// Makes up to [`CHUNK`] deliveries due again.
-pub(super) fn retry(tx: &mut Tx<'_>, filter: &DeliveryFilter, now: Time) -> Result<Touched, Fault> {
-    let touched = select(tx, filter, &["dead", "discarded", "waiting"], "retried")?;
+pub(super) fn retry(tx: &mut Tx<'_>, filter: &DeliveryFilter, after: i64, now: Time) -> Result<Touched, Fault> {
+    let touched = select(tx, filter, after, &["dead", "discarded", "waiting"], "retried")?;
     for (id, execution, sink) in &touched.rows {
         // Behind an older delivery, or one that is under way, it waits its turn.
         let behind: bool = tx.conn.query_row(
@@ -231,8 +251,8 @@ pub(super) fn retry(tx: &mut Tx<'_>, filter: &DeliveryFilter, now: Time) -> Resu
 }
 
 /// Drops up to [`CHUNK`] dead or waiting deliveries.
-pub(super) fn discard(tx: &mut Tx<'_>, filter: &DeliveryFilter, now: Time) -> Result<Touched, Fault> {
-    let touched = select(tx, filter, &["dead", "waiting"], "discarded")?;
+pub(super) fn discard(tx: &mut Tx<'_>, filter: &DeliveryFilter, after: i64, now: Time) -> Result<Touched, Fault> {
+    let touched = select(tx, filter, after, &["dead", "waiting"], "discarded")?;
     for (id, execution, sink) in &touched.rows {
         tx.conn.execute(
             "UPDATE deliveries SET status = 'discarded', reason = 'discarded by an operator', due_at = NULL, finished_at = ?2 WHERE id = ?1",
@@ -254,12 +274,18 @@ impl Touched {
     }
 
     /// Where the next chunk begins.
-    pub(super) fn oldest(&self) -> Option<i64> {
-        self.rows.iter().map(|(id, _, _)| *id).min()
+    pub(super) fn newest(&self) -> Option<i64> {
+        self.rows.iter().map(|(id, _, _)| *id).max()
     }
 }
 
-fn select(tx: &mut Tx<'_>, filter: &DeliveryFilter, from: &[&'static str], done: &str) -> Result<Touched, Fault> {
+fn select(
+    tx: &mut Tx<'_>,
+    filter: &DeliveryFilter,
+    after: i64,
+    from: &[&'static str],
+    done: &str,
+) -> Result<Touched, Fault> {
     match filter {
         DeliveryFilter::One(id) => {
             let row = tx
@@ -289,10 +315,11 @@ fn select(tx: &mut Tx<'_>, filter: &DeliveryFilter, from: &[&'static str], done:
                 return Err(Fault::Answer(StoreError::Refused(text)));
             }
             filter.limit = Some(filter.limit.unwrap_or(u64::MAX).min(CHUNK as u64));
+            // A status is always there, and with it the WHERE.
             let (wheres, values) = conditions(&filter, &DELIVERIES);
             let sql = format!(
                 "SELECT d.id, d.execution, d.sink FROM deliveries d JOIN execution_heads h ON h.id = d.execution
-                 {wheres} ORDER BY d.id DESC LIMIT {CHUNK}"
+                 {wheres} AND d.id > {after} ORDER BY d.id LIMIT {CHUNK}"
             );
             let mut statement = tx.conn.prepare(&sql)?;
             let rows =

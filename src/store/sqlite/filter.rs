@@ -46,9 +46,17 @@ pub(super) const DELIVERIES: Columns = Columns {
 pub(super) fn conditions(filter: &Filter, columns: &Columns) -> (String, Vec<Sql>) {
     let (mut wheres, mut values) = (Vec::new(), Vec::new());
     if !filter.status.is_empty() {
-        let marks = vec!["?"; filter.status.len()].join(", ");
-        wheres.push(format!("{} IN ({marks})", columns.status));
-        values.extend(filter.status.iter().cloned().map(Sql::Text));
+        // The words that have an index of their own stand in the text, as in the index.
+        if filter.status == ["dead"] && columns.status == DELIVERIES.status {
+            wheres.push("d.status = 'dead'".to_owned());
+        } else {
+            if columns.status == RECEIPTS.status && !filter.status.iter().any(|word| word == "accepted") {
+                wheres.push("status <> 'accepted'".to_owned());
+            }
+            let marks = vec!["?"; filter.status.len()].join(", ");
+            wheres.push(format!("{} IN ({marks})", columns.status));
+            values.extend(filter.status.iter().cloned().map(Sql::Text));
+        }
     }
     let mut add = |condition: String, value: Option<Sql>| {
         if let Some(value) = value {

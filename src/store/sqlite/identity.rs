@@ -11,7 +11,7 @@ use rusqlite::Connection;
 
 /// Executions in memory before they are folded.
 const YOUNG_MAX: usize = 16_384;
-/// Executions folded with one commit.
+/// Executions folded with one commit, at least.
 const FOLD: usize = 256;
 
 /// The hash under which an execution is looked up: FNV-1a, which is short and fixed for ever. Rows with the same hash
@@ -65,7 +65,8 @@ impl Recent {
             self.old = std::mem::take(&mut self.young);
             self.through = self.old.iter().map(|(_, execution)| *execution).max().unwrap_or(self.through);
         }
-        for _ in 0..FOLD {
+        // More than came in, else a burst of large commits would leave ever more in memory.
+        for _ in 0..FOLD.max(2 * self.added.len()) {
             let Some(entry) = self.old.pop_first() else { break };
             self.folded.push(entry);
             insert.execute([entry.0, entry.1])?;

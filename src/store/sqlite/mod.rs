@@ -103,16 +103,19 @@ impl SqliteStore {
             let (conn, log) = (open::checkpointer(path)?, Arc::clone(&log));
             Box::new(move || checkpoint::run(&conn, &log, &woken))
         })?;
+        let (begun, begins) = std::sync::mpsc::sync_channel(1);
         let writer = spawn("store-writer", {
             let (queue, health) = (Arc::clone(&queue), Arc::clone(&health));
             Box::new(move || {
                 // However this thread ends, nobody is to wait for it; and with its connection the checkpointer ends.
                 let _closing = CloseOnDrop(Arc::clone(&queue));
-                if let Err(e) = writer::run(&conn, &queue, &health, &log) {
-                    tracing::error!(store.fault = %e, "the store's writer stopped");
-                }
+                writer::run(&conn, &queue, &health, &log, &begun);
             })
         })?;
+        match begins.recv() {
+            Ok(begun) => begun.map_err(unusable)?,
+            Err(_) => return Err(StoreError::Unusable(format!("{}: the writer did not begin", path.display()))),
+        }
         let threads = Threads { writer, checkpointer, _lock: lock };
         let readers = Readers::new(path.to_owned(), options.readers);
         Ok(SqliteStore { queue, health, readers, threads: Mutex::new(Some(threads)) })
@@ -135,18 +138,19 @@ impl SqliteStore {
         })
     }
 
-    /// Carries out a mass change in chunks, newest first, so that callbacks are committed in between.
+    /// Carries out a mass change in chunks, so that callbacks are committed in between; oldest first, so that of one
+    /// execution the earlier change stays before the later one.
     async fn in_chunks(
         &self,
         filter: DeliveryFilter,
         now: Time,
-        change: fn(&mut Tx<'_>, &DeliveryFilter, Time) -> Result<deliver::Touched, Fault>,
+        change: fn(&mut Tx<'_>, &DeliveryFilter, i64, Time) -> Result<deliver::Touched, Fault>,
     ) -> Result<u64, StoreError> {
         let mut filter = filter;
-        let mut count = 0;
+        let (mut count, mut after) = (0, 0);
         loop {
             let chunk = filter.clone();
-            let touched = self.call(0, move |tx| change(tx, &chunk, now)).await?;
+            let touched = self.call(0, move |tx| change(tx, &chunk, after, now)).await?;
             count += touched.count();
             let DeliveryFilter::All(all) = &mut filter else { return Ok(count) };
             if let Some(limit) = &mut all.limit {
@@ -155,7 +159,7 @@ impl SqliteStore {
             if touched.count() < CHUNK as u64 || all.limit == Some(0) {
                 return Ok(count);
             }
-            all.before = touched.oldest();
+            after = touched.newest().unwrap_or(after);
         }
     }
 }
@@ -205,8 +209,19 @@ impl Store for SqliteStore {
     ) -> Boxed<'_, Result<Claim, StoreError>> {
         Box::pin(async move {
             let until = now.plus_ms(lease_ms);
-            let (claimed, next_due) = self.call(0, move |tx| deliver::claim(tx, &sink, limit, by, until)).await?;
-            let deliveries = claimed.into_iter().map(deliver::Claimed::into_delivery).collect::<Result<_, _>>()?;
+            let (claimed, next_due) = self.call(0, move |tx| deliver::claim(tx, &sink, limit, by, now, until)).await?;
+            let mut deliveries = Vec::with_capacity(claimed.len());
+            for one in claimed {
+                let id = one.id();
+                match one.into_delivery() {
+                    Ok(delivery) => deliveries.push(delivery),
+                    // Not to hold up the others: a dead letter, which a later version may be able to read.
+                    Err(e) => {
+                        let dead = ReadySettlement::unreadable(id, e.to_string(), now);
+                        self.call(0, move |tx| deliver::settle(tx, &dead, &Rules::default(), now)).await?;
+                    }
+                }
+            }
             Ok(Claim { deliveries, next_due })
         })
     }
@@ -273,6 +288,9 @@ impl Store for SqliteStore {
     }
 
     fn ready(&self) -> Result<(), StoreError> {
+        if self.queue.is_closed() {
+            return Err(StoreError::Unavailable("the store is closed".to_owned()));
+        }
         self.health.fault().map_or(Ok(()), |reason| Err(StoreError::Unavailable(reason)))
     }
 

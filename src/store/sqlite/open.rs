@@ -1,6 +1,7 @@
 //! Opening the file: the lock, the settings that the promises rest on, and the schema.
 
 use std::fs::{File, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
@@ -20,7 +21,7 @@ impl Lock {
         path.push(".lock");
         let path = PathBuf::from(path);
         let fault = |e: std::io::Error| StoreError::Unusable(format!("{}: {e}", path.display()));
-        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(fault)?;
+        let file = private(&path).map_err(fault)?;
         match file.try_lock() {
             Ok(()) => Ok(Lock(file)),
             Err(TryLockError::WouldBlock) => Err(StoreError::Unusable(format!(
@@ -32,6 +33,11 @@ impl Lock {
     }
 }
 
+/// Made for its owner alone: callbacks hold what people typed. SQLite gives its other files the same mode.
+fn private(path: &Path) -> std::io::Result<File> {
+    File::options().create(true).truncate(false).write(true).mode(0o600).open(path)
+}
+
 fn unusable(path: &Path) -> impl Fn(rusqlite::Error) -> StoreError {
     let path = path.display().to_string();
     move |e| StoreError::Unusable(format!("{path}: {e}"))
@@ -40,6 +46,7 @@ fn unusable(path: &Path) -> impl Fn(rusqlite::Error) -> StoreError {
 /// The connection that writes, with the schema brought up to date.
 pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
     let fault = unusable(path);
+    private(path).map_err(|e| StoreError::Unusable(format!("{}: {e}", path.display())))?;
     let conn = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,

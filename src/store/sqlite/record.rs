@@ -177,7 +177,6 @@ fn apply_all(
 struct Head {
     id: i64,
     seen: String,
-    change: i64,
     sequence: u32,
     snapshot: String,
 }
@@ -204,8 +203,7 @@ fn head(find: &mut Statement<'_>, execution: i64, source: &str, key: &str) -> ru
     if row.get_ref(1)?.as_str()? != source || row.get_ref(2)?.as_str()? != key {
         return Ok(None);
     }
-    let (id, seen, change) = (row.get(0)?, row.get(3)?, row.get(4)?);
-    Ok(Some(Head { id, seen, change, sequence: row.get(5)?, snapshot: row.get(6)? }))
+    Ok(Some(Head { id: row.get(0)?, seen: row.get(3)?, sequence: row.get(4)?, snapshot: row.get(5)? }))
 }
 
 fn apply(
@@ -245,7 +243,8 @@ fn apply(
         return Ok(Applied { outcome: ReceiptStatus::Accepted, execution: Some(execution), reason });
     };
     let state: State = serde_json::from_str(&head.snapshot).map_err(|e| {
-        Fault::Answer(StoreError::Unusable(format!("the snapshot of change {} cannot be read: {e}", head.change)))
+        // Spoils the transaction: what was written before it in this command is not to stay.
+        Fault::Sql(rusqlite::Error::FromSqlConversionFailure(5, rusqlite::types::Type::Text, Box::new(e)))
     })?;
     let of = |outcome, reason| Applied { outcome, execution: Some(head.id), reason };
     let update = ready.says.as_update(ready.says_status, ready.identity.clone());

@@ -4,6 +4,7 @@
 //! its command only after the commit, and hears of a failed commit even if its own command was fine: then nothing of
 //! the batch was kept.
 
+use std::sync::mpsc::SyncSender;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -132,7 +133,7 @@ prepared! {
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
     identities: "SELECT execution FROM identities WHERE hash = ?1";
     fold: "INSERT OR IGNORE INTO identities (hash, execution) VALUES (?1, ?2)";
-    find_head: "SELECT id, source, key, seen, change, sequence, snapshot FROM execution_heads WHERE id = ?1";
+    find_head: "SELECT id, source, key, seen, sequence, snapshot FROM execution_heads WHERE id = ?1";
     insert_head: "INSERT INTO execution_heads (id, source, key, seen, status, change, sequence, type, changed_tasks, receipt, received_at, snapshot)
                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10, ?11)";
     set_aside: "INSERT INTO earlier_changes (id, execution, sequence, previous, type, previous_status, changed_tasks, receipt, received_at, snapshot)
@@ -149,7 +150,7 @@ prepared! {
                  iif(c.id IS NULL, h.previous_status, c.previous_status), iif(c.id IS NULL, h.changed_tasks, c.changed_tasks),
                  iif(c.id IS NULL, h.receipt, c.receipt), iif(c.id IS NULL, h.received_at, c.received_at), iif(c.id IS NULL, h.snapshot, c.snapshot)
           FROM deliveries d JOIN execution_heads h ON h.id = d.execution LEFT JOIN earlier_changes c ON c.id = d.change
-          WHERE d.sink = ?1 AND d.finished_at IS NULL AND d.due_at <= ?2 ORDER BY d.due_at LIMIT ?3";
+          WHERE d.sink = ?1 AND d.finished_at IS NULL AND d.due_at <= ?2 AND (d.status = 'waiting' OR d.due_at <= ?4) ORDER BY d.due_at LIMIT ?3";
     next_due: "SELECT min(due_at) FROM deliveries WHERE sink = ?1 AND finished_at IS NULL AND due_at IS NOT NULL";
     lease: "UPDATE deliveries SET status = 'leased', due_at = ?2 WHERE id = ?1";
     links: "SELECT h.source, h.key, h.id FROM links l JOIN execution_heads h ON h.id = l.with_execution WHERE l.execution = ?1
@@ -162,13 +163,8 @@ prepared! {
                    (SELECT id FROM deliveries WHERE execution = ?1 AND sink = ?2 AND finished_at IS NULL ORDER BY id LIMIT 1)";
 }
 
-/// Runs until the queue is closed and empty. Returns only on a fault that no command can cause.
-pub(super) fn run(
-    conn: &Connection,
-    queue: &Queue<Box<dyn Command>>,
-    health: &Health,
-    log: &Log,
-) -> rusqlite::Result<()> {
+/// Prepares the transaction that every batch goes through.
+fn prepare(conn: &Connection) -> rusqlite::Result<Tx<'_>> {
     // A change's id has no index to ask for the last one. Each comes after the id of a receipt or an attempt of the same
     // command, and no command takes a million ids.
     let last_id: i64 = conn.query_row(
@@ -178,11 +174,30 @@ pub(super) fn run(
         [],
         |row| row.get(0),
     )?;
-    let mut tx = Tx { conn, sql: Prepared::new(conn)?, recent: Recent::load(conn)?, last_id };
+    Ok(Tx { conn, sql: Prepared::new(conn)?, recent: Recent::load(conn)?, last_id })
+}
+
+/// Says over `begun` whether it could begin, then runs until the queue is closed and empty.
+pub(super) fn run(
+    conn: &Connection,
+    queue: &Queue<Box<dyn Command>>,
+    health: &Health,
+    log: &Log,
+    begun: &SyncSender<rusqlite::Result<()>>,
+) {
+    let mut tx = match prepare(conn) {
+        Ok(tx) => tx,
+        Err(e) => {
+            // Whoever opens the store waits for this word.
+            let _ = begun.send(Err(e));
+            return;
+        }
+    };
+    let _ = begun.send(Ok(()));
     let mut batch: Vec<Box<dyn Command>> = Vec::new();
     loop {
         match queue.take(&mut batch, Duration::from_secs(1)) {
-            Taken::Closed => return Ok(()),
+            Taken::Closed => return,
             // A store that failed is tried every second, so that it is ready again without a caller's help.
             Taken::Nothing if health.fault().is_some() => health.set(probe(conn).err().map(|e| explain(&e))),
             Taken::Nothing => {}
