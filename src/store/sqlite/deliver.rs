@@ -189,7 +189,7 @@ pub(super) fn settle(
             |row| Ok((row.get(0)?, row.get(1)?)),
         )
         .optional()?;
-    // The lease ran out and somebody else settled it, or an operator discarded it: their word stands.
+    // The lease ran out and somebody else settled it: their word stands.
     let Some((execution, sink)) = settled else { return Ok(Vec::new()) };
     let id = tx.new_id(now);
     tx.sql.insert_attempt.execute(params![
