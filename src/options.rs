@@ -54,6 +54,37 @@ impl Section {
     }
 }
 
+/// Builds something from a section, and keeps every fault on the way: all are said at once.
+pub struct Faults<'a> {
+    section: &'a Section,
+    found: Vec<Fault>,
+}
+
+impl<'a> Faults<'a> {
+    /// None yet.
+    pub fn of(section: &'a Section) -> Faults<'a> {
+        Faults { section, found: Vec::new() }
+    }
+
+    /// What was read of the section's `key`; its fault is kept.
+    pub fn keep<T>(&mut self, key: &str, read: Result<T, String>) -> Option<T> {
+        read.map_err(|message| self.add(key, message)).ok()
+    }
+
+    /// One that is found otherwise.
+    pub fn add(&mut self, key: &str, message: impl Into<String>) {
+        self.found.push(self.section.fault(key, message));
+    }
+
+    /// What was built, if nothing is wrong. `None` comes of a kept fault.
+    pub fn finish<T>(self, built: Option<T>) -> Result<T, Vec<Fault>> {
+        match built {
+            Some(built) if self.found.is_empty() => Ok(built),
+            _ => Err(self.found),
+        }
+    }
+}
+
 /// Deserializes a TOML table as an adapter's options and throws the result away: finds unknown keys and wrong types
 /// where their place in the file is still known. Write it as `options::examine::<Options>`.
 pub type Examine = fn(toml::de::ValueDeserializer<'_>) -> Result<(), toml::de::Error>;

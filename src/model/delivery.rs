@@ -80,10 +80,23 @@ impl FromStr for DeliveryStatus {
 }
 
 /// What a delivery can wait for beside time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum WaitFor {
     /// That its execution is linked to another.
     Link,
+    /// What goes on at the peer, said for a person: `workflow instance i1 is RUNNING`.
+    Peer(String),
+}
+
+/// What a sink learned from its peer: recorded like a source's update.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Learned {
+    /// Whose execution it is: a source, or the sink itself.
+    pub source: String,
+    /// What it says.
+    pub update: Update,
+    /// Whether it comes of the delivery's own execution, as a started workflow does: links the two.
+    pub linked: bool,
 }
 
 /// How one try went. A peer's fault is a value here, never an error of ours.
@@ -93,8 +106,8 @@ pub enum Outcome {
     Delivered {
         /// Worth keeping with the attempt, for example `the run was already final`.
         note: Option<String>,
-        /// What the sink learned: recorded like a source's updates, each with the source it belongs to.
-        updates: Vec<(String, Update)>,
+        /// What the sink learned.
+        learned: Vec<Learned>,
     },
     /// Worth another try.
     Retry {
@@ -111,12 +124,18 @@ pub enum Outcome {
         wait_for: WaitFor,
         /// Tried again at this time at the latest.
         until: Time,
+        /// Handed back at the next try.
+        resume: Option<Value>,
+        /// What the sink learned so far.
+        learned: Vec<Learned>,
     },
     /// Every delivery would fail alike (a refused credential): pauses the sink until an operator resumes it or a new
     /// configuration arrives. The delivery itself waits.
     Halt {
         /// Why, for a person; without secrets.
         reason: String,
+        /// Handed back at the next try.
+        resume: Option<Value>,
     },
     /// The peer will never take it: a dead letter.
     Reject {

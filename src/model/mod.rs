@@ -23,7 +23,7 @@ mod time;
 mod update;
 
 pub use change::{Change, ChangeMeta, Link};
-pub use delivery::{Attempt, Delivery, DeliveryStatus, Outcome, WaitFor};
+pub use delivery::{Attempt, Delivery, DeliveryStatus, Learned, Outcome, WaitFor};
 pub use execution::{Accepted, Execution, State, Task, Template, Verdict};
 pub use receipt::{Receipt, ReceiptStatus};
 pub use retry::{Next, RetryPolicy};

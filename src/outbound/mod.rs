@@ -77,6 +77,19 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+/// The part of a URL that a peer's paths are appended to: http or https, without a slash at its end. `example` is shown
+/// where the URL is none.
+pub fn base_url(url: &str, example: &str) -> Result<String, String> {
+    let base = url.trim_end_matches('/');
+    let hint = || format!("has to be an http or https URL without user, password or query; write it like {example:?}");
+    let read: Uri = base.parse().map_err(|_| hint())?;
+    let is_plain = matches!(read.scheme_str(), Some("http" | "https"))
+        && read.host().is_some_and(|host| !host.is_empty())
+        && read.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+        && read.query().is_none();
+    is_plain.then(|| base.to_owned()).ok_or_else(hint)
+}
+
 type Hyper<C> = legacy::Client<Bounded<C>, Full<Bytes>>;
 
 /// Sends requests and reads answers; keeps connections for the next ones. Share it.

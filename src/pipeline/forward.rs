@@ -145,15 +145,16 @@ impl Forwarder {
                 let after_ms = after_ms.map(|asked| asked.min(self.service.retry.longest_ms));
                 ("retry", Report::Failed { after_ms })
             }
-            Outcome::Wait { .. } => ("wait", Report::Unclear),
+            Outcome::Wait { wait_for: WaitFor::Link, .. } => ("wait", Report::Unclear),
+            Outcome::Wait { wait_for: WaitFor::Peer(_), .. } => ("wait", Report::Answered),
             Outcome::Halt { .. } => ("halt", Report::Unclear),
             Outcome::Reject { .. } => ("reject", Report::Answered),
             Outcome::Discard { .. } => ("discard", Report::Unclear),
         };
-        let mut updates = Vec::new();
+        let mut taught = Vec::new();
         let (fate, reason) = match tried.outcome {
-            Outcome::Delivered { note, updates: learned } => {
-                updates = learned;
+            Outcome::Delivered { note, learned } => {
+                taught = learned;
                 (Fate::Delivered, note)
             }
             Outcome::Retry { after_ms, reason, resume } => {
@@ -167,18 +168,19 @@ impl Forwarder {
                     Next::Dead(why) => (Fate::Dead, Some(format!("{why}; at last: {reason}"))),
                 }
             }
-            Outcome::Wait { wait_for: WaitFor::Link, until } => {
-                let links = Some(delivery.change.links.len());
-                let resume = delivery.resume.clone();
-                let fate = Fate::Waiting { due_at: until, until_linked: links, resume, free: true };
-                (fate, Some("waits for a link".to_owned()))
+            Outcome::Wait { wait_for, until, resume, learned } => {
+                taught = learned;
+                let (until_linked, reason) = match wait_for {
+                    WaitFor::Link => (Some(delivery.change.links.len()), "waits for a link".to_owned()),
+                    WaitFor::Peer(reason) => (None, reason),
+                };
+                (Fate::Waiting { due_at: until, until_linked, resume, free: true }, Some(reason))
             }
-            Outcome::Halt { reason } => {
+            Outcome::Halt { reason, resume } => {
                 // A try that a newer configuration has overtaken says nothing of the credential at hand.
                 if !stop.is_begun() {
                     self.halt(&reason).await;
                 }
-                let resume = delivery.resume.clone();
                 // Later, in case that the pause was not kept: nobody is to be asked again and again with a wrong word.
                 let due_at = now.plus_ms(self.service.breaker_probe.as_millis() as u64);
                 (Fate::Waiting { due_at, until_linked: None, resume, free: true }, Some(reason))
@@ -204,7 +206,7 @@ impl Forwarder {
             reason,
             answer: tried.answer,
         };
-        self.settle(Settlement { delivery: delivery.id, attempt, fate, updates }).await;
+        self.settle(Settlement { delivery: delivery.id, attempt, fate, learned: taught }).await;
         report
     }
 

@@ -55,6 +55,14 @@ pub trait Sink: Send + Sync {
     }
 }
 
+/// The first `chars_max` characters, the last of them a mark where something is missing.
+fn cut(text: &str, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(chars_max.saturating_sub(1)).chain(['…']).collect(),
+    }
+}
+
 /// One kind of sink.
 pub struct Kind {
     /// What `kind = "…"` says.

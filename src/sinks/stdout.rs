@@ -76,7 +76,7 @@ impl Sink for Stdout {
             let write = move || out.write_all(&line).and_then(|()| out.flush());
             let written = tokio::task::spawn_blocking(write).await.unwrap_or_else(|e| Err(io::Error::other(e)));
             let outcome = match written {
-                Ok(()) => Outcome::Delivered { note: None, updates: Vec::new() },
+                Ok(()) => Outcome::Delivered { note: None, learned: Vec::new() },
                 Err(e) => Outcome::Retry { after_ms: None, reason: format!("standard output: {e}"), resume: None },
             };
             outcome.into()

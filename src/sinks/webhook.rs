@@ -200,11 +200,11 @@ impl Sink for Webhook {
 
 fn outcome(verdict: Verdict, status: Option<u16>) -> Outcome {
     match verdict {
-        Verdict::Taken => Outcome::Delivered { note: None, updates: Vec::new() },
+        Verdict::Taken => Outcome::Delivered { note: None, learned: Vec::new() },
         Verdict::Retry { after_ms, reason } => Outcome::Retry { after_ms, reason, resume: None },
         // Standard Webhooks: the receiver wants no more of it, so stop calling.
         Verdict::Reject { .. } if status == Some(410) => {
-            Outcome::Halt { reason: "the endpoint says that it is gone (410)".to_owned() }
+            Outcome::Halt { reason: "the endpoint says that it is gone (410)".to_owned(), resume: None }
         }
         // An endpoint of somebody's own may refuse one change and take the next, so this halts nothing.
         Verdict::Unauthorized { reason } | Verdict::Reject { reason } => Outcome::Reject { reason },
@@ -393,7 +393,7 @@ mod tests {
         let word = |verdict, status| match outcome(verdict, status) {
             Outcome::Delivered { .. } => "delivered".to_owned(),
             Outcome::Retry { after_ms, reason, .. } => format!("retry {after_ms:?} {reason}"),
-            Outcome::Halt { reason } => format!("halt {reason}"),
+            Outcome::Halt { reason, .. } => format!("halt {reason}"),
             Outcome::Reject { reason } => format!("reject {reason}"),
             other => format!("{other:?}"),
         };

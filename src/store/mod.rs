@@ -16,7 +16,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 use crate::Boxed;
-use crate::model::{Attempt, Delivery, Receipt, ReceiptStatus, Rules, Time, Update};
+use crate::model::{Attempt, Delivery, Learned, Receipt, ReceiptStatus, Rules, Time, Update};
 
 pub mod sqlite;
 
@@ -100,8 +100,8 @@ pub struct Settlement {
     pub attempt: Attempt,
     /// What follows.
     pub fate: Fate,
-    /// What the sink learned; recorded like a source's updates, each with the source it belongs to.
-    pub updates: Vec<(String, Update)>,
+    /// What the sink learned.
+    pub learned: Vec<Learned>,
 }
 
 /// A list's filters, for executions, receipts and deliveries alike.

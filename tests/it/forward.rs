@@ -97,7 +97,7 @@ impl Call {
     }
 
     fn deliver(self) {
-        self.say(Outcome::Delivered { note: None, updates: Vec::new() });
+        self.say(Outcome::Delivered { note: None, learned: Vec::new() });
     }
 
     fn fail(self, reason: &str) {
@@ -368,7 +368,7 @@ async fn a_refused_credential_pauses_the_sink_until_it_is_resumed() {
     let mut stage = Stage::running(service());
     stage.rig.record("e", Status::Running).await;
     let call = stage.call().await;
-    call.say(Outcome::Halt { reason: "the token is refused".to_owned() });
+    call.say(Outcome::Halt { reason: "the token is refused".to_owned(), resume: None });
     let paused = async |stage: &Stage| {
         let sinks = callbackd::store::Queries::sinks(&*stage.rig.store).await.expect("sinks");
         sinks.into_iter().find(|sink| sink.name == SINK).and_then(|sink| sink.paused)
@@ -420,7 +420,7 @@ async fn a_sink_that_never_answers_is_cut_off() {
     // The next one may take its time anew; an answer at once is in time.
     let delivered = async {
         while let Some(call) = stage.calls.recv().await {
-            let _ = call.answer.send(Answer::Say(Outcome::Delivered { note: None, updates: Vec::new() }.into()));
+            let _ = call.answer.send(Answer::Say(Outcome::Delivered { note: None, learned: Vec::new() }.into()));
         }
     };
     tokio::select! {
@@ -457,7 +457,7 @@ async fn what_is_not_to_be_told_is_dropped_and_says_why() {
     stage.call().await.say(Outcome::Discard { reason: "no Port run".to_owned() });
     let call = stage.call().await;
     assert_eq!(call.what(), ("e", Status::Succeeded));
-    call.say(Outcome::Delivered { note: Some("known already".to_owned()), updates: Vec::new() });
+    call.say(Outcome::Delivered { note: Some("known already".to_owned()), learned: Vec::new() });
     stage.rig.until_status("e", "delivered").await;
     let expected = told(&[("discarded", Some("no Port run")), ("delivered", Some("known already"))]);
     assert_eq!(stage.rig.standing("e").await, expected);

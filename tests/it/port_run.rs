@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use callbackd::model::{
-    Change, ChangeMeta, Delivery, Execution, Link, Outcome, State, Status, Task, Time, Update, WaitFor,
+    Change, ChangeMeta, Delivery, Execution, Learned, Link, Outcome, State, Status, Task, Time, WaitFor,
 };
 use callbackd::options::{BuildContext, Fault, Section};
 use callbackd::secret::Resolver;
@@ -115,14 +115,14 @@ fn again(delivery: &Delivery, tried: &Tried) -> Delivery {
     Delivery { attempts: delivery.attempts + 1, resume: resume.clone(), ..delivery.clone() }
 }
 
-fn delivered(tried: &Tried) -> (Option<&str>, &[(String, Update)]) {
-    let Outcome::Delivered { note, updates } = &tried.outcome else { panic!("to be delivered: {tried:?}") };
-    (note.as_deref(), updates)
+fn delivered(tried: &Tried) -> (Option<&str>, &[Learned]) {
+    let Outcome::Delivered { note, learned } = &tried.outcome else { panic!("to be delivered: {tried:?}") };
+    (note.as_deref(), learned)
 }
 
 /// Whether what was learned is that the run ended so.
-fn learned(updates: &[(String, Update)], status: Status, word: &str) -> bool {
-    matches!(updates, [(source, u)] if source == "portal" && u.key == RUN && u.known_only
+fn run_ended(updates: &[Learned], status: Status, word: &str) -> bool {
+    matches!(updates, [Learned { source, update: u, linked: false }] if source == "portal" && u.key == RUN && u.known_only
         && u.identity == Some(format!("reported/{status}")) && u.execution.status == Some(status)
         && u.execution.vendor_status.as_deref() == Some(word)
         && u.execution.finished_at == Some(Time::from_seconds(1_699_999_990)))
@@ -139,7 +139,7 @@ fn rejected(tried: &Tried) -> &str {
 }
 
 fn halted(tried: &Tried) -> &str {
-    let Outcome::Halt { reason } = &tried.outcome else { panic!("to be halted: {tried:?}") };
+    let Outcome::Halt { reason, .. } = &tried.outcome else { panic!("to be halted: {tried:?}") };
     reason
 }
 
@@ -176,7 +176,7 @@ async fn a_run_is_told_its_progress_and_then_its_end_once() {
     end.meta.changed_tasks = vec!["c".to_owned()];
     let tried = deliver(&*sink, &delivery(end)).await;
     let (note, updates) = delivered(&tried);
-    assert!(note.is_none() && learned(updates, Status::Failed, "FAILURE"), "{tried:?}");
+    assert!(note.is_none() && run_ended(updates, Status::Failed, "FAILURE"), "{tried:?}");
     let summary =
         "Transcode finished: Vendorfailed, 1 of 3 tasks succeeded\nb-name finished: Failed (404: no such object)";
     assert_eq!(bodies(&port, PATCH)[1..], [json!({"externalRunId": "i5f17a1fb", "summary": summary})]);
@@ -198,7 +198,7 @@ async fn the_end_can_be_told_by_patch() {
         let port = port();
         let tried =
             deliver(&*sink(&port, "terminal = \"patch\""), &delivery(change(RUN, status, Some(Status::Running)))).await;
-        assert!(learned(delivered(&tried).1, status, word), "{tried:?}");
+        assert!(run_ended(delivered(&tried).1, status, word), "{tried:?}");
         let body = json!({"status": word, "statusLabel": label, "externalRunId": "i5f17a1fb",
             "summary": format!("Transcode finished: Vendor{status}")});
         assert_eq!((port.lines(), bodies(&port, PATCH)), (vec![PATCH.to_owned()], vec![body]));
@@ -223,7 +223,7 @@ async fn a_node_run_has_its_own_paths_and_words() {
         with_tasks(change(NODE, Status::Running, None), [task("a", Status::Succeeded), task("b", Status::Failed)]);
     delivered(&deliver(&*sink, &delivery(first)).await);
     let tried = deliver(&*sink, &delivery(change(NODE, Status::Cancelled, Some(Status::Running)))).await;
-    let update = &delivered(&tried).1[0].1;
+    let update = &delivered(&tried).1[0].update;
     assert_eq!((update.key.as_str(), update.execution.status), (NODE, Some(Status::Cancelled)));
     let patch = format!("PATCH /v1/workflows/nodes/runs/{NODE}");
     let log = format!("POST /v1/workflows/nodes/runs/{NODE}/logs");
@@ -305,7 +305,7 @@ async fn an_end_whose_fate_is_unknown_is_settled_by_reading_the_run() {
             let tried = deliver(&*sink, &first).await;
             let tried = deliver(&*sink, &again(&first, &tried)).await;
             let (note, updates) = delivered(&tried);
-            assert!(learned(updates, Status::Succeeded, "SUCCESS"), "{tried:?}");
+            assert!(run_ended(updates, Status::Succeeded, "SUCCESS"), "{tried:?}");
             assert_eq!(note.is_some_and(|note| note.contains("reported before")), applied, "{terminal} {how:?}");
             let ends = port.lines().iter().filter(|line| *line == end).count();
             assert_eq!(ends, if applied { 1 } else { 2 }, "{terminal} {how:?}");
@@ -349,7 +349,7 @@ async fn a_run_that_takes_no_reports_is_a_note_and_not_a_storm() {
             let (note, updates) = delivered(&tried);
             assert!(note.is_some_and(|note| note.contains(&said)), "{tried:?}");
             match ended {
-                Some((status, word)) => assert!(learned(updates, status, word), "{tried:?}"),
+                Some((status, word)) => assert!(run_ended(updates, status, word), "{tried:?}"),
                 None => assert!(updates.is_empty(), "{tried:?}"),
             }
             assert!(port.run(RUN).logs.is_empty());
@@ -623,7 +623,7 @@ async fn what_has_no_run_waits_for_a_link_and_is_then_dropped() {
         let deadline = now().plus_ms(minutes * 60_000);
         let before = deliver_at(&*sink, &alone, Time::from_micros(deadline.micros() - 1)).await;
         assert!(
-            matches!(before.outcome, Outcome::Wait { wait_for: WaitFor::Link, until } if until == deadline),
+            matches!(before.outcome, Outcome::Wait { wait_for: WaitFor::Link, until, .. } if until == deadline),
             "{before:?}"
         );
         let after = deliver_at(&*sink, &alone, deadline).await.outcome;

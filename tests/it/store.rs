@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use callbackd::model::{
-    Attempt, Delivery, ExecutionPart, LinkRule, Program, Receipt, ReceiptStatus, Route, Rules, SinkRule, Status, Task,
-    Time, Update,
+    Attempt, Delivery, ExecutionPart, Learned, LinkRule, Program, Receipt, ReceiptStatus, Route, Rules, SinkRule,
+    Status, Task, Time, Update,
 };
 use callbackd::store::sqlite::{Options, SqliteStore};
 use callbackd::store::{DeliveryFilter, Fate, Filter, Parsed, Recorded, Settlement, Store, StoreError};
@@ -95,7 +95,7 @@ async fn settle(store: &dyn Store, delivery: &Delivery, fate: Fate, now: Time) -
         reason: None,
         answer: Some("ok".to_owned()),
     };
-    let settlement = Settlement { delivery: delivery.id, attempt, fate, updates: Vec::new() };
+    let settlement = Settlement { delivery: delivery.id, attempt, fate, learned: Vec::new() };
     store.settle(settlement, Arc::new(rules()), now).await.expect("settled")
 }
 
@@ -450,7 +450,14 @@ async fn what_a_sink_learned_is_recorded_with_its_settlement() {
     record(&*store, "media", at(1), vec![update("i1", Status::Failed)]).await;
     let claimed = claim(&*store, "a", at(2)).await;
     let known = |key| Update { known_only: true, ..update(key, Status::Failed) };
-    let updates = vec![("portal".to_owned(), known("r_1")), ("portal".to_owned(), known("r_unknown"))];
+    let of = |source: &str, update, linked| Learned { source: source.to_owned(), update, linked };
+    let learned = vec![
+        of("portal", known("r_1"), false),
+        of("portal", known("r_unknown"), false),
+        of("soc", update("started", Status::Running), true),
+        // Said again, as after a lost answer: linked once all the same.
+        of("soc", update("started", Status::Running), true),
+    ];
     let attempt = Attempt {
         started_at: at(2),
         duration_ms: 1,
@@ -459,10 +466,21 @@ async fn what_a_sink_learned_is_recorded_with_its_settlement() {
         reason: None,
         answer: None,
     };
-    let settlement = Settlement { delivery: claimed[0].id, attempt, fate: Fate::Delivered, updates };
+    let settlement = Settlement { delivery: claimed[0].id, attempt, fate: Fate::Delivered, learned };
     store.settle(settlement, Arc::new(rules()), at(3)).await.expect("settled");
     assert_eq!(status_of(&*store, "r_1").await, "failed");
     assert!(matches!(store.execution("r_unknown".to_owned()).await, Err(StoreError::NotFound(_))));
+    let links = async |key: &str| {
+        let shown = store.execution(key.to_owned()).await.expect("shown");
+        shown["execution"]["links"]
+            .as_array()
+            .expect("links")
+            .iter()
+            .map(|link| link["key"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((links("started").await, links("i1").await), (vec!["i1".into()], vec!["started".into()]));
+    assert!(links("r_1").await.is_empty());
 }
 
 #[tokio::test]

@@ -10,10 +10,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use super::cut;
 use crate::model::Time;
 use crate::outbound::{self, Answer, Client, Failure, Request, Verdict};
 use crate::secret::Secret;
+use crate::sinks::cut;
 
 /// However long a peer says that its limit lasts, it is asked again after this time.
 const QUIET_MS_MAX: u64 = 600_000;

@@ -9,15 +9,14 @@
 
 use std::path::PathBuf;
 
-use http::Uri;
 use serde::Deserialize;
 
 use super::{Kind, Preview, Sink, Tried};
 use crate::Boxed;
 use crate::jq::Jq;
 use crate::model::{Delivery, Outcome, Time, WaitFor};
-use crate::options::{self, BuildContext, Fault as Wrong, Section, Span};
-use crate::outbound::{Client, Settings};
+use crate::options::{self, BuildContext, Fault as Wrong, Faults, Section, Span};
+use crate::outbound::{self, Client, Settings};
 use crate::secret::SecretSpec;
 
 mod api;
@@ -77,8 +76,10 @@ enum Terminal {
     Patch,
 }
 
+const DEFAULT_URL: &str = "https://api.port.io";
+
 fn default_url() -> String {
-    "https://api.port.io".to_owned()
+    DEFAULT_URL.to_owned()
 }
 
 fn default_link_within() -> Span {
@@ -100,48 +101,30 @@ struct PortRun {
 
 fn build(section: &Section, context: &BuildContext<'_>) -> Result<Box<dyn Sink>, Vec<Wrong>> {
     let options: Options = section.read()?;
-    let mut wrong = Vec::new();
-    fn keep<T>(wrong: &mut Vec<Wrong>, section: &Section, key: &str, found: Result<T, String>) -> Option<T> {
-        found.map_err(|text| wrong.push(section.fault(key, text))).ok()
-    }
-    let base = keep(&mut wrong, section, "url", base_of(&options.url));
-    let client_id = keep(&mut wrong, section, "client_id", context.secrets.resolve(&options.client_id));
-    let client_secret = keep(&mut wrong, section, "client_secret", context.secrets.resolve(&options.client_secret));
+    let mut faults = Faults::of(section);
+    let base = faults.keep("url", outbound::base_url(&options.url, DEFAULT_URL));
+    let client_id = faults.keep("client_id", context.secrets.resolve(&options.client_id));
+    let client_secret = faults.keep("client_secret", context.secrets.resolve(&options.client_secret));
     let settings = Settings { ca_file: options.ca_file, ..Settings::default() };
-    let client = keep(&mut wrong, section, "ca_file", Client::new(&settings));
-    let sources = keep(&mut wrong, section, "source", sources_of(options.source, context.sources));
-    let mut program =
-        |key: &str, text: Option<String>| text.and_then(|text| keep(&mut wrong, section, key, Jq::compile(&text)));
+    let client = faults.keep("ca_file", Client::new(&settings));
+    let sources = faults.keep("source", sources_of(options.source, context.sources));
+    let mut program = |key, text: Option<String>| text.and_then(|text| faults.keep(key, Jq::compile(&text)));
     let run_id = program("run_id", options.run_id);
     let summary = program("summary", options.summary);
     let link = program("link", options.link);
     let status_label = program("status_label", options.status_label);
-    match (base, client_id, client_secret, client, sources) {
-        (Some(base), Some(client_id), Some(client_secret), Some(client), Some(sources)) if wrong.is_empty() => {
-            Ok(Box::new(PortRun {
-                api: Api::new(client, base, client_id, client_secret),
-                run_id,
-                unlinked: options.unlinked,
-                link_within: options.link_within,
-                shape: Shape { terminal: options.terminal, summary, link, status_label, progress: options.progress },
-                sources,
-            }))
-        }
-        _ => Err(wrong),
-    }
-}
-
-/// The part of a URL that every path is appended to.
-fn base_of(url: &str) -> Result<String, String> {
-    let base = url.trim_end_matches('/');
-    let read: Uri = base.parse().map_err(|e| format!("not a URL ({e}); write it like {:?}", default_url()))?;
-    let plain = matches!(read.scheme_str(), Some("http" | "https"))
-        && read.host().is_some_and(|host| !host.is_empty())
-        && read.authority().is_some_and(|authority| !authority.as_str().contains('@'))
-        && read.query().is_none();
-    let hint =
-        || format!("has to be http or https, without user, password or query; write it like {:?}", default_url());
-    plain.then(|| base.to_owned()).ok_or_else(hint)
+    let shape = Shape { terminal: options.terminal, summary, link, status_label, progress: options.progress };
+    let built = || {
+        Some(Box::new(PortRun {
+            api: Api::new(client?, base?, client_id?, client_secret?),
+            run_id,
+            unlinked: options.unlinked,
+            link_within: options.link_within,
+            shape,
+            sources: sources?,
+        }) as Box<dyn Sink>)
+    };
+    faults.finish(built())
 }
 
 fn sources_of(named: Option<Vec<String>>, all: &[(String, String)]) -> Result<Vec<String>, String> {
@@ -178,7 +161,7 @@ impl Sink for PortRun {
             let mut seen = Seen::default();
             let outcome = match self.plan(delivery) {
                 Ok(Planned::Report(plan)) => Report::new(self, delivery, *plan, now).run(&mut seen).await,
-                Ok(Planned::Own(note)) => Outcome::Delivered { note: Some(note.to_owned()), updates: Vec::new() },
+                Ok(Planned::Own(note)) => Outcome::Delivered { note: Some(note.to_owned()), learned: Vec::new() },
                 Ok(Planned::Unlinked) => self.unlinked(delivery, now),
                 Err(reason) => Outcome::Reject { reason },
             };
@@ -221,17 +204,12 @@ impl PortRun {
         let until = delivery.created_at.plus_ms(self.link_within.ms());
         let reason = || "no Port run".to_owned();
         match self.unlinked {
-            _ if now < until => Outcome::Wait { wait_for: WaitFor::Link, until },
+            _ if now < until => {
+                let resume = delivery.resume.clone();
+                Outcome::Wait { wait_for: WaitFor::Link, until, resume, learned: Vec::new() }
+            }
             Unlinked::Discard => Outcome::Discard { reason: reason() },
             Unlinked::Dead => Outcome::Reject { reason: reason() },
         }
-    }
-}
-
-/// The first `chars_max` characters, and a mark where something is missing.
-fn cut(text: &str, chars_max: usize) -> String {
-    match text.char_indices().nth(chars_max) {
-        None => text.to_owned(),
-        Some(_) => text.chars().take(chars_max.saturating_sub(1)).chain(['…']).collect(),
     }
 }

@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 use crate::jq::Jq;
 use crate::model::{Change, Delivery, Status, Task};
 
+use super::Terminal;
 use super::run::RunId;
-use super::{Terminal, cut};
+use crate::sinks::cut;
 
 /// One change makes no more log requests than this: Port's rate limit is the whole organization's, and what is begun
 /// has to end within one try. Beyond it, several tasks share a request.

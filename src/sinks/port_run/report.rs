@@ -6,7 +6,7 @@ use super::PortRun;
 use super::api::{Fault, Refusal, Seen};
 use super::plan::{Plan, Progress};
 use super::run::{self, RunState};
-use crate::model::{Delivery, ExecutionPart, Outcome, Status, Time, Update};
+use crate::model::{Delivery, ExecutionPart, Learned, Outcome, Status, Time, Update};
 
 /// One try of one report.
 pub(super) struct Report<'a> {
@@ -46,8 +46,8 @@ impl<'a> Report<'a> {
                 Err(fault) => return self.failed(fault),
             }
         }
-        let updates = self.plan.end.map_or(Vec::new(), |end| self.updates(end.status, end.word));
-        Outcome::Delivered { note: None, updates }
+        let learned = self.plan.end.map_or(Vec::new(), |end| self.learned(end.status, end.word));
+        Outcome::Delivered { note: None, learned }
     }
 
     /// Whether the final report may have arrived already: at an earlier try, whose fate is unknown, or with an earlier
@@ -73,12 +73,14 @@ impl<'a> Report<'a> {
     async fn refused(&self, refusal: Refusal, seen: &mut Seen) -> Outcome {
         if refusal.error.as_deref() == Some("run_synchronized_error") {
             let note = "the run is synchronous: it ended with Port's call, and takes no reports".to_owned();
-            return Outcome::Delivered { note: Some(note), updates: Vec::new() };
+            return Outcome::Delivered { note: Some(note), learned: Vec::new() };
         }
         match self.look(seen).await {
             Ok(RunState::Open) => Outcome::Reject { reason: refusal.reason },
             Ok(state) => self.settled(&state),
-            Err(Fault::Refused(_)) if refusal.status == 403 => Outcome::Halt { reason: refusal.reason },
+            Err(Fault::Refused(_)) if refusal.status == 403 => {
+                Outcome::Halt { reason: refusal.reason, resume: self.progress.resume() }
+            }
             Err(Fault::Refused(_) | Fault::Missing { .. }) => Outcome::Reject { reason: refusal.reason },
             Err(fault) => self.failed(fault),
         }
@@ -96,14 +98,14 @@ impl<'a> Report<'a> {
             None => format!("the run ended as {word} already, and takes no more reports"),
         };
         let status = ours.map(|end| end.status).or_else(|| run::status_of(word));
-        let updates = status.map_or(Vec::new(), |status| self.updates(status, word));
-        Outcome::Delivered { note: Some(note), updates }
+        let learned = status.map_or(Vec::new(), |status| self.learned(status, word));
+        Outcome::Delivered { note: Some(note), learned }
     }
 
     fn failed(&self, fault: Fault) -> Outcome {
         match fault {
             Fault::Retry { after_ms, reason } => Outcome::Retry { after_ms, reason, resume: self.progress.resume() },
-            Fault::Halt { reason } => Outcome::Halt { reason },
+            Fault::Halt { reason } => Outcome::Halt { reason, resume: self.progress.resume() },
             Fault::Missing { reason } => {
                 Outcome::Reject { reason: format!("Port knows no run {}: {reason}", self.plan.run.as_str()) }
             }
@@ -112,7 +114,7 @@ impl<'a> Report<'a> {
     }
 
     /// The run has ended: so has its own execution, if it is one of ours.
-    fn updates(&self, status: Status, word: &str) -> Vec<(String, Update)> {
+    fn learned(&self, status: Status, word: &str) -> Vec<Learned> {
         let finished_at = self.delivery.change.state.execution.finished_at.unwrap_or(self.now);
         let update = Update {
             key: self.plan.run.as_str().to_owned(),
@@ -126,14 +128,15 @@ impl<'a> Report<'a> {
             tasks: Vec::new(),
             known_only: true,
         };
-        self.sink.sources.iter().map(|source| (source.clone(), update.clone())).collect()
+        let of = |source: &String| Learned { source: source.clone(), update: update.clone(), linked: false };
+        self.sink.sources.iter().map(of).collect()
     }
 
     fn with_notes(&self, outcome: Outcome) -> Outcome {
         match outcome {
-            Outcome::Delivered { note, updates } => {
+            Outcome::Delivered { note, learned } => {
                 let notes: Vec<_> = note.into_iter().chain(self.plan.notes.iter().cloned()).collect();
-                Outcome::Delivered { note: (!notes.is_empty()).then(|| notes.join("; ")), updates }
+                Outcome::Delivered { note: (!notes.is_empty()).then(|| notes.join("; ")), learned }
             }
             other => other,
         }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::jq::Jq;
 use crate::model::{Change, Status};
 
-use super::cut;
+use crate::sinks::cut;
 
 /// A custom header of the uploaded object; COS hands it on with every callback.
 const HEADER: &str = "x-cos-meta-port-run-id";

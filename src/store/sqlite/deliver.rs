@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, params, params_from_iter};
 use serde_json::Value;
 
 use super::filter::{DELIVERIES, conditions};
-use super::record::Learned;
+use super::record::ReadyLearned;
 use super::writer::{Fault, Tx};
 use crate::model::{Attempt, Change, ChangeMeta, Delivery, Link, Rules, State, Status, Time};
 use crate::store::{DeliveryFilter, Fate, StoreError};
@@ -117,7 +117,7 @@ pub(super) struct ReadySettlement {
     pub(super) delivery: i64,
     pub(super) attempt: Attempt,
     pub(super) fate: Fate,
-    pub(super) learned: Vec<Learned>,
+    pub(super) learned: Vec<ReadyLearned>,
 }
 
 impl ReadySettlement {
@@ -214,7 +214,7 @@ pub(super) fn settle(
         wake.push(sink);
     }
     for learned in &settlement.learned {
-        learned.record(tx, rules, now, &mut wake)?;
+        learned.record(tx, execution, rules, now, &mut wake)?;
     }
     Ok(wake)
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::record::Place;
 use super::writer::{Fault, Tx};
-use crate::model::{Rules, Status};
+use crate::model::{Rules, Status, Time};
 
 /// What an execution is known by under a link rule.
 pub(super) struct KnownBy {
@@ -46,7 +46,6 @@ pub(super) fn link(
         "INSERT OR IGNORE INTO link_keys (rule, side, key, execution) VALUES (?1, ?2, ?3, ?4)",
         params![known.rule, side, known.key, place.execution],
     )?;
-    let now = place.now.micros();
     let pair = if known.looks {
         // The newest unfinished partner, once.
         tx.conn
@@ -79,17 +78,43 @@ pub(super) fn link(
             .optional()?
             .map(|of| (of, place.execution))
     };
-    let Some((of, with)) = pair else { return Ok(()) };
-    let id = tx.new_id(place.now);
+    match pair {
+        Some((of, with)) => tie(tx, &known.rule, of, with, place.now, wake),
+        None => Ok(()),
+    }
+}
+
+/// The name under which a started execution is linked with the one that it comes of: no rule's.
+const STARTED: &str = "started";
+
+/// Ties an execution that a sink started to the one whose delivery started it, once.
+pub(super) fn tie_started(
+    tx: &mut Tx<'_>,
+    started: i64,
+    by: i64,
+    now: Time,
+    wake: &mut Vec<String>,
+) -> Result<(), Fault> {
+    let tied: bool = tx.conn.query_row(
+        "SELECT EXISTS (SELECT 1 FROM links WHERE execution = ?1 AND with_execution = ?2)",
+        [started, by],
+        |row| row.get(0),
+    )?;
+    if tied { Ok(()) } else { tie(tx, STARTED, started, by, now, wake) }
+}
+
+/// Makes the link, and wakes what waited for it.
+fn tie(tx: &mut Tx<'_>, rule: &str, of: i64, with: i64, now: Time, wake: &mut Vec<String>) -> Result<(), Fault> {
+    let id = tx.new_id(now);
     tx.conn.execute(
         "INSERT INTO links (id, rule, execution, with_execution, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![id, known.rule, of, with, now],
+        params![id, rule, of, with, now.micros()],
     )?;
     let mut due = tx.conn.prepare(
         "UPDATE deliveries SET due_at = ?2, until_linked = 0
          WHERE execution = ?1 AND finished_at IS NULL AND until_linked = 1 RETURNING sink",
     )?;
-    let mut rows = due.query(params![of, now])?;
+    let mut rows = due.query(params![of, now.micros()])?;
     while let Some(row) = rows.next()? {
         wake.push(row.get(0)?);
     }

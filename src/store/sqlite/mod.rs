@@ -13,7 +13,7 @@ use self::checkpoint::Log;
 use self::deliver::{CHUNK, ReadySettlement};
 use self::queue::Queue;
 use self::read::Readers;
-use self::record::{Learned, Ready, ReadyAgain};
+use self::record::{Ready, ReadyAgain, ReadyLearned};
 use self::writer::{Command, Fault, Health, Tx, command};
 use super::{
     Claim, DeliveryFilter, DeliveryRow, Filter, Parsed, Queries, ReceiptRow, Recorded, Settlement, SinkRow, Store,
@@ -232,12 +232,12 @@ impl Store for SqliteStore {
         rules: Arc<Rules>,
         now: Time,
     ) -> Boxed<'_, Result<Vec<String>, StoreError>> {
-        let learned = settlement.updates.into_iter();
+        let learned = settlement.learned.into_iter();
         let ready = ReadySettlement {
             delivery: settlement.delivery,
             attempt: settlement.attempt,
             fate: settlement.fate,
-            learned: learned.map(|(source, update)| Learned::new(source, update, &rules, now)).collect(),
+            learned: learned.map(|learned| ReadyLearned::new(learned, &rules, now)).collect(),
         };
         self.call(0, move |tx| deliver::settle(tx, &ready, &rules, now))
     }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::link;
 use super::ready::{ReadyParsed, ReadyUpdate, Rendered, ready, ready_update, render};
 use super::writer::{Fault, Tx};
-use crate::model::{Receipt, ReceiptStatus, Rules, State, Status, Time, Update, Verdict, text};
+use crate::model::{Learned, Receipt, ReceiptStatus, Rules, State, Status, Time, Verdict, text};
 use crate::store::{Parsed, Recorded, StoreError};
 
 /// A receipt made ready off the writer's thread: all that can be rendered before the transaction is.
@@ -107,26 +107,33 @@ impl ReadyAgain {
     }
 }
 
-/// Updates of no receipt: what a sink learned.
-pub(super) struct Learned {
+/// An update of no receipt: what a sink learned.
+pub(super) struct ReadyLearned {
     source: String,
     update: ReadyUpdate,
+    linked: bool,
 }
 
-impl Learned {
-    pub(super) fn new(source: String, update: Update, rules: &Rules, now: Time) -> Learned {
-        let update = ready_update(&source, now, update, rules);
-        Learned { source, update }
+impl ReadyLearned {
+    pub(super) fn new(learned: Learned, rules: &Rules, now: Time) -> ReadyLearned {
+        let update = ready_update(&learned.source, now, learned.update, rules);
+        ReadyLearned { source: learned.source, update, linked: learned.linked }
     }
 
+    /// `by` is the execution whose delivery taught it.
     pub(super) fn record(
         &self,
         tx: &mut Tx<'_>,
+        by: i64,
         rules: &Rules,
         now: Time,
         wake: &mut Vec<String>,
     ) -> Result<(), Fault> {
-        apply(tx, &self.source, None, now, &self.update, rules, wake).map(drop)
+        let applied = apply(tx, &self.source, None, now, &self.update, rules, wake)?;
+        match applied.execution.filter(|execution| self.linked && *execution != by) {
+            Some(execution) => link::tie_started(tx, execution, by, now, wake),
+            None => Ok(()),
+        }
     }
 }
 

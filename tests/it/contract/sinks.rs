@@ -316,7 +316,7 @@ async fn an_answer_is_taken_for_what_it_is() {
         for (name, acts, expected) in cases {
             let (tried, _) = speaker.try_against(&acts).await;
             assert_eq!(found(&tried), expected, "{} meets {name}: {tried:?}", speaker.kind);
-            if let Outcome::Retry { reason, .. } | Outcome::Reject { reason } | Outcome::Halt { reason } =
+            if let Outcome::Retry { reason, .. } | Outcome::Reject { reason } | Outcome::Halt { reason, .. } =
                 &tried.outcome
             {
                 assert!(!reason.is_empty() && reason.len() < 500, "{}, {name}: {reason}", speaker.kind);
