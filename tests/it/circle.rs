@@ -64,7 +64,8 @@ impl Circle {
         let env = Environment::default();
         let config = Config::from_toml(&text, &env).unwrap_or_else(|faults| panic!("{faults}\n{text}"));
         let sources = app::sources(&config, &env).unwrap_or_else(|faults| panic!("{faults}"));
-        let daemon = Running::start(&config, &env).await.unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let adapters = config.adapters(&env).unwrap_or_else(|faults| panic!("{faults}"));
+        let daemon = Running::start(&config, adapters).await.unwrap_or_else(|e| panic!("{e}\n{text}"));
         Circle { folder, port, daemon, sources }
     }
 
