@@ -135,12 +135,16 @@ async fn replay(context: &Context<'_>, ids: &[i64], json: bool) -> Result<(), Fa
             Err(failure) => Err(failure),
         };
         match replayed {
-            Ok(said) => print::stdout(|out| {
-                if json {
-                    return json_line(out, &said);
-                }
-                writeln!(out, "receipt {id}: {}", print::plain(&cell(&said["outcome"])))
-            })?,
+            Ok(said) => {
+                // Tried, and as little understood as before.
+                failed |= said["outcome"] == "quarantined";
+                print::stdout(|out| {
+                    if json {
+                        return json_line(out, &said);
+                    }
+                    writeln!(out, "receipt {id}: {}", print::plain(&cell(&said["outcome"])))
+                })?
+            }
             Err(Failure::Failed(why)) => {
                 failed = true;
                 complain(&format!("error: receipt {id}: {why}"));

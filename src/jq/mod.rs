@@ -135,6 +135,10 @@ fn count(tokens: &[Token<&str>]) -> usize {
 }
 
 impl model::Program for Jq {
+    fn written(&self) -> &str {
+        &self.text
+    }
+
     /// As jq's `if` has it: anything but `null` and `false`; of several results, any.
     fn test(&self, data: &Value) -> Result<bool, String> {
         Ok(self.run(data)?.iter().any(|result| !matches!(result, Value::Null | Value::Bool(false))))

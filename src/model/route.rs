@@ -11,6 +11,9 @@ pub trait Program: Send + Sync {
 
     /// The text that `data` is known by; `None` for null, which never links.
     fn text(&self, data: &Value) -> Result<Option<String>, String>;
+
+    /// The program itself, as it was written.
+    fn written(&self) -> &str;
 }
 
 /// From which sources, on which condition, to which sinks.
@@ -112,9 +115,14 @@ impl Rules {
 }
 
 impl LinkRule {
-    /// The name it is stored under.
-    pub fn name(&self, position: usize) -> String {
-        format!("{}->{}#{position}", self.of, self.with)
+    /// The name it is stored under: by what it says, so that rules may be added, taken away and moved while executions
+    /// wait for their partners.
+    pub fn name(&self) -> String {
+        let parts = [&self.of, self.key.written(), &self.with, self.with_key.written()];
+        let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
+        // FNV-1a, which is fixed for ever.
+        let hash = bytes.fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+        format!("{}->{}#{hash:08x}", self.of, self.with)
     }
 }
 
@@ -138,11 +146,29 @@ mod tests {
         fn text(&self, _: &Value) -> Result<Option<String>, String> {
             Ok(None)
         }
+
+        fn written(&self) -> &str {
+            self.0
+        }
     }
 
     fn route(from: &[&str], when: Option<&'static str>, to: &[&str]) -> Route {
         let own = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect();
         Route { from: own(from), when: when.map(|w| Box::new(Status(w)) as Box<dyn Program>), to: own(to) }
+    }
+
+    #[test]
+    fn a_link_rule_is_known_by_what_it_says() {
+        let rule = |of: &str, key: &'static str| LinkRule {
+            of: of.to_owned(),
+            key: Box::new(Status(key)),
+            with: "portal".to_owned(),
+            with_key: Box::new(Status("b")),
+        };
+        assert_eq!(rule("media", "a").name(), rule("media", "a").name());
+        assert!(rule("media", "a").name().starts_with("media->portal#"));
+        assert_ne!(rule("media", "a").name(), rule("media", "c").name());
+        assert_ne!(rule("me", "diaa").name(), rule("media", "a").name());
     }
 
     #[test]

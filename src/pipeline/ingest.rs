@@ -140,7 +140,7 @@ impl Ingest {
             return Some((intake, ""));
         }
         let (parent, rest) = path.rsplit_once('/')?;
-        Some((self.intakes.get(parent)?, rest))
+        Some((self.intakes.get(parent).filter(|intake| intake.source.reaches_below())?, rest))
     }
 
     /// The source of that name.

@@ -6,10 +6,11 @@
 //!
 //! Logs name the source, or the first segment of an unknown path: the rest, and the query, may hold a token.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Instant;
 
@@ -36,22 +37,14 @@ pub struct Reception {
     limits: Live<Limits>,
     /// Bytes of all bodies in hand.
     bodies: AtomicUsize,
-    refusals: Refusals,
-}
-
-/// How often the operator is told of refusals, by reason.
-#[derive(Default)]
-struct Refusals {
-    missing: Throttle,
-    wrong: Throttle,
-    stale: Throttle,
-    unavailable: Throttle,
+    /// How often the operator is told of refusals, by source and reason.
+    refusals: Mutex<HashMap<(Box<str>, &'static str), Throttle>>,
 }
 
 impl Reception {
     /// Takes callbacks in for `ingest`, within `limits`.
     pub fn new(ingest: Live<Ingest>, limits: Live<Limits>) -> Reception {
-        Reception { ingest, limits, bodies: AtomicUsize::new(0), refusals: Refusals::default() }
+        Reception { ingest, limits, bodies: AtomicUsize::new(0), refusals: Mutex::default() }
     }
 
     /// From the head to the store. `raw` is still without its body.
@@ -87,14 +80,24 @@ impl Reception {
 
     /// Tells the operator what only an operator can mend.
     fn report(&self, refusal: &Refusal, source: Option<&str>, peer: IpAddr) {
-        let throttle = match refusal {
-            Refusal::Auth(AuthError::Missing(_)) => &self.refusals.missing,
-            Refusal::Auth(AuthError::Wrong(_)) => &self.refusals.wrong,
-            Refusal::Auth(AuthError::Stale(_)) => &self.refusals.stale,
-            Refusal::Unavailable(_) => &self.refusals.unavailable,
-            _ => return,
+        let (Some(name), reason) = (
+            source,
+            match refusal {
+                Refusal::Auth(AuthError::Missing(_)) => "missing",
+                Refusal::Auth(AuthError::Wrong(_)) => "wrong",
+                Refusal::Auth(AuthError::Stale(_)) => "stale",
+                Refusal::Address => "address",
+                Refusal::Rate => "rate",
+                Refusal::Unavailable(_) => "unavailable",
+                _ => return,
+            },
+        ) else {
+            return;
         };
-        if let Some(suppressed) = throttle.passes(clock::now()) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = refusals.entry((name.into(), reason)).or_default().passes(clock::now());
+        drop(refusals);
+        if let Some(suppressed) = passed {
             tracing::warn!(source.name = source, %peer, reason = %refusal, suppressed, "refused a callback");
         }
     }

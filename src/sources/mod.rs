@@ -59,6 +59,11 @@ pub trait Source: Send + Sync {
     /// The methods it takes; anything else is a 405.
     fn methods(&self) -> &'static [Method];
 
+    /// Whether its path may go on by one segment, as in `…/callbacks/media/<token>`; else what is below it is not found.
+    fn reaches_below(&self) -> bool {
+        false
+    }
+
     /// Refuses by the head alone what [`Source::authenticate`] would refuse whatever the body says: so that a stranger's
     /// body is not even read. `head` is still without its body. What it lets through is not vouched for.
     fn screen(&self, _head: &RawRequest) -> Result<(), AuthError> {

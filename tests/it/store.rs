@@ -34,6 +34,10 @@ impl Program for At {
     fn text(&self, data: &Value) -> Result<Option<String>, String> {
         Ok(data.pointer(self.0).and_then(Value::as_str).map(str::to_owned))
     }
+
+    fn written(&self) -> &str {
+        self.0
+    }
 }
 
 fn rules() -> Rules {

@@ -201,6 +201,10 @@ impl Source for StubSource {
         &METHODS
     }
 
+    fn reaches_below(&self) -> bool {
+        true
+    }
+
     fn authenticate(&self, raw: RawRequest, now: Time) -> Result<Receipt, AuthError> {
         if raw.query.as_deref() != Some("token=t0ken") && raw.rest != "t0ken" {
             return Err(AuthError::Wrong("Register the URL with its token.".to_owned()));

@@ -100,6 +100,10 @@ impl Source for CosWorkflow {
         if self.tokens.is_empty() { Ok(()) } else { self.verify(head) }
     }
 
+    fn reaches_below(&self) -> bool {
+        true
+    }
+
     fn authenticate(&self, raw: RawRequest, now: Time) -> Result<Receipt, AuthError> {
         self.screen(&raw)?;
         Ok(Receipt {

@@ -24,7 +24,7 @@ pub(super) fn known_by(source: &str, data: &Value, rules: &Rules) -> (Vec<KnownB
                 continue;
             }
             match program.text(data) {
-                Ok(Some(key)) => known_by.push(KnownBy { rule: rule.name(position), looks, key }),
+                Ok(Some(key)) => known_by.push(KnownBy { rule: rule.name(), looks, key }),
                 Ok(None) => {}
                 Err(fault) => link_fault = Some(format!("links[{position}]: {fault}")),
             }
