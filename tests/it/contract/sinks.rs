@@ -70,6 +70,16 @@ const SPEAKERS: [Speaker; 2] = [
     },
 ];
 
+/// Where a kind takes an answer for something else than the others do: the kind, the case, and what follows there.
+const APART: &[(&str, &str, Expected)] = &[];
+
+/// What each kind makes of a success that is none, or only half of one: the kind, the case, status and body.
+const HALF: &[(&str, &str, u16, &str, Expected)] = &[
+    // Its receiver has no words for it.
+    ("webhook", "of several", 207, "{\"failed\": 1}", Expected::Delivered),
+    ("port_run", "not ok", 200, "{\"ok\": false, \"error\": \"half\"}", Expected::Reject),
+];
+
 /// Those that speak no HTTP.
 const OTHERS: [&str; 1] = ["stdout"];
 
@@ -93,7 +103,13 @@ impl Speaker {
 
     /// What it is answered by a peer of its own that has taken a change.
     fn success(&self) -> Act {
-        if self.asks { yes() } else { answer(200, "OK", "", "ok") }
+        Act::Send(self.success_bytes())
+    }
+
+    fn success_bytes(&self) -> Vec<u8> {
+        let act = if self.kind == "webhook" { answer(200, "OK", "", "ok") } else { yes() };
+        let Act::Send(bytes) = act else { unreachable!("it is sent") };
+        bytes
     }
 
     /// A connection on which what tells the change meets `acts`, and so does its repetition.
@@ -191,6 +207,9 @@ fn every_kind_is_described_here() {
     let named: BTreeSet<_> = KINDS.iter().map(|kind| kind.name).collect();
     let described: BTreeSet<_> = SPEAKERS.iter().map(|s| s.kind).chain(OTHERS).collect();
     assert_eq!(named, described, "kinds, and what is said of them here");
+    for speaker in &SPEAKERS {
+        assert!(HALF.iter().any(|half| half.0 == speaker.kind), "{}: say in HALF what half a success is", speaker.kind);
+    }
 }
 
 #[tokio::test]
@@ -275,18 +294,33 @@ async fn an_answer_is_taken_for_what_it_is() {
     let with = |status, headers: &str| vec![answer(status, "Word", headers, "")];
     let date = "retry-after: Tue, 14 Nov 2023 22:13:50 GMT\r\n";
     let window = "x-ratelimit-remaining: 0\r\nx-ratelimit-reset: 1700000060\r\n";
+    let in_ms = "x-ratelimit-remaining: 0\r\nx-ratelimit-reset: 1700000060000\r\n";
+    let in_us = "x-ratelimit-limit: 50\r\nx-ratelimit-remaining: 0\r\nx-ratelimit-reset: 1700000060000000\r\n";
+    let reset_alone = "x-ratelimit-reset: 1700000060\r\n";
+    let left = "x-ratelimit-remaining: 3\r\nx-ratelimit-reset: 1700000060\r\n";
     let chunked = "HTTP/1.1 500 Oops\r\ntransfer-encoding: chunked\r\n\r\n";
     let huge = format!("HTTP/1.1 503 Busy\r\ncontent-length: {}\r\n\r\n", (1 << 20) + 1);
+    let mut met = BTreeSet::new();
     for speaker in &SPEAKERS {
+        let success = speaker.success_bytes();
+        let slow = Act::Trickle(success.clone(), Duration::from_millis(1));
+        let mislabelled = String::from_utf8_lossy(&success).replace("application/json", "text/plain");
         let mut cases: Vec<(String, Vec<Act>, Expected)> = [
             ("its own success", vec![speaker.success()], Delivered),
+            ("its own success, byte by byte", vec![slow], Delivered),
+            ("its own success, called something else", vec![send(&mislabelled)], Delivered),
             ("created", vec![answer(201, "Created", "", "{\"ok\": true}")], Delivered),
             ("no content", vec![send("HTTP/1.1 204 No Content\r\n\r\n")], Delivered),
             ("a success that is a page", page(200, "OK"), speaker.strange_success),
             ("a pause in seconds", with(429, "retry-after: 7\r\n"), Retry(Some(7_000))),
             ("a pause until a date", with(429, date), Retry(Some(30_000))),
             ("a window that is used up", with(429, window), Retry(Some(60_000))),
+            ("a window in milliseconds", with(429, in_ms), Retry(Some(60_000))),
+            ("a window in microseconds", with(429, in_us), Retry(Some(60_000))),
+            ("a window's end alone", with(429, reset_alone), Retry(Some(60_000))),
+            ("a limit of something else", with(429, left), Retry(None)),
             ("a limit without a word", with(429, ""), Retry(None)),
+            ("a limit on a page", vec![answer(429, "Word", "retry-after: 7\r\n", html)], Retry(Some(7_000))),
             ("a pause for maintenance", with(503, "retry-after: 120\r\n"), Retry(Some(120_000))),
             ("a timeout", with(408, ""), Retry(None)),
             ("a proxy's page", page(502, "Bad Gateway"), Retry(None)),
@@ -313,7 +347,14 @@ async fn an_answer_is_taken_for_what_it_is() {
         cases.extend(
             [400, 402, 403, 404, 405, 409, 413, 415, 422].map(|status| (status.to_string(), with(status, ""), Reject)),
         );
+        let halves = HALF.iter().filter(|half| half.0 == speaker.kind);
+        cases.extend(halves.map(|&(_, name, status, body, expected)| {
+            (name.to_owned(), vec![answer(status, "Word", "content-type: application/json\r\n", body)], expected)
+        }));
         for (name, acts, expected) in cases {
+            let apart = APART.iter().find(|apart| (apart.0, apart.1) == (speaker.kind, &*name));
+            let expected = apart.map_or(expected, |apart| apart.2);
+            met.extend(apart.map(|apart| (apart.0, apart.1)));
             let (tried, _) = speaker.try_against(&acts).await;
             assert_eq!(found(&tried), expected, "{} meets {name}: {tried:?}", speaker.kind);
             if let Outcome::Retry { reason, .. } | Outcome::Reject { reason } | Outcome::Halt { reason, .. } =
@@ -324,6 +365,7 @@ async fn an_answer_is_taken_for_what_it_is() {
             assert!(tried.answer.is_none_or(|answer| answer.chars().count() <= 500), "{}, {name}", speaker.kind);
         }
     }
+    assert_eq!(met.len(), APART.len(), "cases of APART that there are: {met:?}");
 }
 
 #[tokio::test]
@@ -361,6 +403,13 @@ async fn a_try_without_an_end_is_cut_off_and_comes_again() {
         ("no answer", vec![Act::Hang]),
         ("half a head", vec![send("HTTP/1.1 200 OK\r\ncontent-le"), Act::Hang]),
         ("a body that stops", vec![send("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"ok\": true"), Act::Hang]),
+        (
+            "a body that drips",
+            vec![
+                send("HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n"),
+                Act::Trickle(vec![b' '; 9999], Duration::from_millis(5)),
+            ],
+        ),
     ];
     for speaker in &SPEAKERS {
         for (name, acts) in &stuck {
