@@ -96,10 +96,13 @@ fn pause_ms(headers: &HeaderMap, now: Time, limited: bool) -> Option<u64> {
 /// Peers count the end of their window in seconds (Port), in milliseconds, or in microseconds (Dynatrace); for some
 /// thousand years, the number's size tells which.
 fn since_epoch(number: i64) -> Time {
-    match number {
-        ..100_000_000_000 => Time::from_seconds(number),
-        ..100_000_000_000_000 => Time::from_micros(number * 1000),
-        _ => Time::from_micros(number),
+    const SECONDS_MAX: i64 = 100_000_000_000;
+    if number < SECONDS_MAX {
+        Time::from_seconds(number)
+    } else if number < SECONDS_MAX * 1000 {
+        Time::from_micros(number * 1000)
+    } else {
+        Time::from_micros(number)
     }
 }
 

@@ -86,7 +86,8 @@ pub fn base_url(url: &str, example: &str) -> Result<String, String> {
     let is_plain = matches!(read.scheme_str(), Some("http" | "https"))
         && read.host().is_some_and(|host| !host.is_empty())
         && read.authority().is_some_and(|authority| !authority.as_str().contains('@'))
-        && read.query().is_none();
+        && read.query().is_none()
+        && !base.contains('#');
     is_plain.then(|| base.to_owned()).ok_or_else(hint)
 }
 
