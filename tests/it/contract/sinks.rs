@@ -42,7 +42,7 @@ enum Expected {
     Halt,
 }
 
-const SPEAKERS: [Speaker; 2] = [
+const SPEAKERS: [Speaker; 3] = [
     Speaker {
         kind: "webhook",
         options: |url| {
@@ -68,13 +68,49 @@ const SPEAKERS: [Speaker; 2] = [
         gone: Expected::Reject,
         unauthorized: Expected::Halt,
     },
+    Speaker {
+        kind: "klyuch_astrom",
+        options: |url| {
+            format!(
+                "url = \"{url}/e/19a63b03\"\ntoken = \"dt0c01.ST2EY72KQINMH574.hunter2-secret-part\"\n\
+                 others = \"CUSTOM_INFO\""
+            )
+        },
+        asks: false,
+        sends: ["Api-Token dt0c01.ST2EY72KQINMH574.hunter2-secret-part", "hunter2-secret-part"],
+        strange_success: Expected::Retry(None),
+        gone: Expected::Reject,
+        unauthorized: Expected::Halt,
+    },
 ];
 
+/// What a peer answers that has taken a change, where neither a bare `ok` nor [`yes`] is it: kind, status, body.
+const SUCCESS: &[(&str, u16, &str)] = &[(
+    "klyuch_astrom",
+    201,
+    "{\"reportCount\": 1, \"eventIngestResults\": [{\"correlationId\": \"cef\", \"status\": \"OK\"}]}",
+)];
+
 /// Where a kind takes an answer for something else than the others do: the kind, the case, and what follows there.
-const APART: &[(&str, &str, Expected)] = &[];
+const APART: &[(&str, &str, Expected)] = &[
+    // Only its own words say that anything was stored.
+    ("klyuch_astrom", "created", Expected::Retry(None)),
+    ("klyuch_astrom", "no content", Expected::Retry(None)),
+    ("klyuch_astrom", "a huge success", Expected::Reject),
+    // The token lacks the scope: no event gets through.
+    ("klyuch_astrom", "403", Expected::Halt),
+];
 
 /// What each kind makes of a success that is none, or only half of one: the kind, the case, status and body.
 const HALF: &[(&str, &str, u16, &str, Expected)] = &[
+    ("klyuch_astrom", "nothing stored", 201, "{\"reportCount\": 0, \"eventIngestResults\": []}", Expected::Retry(None)),
+    (
+        "klyuch_astrom",
+        "stored in part",
+        201,
+        "{\"reportCount\": 2, \"eventIngestResults\": [{\"status\": \"OK\"}, {\"status\": \"INVALID_METADATA\"}]}",
+        Expected::Reject,
+    ),
     // Its receiver has no words for it.
     ("webhook", "of several", 207, "{\"failed\": 1}", Expected::Delivered),
     ("port_run", "not ok", 200, "{\"ok\": false, \"error\": \"half\"}", Expected::Reject),
@@ -107,7 +143,12 @@ impl Speaker {
     }
 
     fn success_bytes(&self) -> Vec<u8> {
-        let act = if self.kind == "webhook" { answer(200, "OK", "", "ok") } else { yes() };
+        let own = SUCCESS.iter().find(|own| own.0 == self.kind);
+        let act = match own {
+            Some((_, status, body)) => answer(*status, "Word", "content-type: application/json\r\n", body),
+            None if self.asks => yes(),
+            None => answer(200, "OK", "", "ok"),
+        };
         let Act::Send(bytes) = act else { unreachable!("it is sent") };
         bytes
     }
@@ -287,6 +328,40 @@ async fn port_run_sends_exactly_this() {
 }
 
 #[tokio::test]
+async fn klyuch_astrom_sends_exactly_this() {
+    let (tried, peer) = SPEAKERS[2].try_against(&[SPEAKERS[2].success()]).await;
+    assert_eq!((found(&tried), tried.status), (Expected::Delivered, Some(201)));
+    let requests = peer.requests();
+    let [request] = &requests[..] else { panic!("one request: {requests:?}") };
+    let (line, sent, body) = taken_apart(request);
+    assert_eq!(line, "POST /e/19a63b03/api/v2/events/ingest HTTP/1.1");
+    let text = request.split_once("\r\n\r\n").expect("a body").1;
+    assert_eq!(
+        sent,
+        headers(&[
+            ("accept", "application/json; charset=utf-8"),
+            ("authorization", "Api-Token dt0c01.ST2EY72KQINMH574.hunter2-secret-part"),
+            ("content-length", &text.len().to_string()),
+            ("content-type", "application/json; charset=utf-8"),
+            ("host", &peer.address().to_string()),
+            ("user-agent", AGENT),
+        ])
+    );
+    let properties = json!({
+        "dt.event.description": "Transcode running: bucket/in/剪辑 1.mp4; 0 of 1 tasks succeeded",
+        "callbackd.run_id": "i5f17a1fb", "callbackd.status": "running", "callbackd.vendor_status": "Running",
+        "callbackd.workflow": "Transcode", "callbackd.subject": "bucket/in/剪辑 1.mp4", "callbackd.source": "media",
+        "callbackd.started_at": "2023-11-14T22:13:20Z", "callbackd.execution": "5", "callbackd.delivery": "99",
+        "callbackd.bucket": "bucket",
+    });
+    let event = json!({
+        "eventType": "CUSTOM_INFO", "title": "Transcode running: bucket/in/剪辑 1.mp4 (i5f17a1fb)",
+        "startTime": 1_700_000_000_000_i64, "properties": properties,
+    });
+    assert_eq!(body, event);
+}
+
+#[tokio::test]
 async fn an_answer_is_taken_for_what_it_is() {
     use Expected::{Delivered, Reject, Retry};
     let html = "<html><body>hello</body></html>";
@@ -414,7 +489,8 @@ async fn a_try_without_an_end_is_cut_off_and_comes_again() {
     for speaker in &SPEAKERS {
         for (name, acts) in &stuck {
             let name = format!("{} meets {name}", speaker.kind);
-            let well = vec![[Act::Read, yes()]; 4].concat();
+            let well = if speaker.asks { yes() } else { speaker.success() };
+            let well = vec![[Act::Read, well]; 4].concat();
             let peer = Scripted::start(vec![speaker.script(acts), well]).await;
             let sink = speaker.sink(&format!("http://{}", peer.address()));
             let mut rig = Rig::new(sink.into(), Service { timeout: Duration::from_millis(250), ..service() });
