@@ -15,6 +15,7 @@ mod nothing_lost;
 mod outbound;
 mod peers;
 mod port_run;
+mod proxy;
 mod readme;
 mod rig;
 mod senders;

@@ -154,7 +154,7 @@ impl Astrom {
         let base = faults.keep("url", base_url(&options.url));
         let token = context.secrets.resolve(&options.token).and_then(|token| Ok((authorization(&token)?, token)));
         let token = faults.keep("token", token);
-        let settings = Settings { ca_file: options.ca_file, ..Settings::default() };
+        let settings = Settings { ca_file: options.ca_file, ..context.outbound.clone() };
         let client = faults.keep("ca_file", Client::new(&settings));
         let open_for = faults.keep("open_for", event::minutes(options.open_for));
         let entity = options.entity.and_then(|entity| faults.keep("entity", Entity::read(entity)));

@@ -17,7 +17,13 @@ fn build(url: &str, options: &str) -> Result<Astrom, String> {
     let file = ::config::File::from_str(&text, ::config::FileFormat::Toml);
     let table = ::config::Config::builder().add_source(file).build().expect("TOML").cache;
     let secrets = Resolver { env: &|_| None, warnings: RefCell::default() };
-    let context = BuildContext { name: "astrom", instance: "edge", secrets: &secrets, sources: &[] };
+    let context = BuildContext {
+        name: "astrom",
+        instance: "edge",
+        secrets: &secrets,
+        sources: &[],
+        outbound: &Settings::default(),
+    };
     Astrom::new(&Section { key: "sinks.astrom".to_owned(), table }, &context)
         .map_err(|faults| faults.iter().map(|f| f.to_string()).collect::<Vec<_>>().join("\n"))
 }

@@ -11,6 +11,7 @@ use callbackd::sinks::{KINDS, Sink, Tried};
 use serde_json::{Map, Value, json};
 
 use super::{NEEDLE, sink_of};
+use crate::peers::proxy::{FakeProxy, Policy};
 use crate::peers::scripted::{Act, Scripted, send};
 use crate::rig::{PATIENCE, Rig, service};
 
@@ -177,8 +178,13 @@ impl Speaker {
 
 /// The sink of that kind, beside a source of each kind.
 fn sink(kind: &str, options: &str) -> Box<dyn Sink> {
+    sink_behind("", kind, options)
+}
+
+/// The same, where peers are reached as `outbound` says.
+fn sink_behind(outbound: &str, kind: &str, options: &str) -> Box<dyn Sink> {
     sink_of(&format!(
-        "[server]\ninstance = \"edge\"\n\
+        "[outbound]\n{outbound}\n[server]\ninstance = \"edge\"\n\
          [sources.media]\nkind = \"cos_workflow\"\npath = \"/media\"\nallow_unauthenticated = true\n\
          [sources.portal]\nkind = \"port_action\"\npath = \"/portal\"\nallow_unauthenticated = true\n\
          [sinks.it]\nkind = {kind:?}\n{options}\n"
@@ -186,7 +192,7 @@ fn sink(kind: &str, options: &str) -> Box<dyn Sink> {
 }
 
 /// A change of an execution that runs, linked to a Port run.
-fn delivery() -> Delivery {
+pub(crate) fn delivery() -> Delivery {
     let execution = Execution {
         source: "media".to_owned(),
         key: "i5f17a1fb".to_owned(),
@@ -469,6 +475,42 @@ async fn a_peer_that_repeats_what_it_was_sent_gets_no_secret_kept() {
                 assert!(kept.contains("[secret]"), "{} keeps {kept:?}", speaker.kind);
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn every_sink_goes_through_the_proxy_and_loses_nothing_to_it() {
+    const URL: &str = "http://peer.invalid:8080";
+    let page = "<html>not with bWU6aHVudGVyMi1wYXNz of hunter2-pass</html>";
+    let say = |status, word| match answer(status, word, "content-type: text/html\r\n", page) {
+        Act::Send(bytes) => Policy::Say(String::from_utf8(bytes).expect("text")),
+        other => unreachable!("{other:?}"),
+    };
+    for speaker in &SPEAKERS {
+        let one = |act: Act| vec![Act::Read, act];
+        let scripts =
+            if speaker.asks { vec![one(yes()), one(speaker.success())] } else { vec![one(speaker.success())] };
+        let requests = scripts.len();
+        let peer = Scripted::start(scripts).await;
+        let credential = "Basic bWU6aHVudGVyMi1wYXNz";
+        for (policy, expected) in [
+            (Policy::Serve(peer.address(), credential), Expected::Delivered),
+            (Policy::Serve(peer.address(), "Basic another"), Expected::Retry(None)),
+            (say(502, "Bad Gateway"), Expected::Retry(None)),
+            (say(504, "Gateway Timeout"), Expected::Retry(None)),
+        ] {
+            let proxy = FakeProxy::start(policy).await;
+            let outbound = format!("proxy = \"http://me:hunter2-pass@{}\"", proxy.address());
+            let sink = sink_behind(&outbound, speaker.kind, &(speaker.options)(URL));
+            let tried = tokio::time::timeout(PATIENCE, sink.deliver(&delivery(), NOW)).await.expect("an end");
+            assert_eq!(found(&tried), expected, "{}: {tried:?}", speaker.kind);
+            let said = format!("{tried:?}");
+            assert!(!said.contains(NEEDLE) && !said.contains("bWU6aHVudGVyMi1wYXNz"), "{}: {said}", speaker.kind);
+            assert!(proxy.lines().iter().all(|line| line.contains(&format!(" {URL}/"))), "{:?}", proxy.lines());
+        }
+        let met = peer.requests();
+        assert_eq!(met.len(), requests, "{}", speaker.kind);
+        assert!(met.iter().all(|request| !request.to_ascii_lowercase().contains("proxy-authorization")), "{met:?}");
     }
 }
 

@@ -3,4 +3,5 @@
 pub(crate) mod astrom;
 pub(crate) mod hook;
 pub(crate) mod port;
+pub(crate) mod proxy;
 pub(crate) mod scripted;
