@@ -12,6 +12,7 @@ use crate::options::{Build, Examine, Section};
 
 mod cloudevent;
 mod port_run;
+mod secmaster;
 mod stdout;
 mod webhook;
 
@@ -84,4 +85,4 @@ fn starts_nothing(_: &Section) -> bool {
 }
 
 /// Every kind of sink.
-pub static KINDS: &[Kind] = &[port_run::KIND, stdout::KIND, webhook::KIND];
+pub static KINDS: &[Kind] = &[port_run::KIND, secmaster::KIND, stdout::KIND, webhook::KIND];

@@ -16,6 +16,7 @@ mod peers;
 mod port_run;
 mod readme;
 mod rig;
+mod secmaster;
 mod senders;
 mod server;
 mod store;
