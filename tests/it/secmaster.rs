@@ -7,13 +7,18 @@ use std::time::Duration;
 use callbackd::model::{Change, ChangeMeta, Delivery, Execution, Learned, Link, Outcome, State, Status, Time, WaitFor};
 use callbackd::options::{BuildContext, Fault, Section};
 use callbackd::secret::Resolver;
+use callbackd::signature;
 use callbackd::sinks::{KINDS, Sink, Tried};
 use serde_json::{Map, Value, json};
 
+use crate::daemon::{Daemon, soon};
+use crate::peers::port::{CLIENT_ID, CLIENT_SECRET, FakePort};
 use crate::peers::secmaster::{
     ACCESS_KEY, FakeSecmaster, How, PASSWORD, PROJECT, REGION, REQUEST_ID, SECRET_KEY, SECURITY_TOKEN, WORKFLOW,
     WORKSPACE,
 };
+
+const RUN: &str = "r_AbCdEfGh12345678";
 
 fn now() -> Time {
     Time::from_seconds(1_700_000_000)
@@ -66,7 +71,7 @@ fn cloud() -> FakeSecmaster {
 fn change() -> Change {
     let execution = Execution {
         source: "portal".to_owned(),
-        key: "r_AbCdEfGh12345678".to_owned(),
+        key: RUN.to_owned(),
         name: Some("block".to_owned()),
         workflow: None,
         subject: Some("bucket/in/сбой 失败.mp4".to_owned()),
@@ -200,7 +205,7 @@ async fn content_and_dataclass_are_the_operators() {
     deliver(&*sink(&cloud, "dataclass = \"\""), &delivery(2)).await;
     let objects: Vec<_> =
         cloud.requests().into_iter().map(|seen| seen.body["playbook_context"]["data_object"].clone()).collect();
-    let content = json!({"run_id": "r_AbCdEfGh12345678", "address": "192.0.2.7"});
+    let content = json!({"run_id": RUN, "address": "192.0.2.7"});
     assert_eq!(objects[0], json!({"dataclass": {"id": "d-1", "name": "Incident"}, "content": content}));
     assert!(objects[1].get("dataclass").is_none() && objects[1]["content"]["execution"].is_object());
     for (program, expected) in [
@@ -658,4 +663,76 @@ fn wrong_options_are_named_with_what_to_write() {
     let at = "https://secmaster.ap-southeast-3.myhuaweicloud.com";
     let path = format!("/v1/{PROJECT}/workspaces/{WORKSPACE}/soc/workflows/{WORKFLOW}/instances");
     assert_eq!(preview[0].action, format!("POST {at}{path}"));
+}
+
+/// The example as it is shipped, run by the built daemon: only addresses and secrets come from outside.
+#[test]
+fn a_port_run_ends_as_the_workflow_that_it_started() {
+    for (word, ended) in [("FINISHED", "SUCCESS"), ("FAILED", "FAILURE")] {
+        let (cloud, port) = (FakeSecmaster::start(), FakePort::start());
+        cloud.set_course(&["RUNNING", word]);
+        port.add_run(RUN);
+        let mut daemon = Daemon::prepare();
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config/examples/port_to_secmaster_to_port.toml");
+        daemon.write("callbackd.toml", &std::fs::read_to_string(example).expect("the example"));
+        daemon.environment = [
+            ("PORT_CLIENT_ID", CLIENT_ID),
+            ("PORT_CLIENT_SECRET", CLIENT_SECRET),
+            ("SECMASTER_ACCESS_KEY", ACCESS_KEY),
+            ("SECMASTER_SECRET_KEY", SECRET_KEY),
+            ("CALLBACKD__SERVER__LISTEN", "127.0.0.1:0"),
+            ("CALLBACKD__ADMIN__LISTEN", "127.0.0.1:0"),
+            ("CALLBACKD__STORE__URL", "sqlite:callbackd.db"),
+            ("CALLBACKD__LOG__FORMAT", "json"),
+            ("CALLBACKD__SINKS__PORT__URL", &port.url()),
+            ("CALLBACKD__SINKS__SOC__URL", &cloud.url()),
+            ("CALLBACKD__SINKS__SOC__FOLLOW_EVERY", "50ms"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        daemon.start();
+        let probed = daemon.cli(&["check", "--probe"]);
+        assert!(probed.said().contains("ok: sinks.soc: workflow \"Block\" is there and enabled"), "{probed:?}");
+
+        let body = json!({
+            "action": "block_address", "resourceType": "run", "status": "TRIGGERED",
+            "context": {"entity": null, "blueprint": "host", "runId": RUN},
+            "payload": {"properties": {"address": "192.0.2.7"}},
+        });
+        let body = body.to_string();
+        let timestamp = callbackd::clock::now().seconds().to_string();
+        let parts = [timestamp.as_bytes(), b".", body.as_bytes()];
+        let mac = signature::base64(&signature::hmac_sha256(CLIENT_SECRET.as_bytes(), &parts));
+        let (timestamp, mac) = (timestamp.as_str(), format!("v1,{mac}"));
+        let headers =
+            [("x-port-timestamp", timestamp), ("x-port-signature", &*mac), ("content-type", "application/json")];
+        let answer = daemon.post("/callbacks/port", &headers, &body);
+        assert_eq!((answer.status, &answer.json()["outcome"]), (200, &json!("accepted")));
+
+        soon("the run's end", || (port.run(RUN).status == ended).then_some(()));
+        let delivered = || daemon.list(&["deliveries", "list", "--status", "delivered"]).len();
+        soon("all told", || (delivered() == 3).then_some(()));
+        let starts = cloud.starts();
+        let [id] = &starts[..] else { panic!("one start: {starts:?}") };
+        let run = port.run(RUN);
+        assert_eq!(run.fields["externalRunId"], json!(id));
+        let seen = cloud.requests();
+        let started = seen.iter().find(|seen| seen.line.starts_with("POST")).expect("a start");
+        let content = json!({"run_id": RUN, "action": "block_address", "inputs": {"address": "192.0.2.7"}});
+        assert_eq!(started.body["playbook_context"]["data_object"]["content"], content);
+
+        // The instance is an execution of its own, linked to the run's; both have ended.
+        let status = if word == "FINISHED" { "succeeded" } else { "failed" };
+        let instance = daemon.execution(id);
+        let said = ["source", "status", "vendor_status", "name"].map(|key| instance["execution"][key].clone());
+        assert_eq!(said, [json!("soc"), json!(status), json!(word), json!("Block")]);
+        assert_eq!(instance["execution"]["links"][0]["key"], RUN);
+        assert_eq!(daemon.execution(RUN)["execution"]["status"], status);
+        assert_eq!(daemon.list(&["executions", "list", "--source", "soc"]).len(), 1);
+        assert!(daemon.terminate().success());
+        let kept = [daemon.store_bytes(), daemon.log().into_bytes()].concat();
+        for secret in [SECRET_KEY, ACCESS_KEY, CLIENT_SECRET, "Signature="] {
+            assert!(!kept.windows(secret.len()).any(|window| window == secret.as_bytes()), "{secret} is kept");
+        }
+    }
 }
