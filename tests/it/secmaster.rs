@@ -284,7 +284,7 @@ async fn a_key_that_stops_working_is_not_locked() {
     };
     assert!(all().await.iter().all(|tried| matches!(tried.outcome, Outcome::Delivered { .. })));
     assert_eq!(cloud.requests().len(), 20);
-    assert!((2..=3).contains(&cloud.most_in_flight()), "{}", cloud.most_in_flight());
+    assert!(cloud.most_in_flight() <= 3, "{}", cloud.most_in_flight());
     cloud.set_access_key("another");
     assert!(all().await.iter().all(|tried| matches!(tried.outcome, Outcome::Halt { .. })));
     let refused = cloud.requests().len() - 20;

@@ -89,3 +89,56 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether it would have to wait now; or why it may not call at all.
+    async fn waits(gate: &Gate, since: Since) -> Result<bool, String> {
+        tokio::select! {
+            biased;
+            entered = gate.enter(since) => entered.map(|_| false),
+            () = std::future::ready(()) => Ok(true),
+        }
+    }
+
+    #[tokio::test]
+    async fn one_at_a_time_until_one_succeeds_and_then_a_few() {
+        let gate = Gate::new(SIGNED_MAX);
+        let since = gate.since();
+        let first = gate.enter(since).await.expect("entered");
+        assert_eq!(waits(&gate, since).await, Ok(true));
+        gate.open();
+        let mut few = Vec::new();
+        for _ in 0..SIGNED_MAX {
+            assert_eq!(waits(&gate, since).await, Ok(false));
+            few.push(gate.enter(since).await.expect("entered"));
+        }
+        assert_eq!(waits(&gate, since).await, Ok(true));
+        drop((first, few));
+        // Something may be wrong: one at a time again, and nobody is turned away.
+        gate.close();
+        let first = gate.enter(since).await.expect("entered");
+        assert_eq!(waits(&gate, since).await, Ok(true));
+        drop(first);
+        assert_eq!(waits(&gate, since).await, Ok(false));
+    }
+
+    #[tokio::test]
+    async fn whoever_waited_while_another_was_refused_does_not_call() {
+        let gate = Gate::new(SIGNED_MAX);
+        let since = gate.since();
+        let first = gate.enter(since).await.expect("entered");
+        let (second, ()) = tokio::join!(gate.enter(since), async {
+            gate.refuse("no such key");
+            drop(first);
+        });
+        assert_eq!(second.err().as_deref(), Some("no such key"));
+        assert_eq!(waits(&gate, since).await, Err("no such key".to_owned()));
+        // A try that begins later is a new one, and alone.
+        let later = gate.since();
+        let _alone = gate.enter(later).await.expect("entered");
+        assert_eq!(waits(&gate, later).await, Ok(true));
+    }
+}

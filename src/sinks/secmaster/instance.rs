@@ -129,3 +129,63 @@ pub(super) fn lost(followed: &Followed) -> Update {
 fn time(text: &str) -> Option<Time> {
     Time::parse(text).or_else(|| Time::parse(&text.replace("Z+", "+").replace("Z-", "-")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sinks::cloudevent;
+
+    #[test]
+    fn an_id_is_its_deliverys_own() {
+        let delivery = cloudevent::delivery("r_1");
+        let id = id_of(&delivery, "edge", "soc");
+        assert!(is_id(&id) && id.len() == 36, "{id}");
+        assert_eq!((&id[14..15], "89ab".contains(&id[19..20])), ("8", true), "{id}");
+        assert_eq!(id_of(&Delivery { attempts: 5, ..delivery.clone() }, "edge", "soc"), id);
+        for other in [
+            id_of(&Delivery { id: 100, ..delivery.clone() }, "edge", "soc"),
+            id_of(&delivery, "other", "soc"),
+            id_of(&delivery, "edge", "other"),
+            id_of(&cloudevent::delivery("r_2"), "edge", "soc"),
+        ] {
+            assert_ne!(other, id);
+        }
+        for text in ["", "a/b", "a b", "é", &"a".repeat(129)] {
+            assert!(!is_id(text), "{text}");
+            assert_eq!(echoed(&json!({"action_instance_id": text}), "ours"), "ours");
+        }
+        assert_eq!(echoed(&json!({"action_instance_id": "theirs"}), "ours"), "theirs");
+        assert_eq!(echoed(&Value::Null, "ours"), "ours");
+    }
+
+    #[test]
+    fn an_instance_is_read_whatever_its_words() {
+        let read = |answer: Value| Shown::read(&answer);
+        let cases = [
+            ("RUNNING", Status::Running),
+            ("RETRYING", Status::Running),
+            ("TERMINATING", Status::Running),
+            ("FINISHED", Status::Succeeded),
+            ("FAILED", Status::Failed),
+            ("TERMINATED", Status::Cancelled),
+            ("running", Status::Unknown),
+        ];
+        let now = Time::from_seconds(1_700_000_000);
+        for (word, status) in cases {
+            let shown = read(json!({"status": word})).expect(word);
+            let update = shown.update("i1", now);
+            assert_eq!((shown.status(), update.execution.status), (status, Some(status)), "{word}");
+            assert_eq!(update.execution.finished_at, status.is_finished().then_some(now));
+            assert_eq!(update.identity.is_some(), status.is_finished());
+            assert_eq!(read(json!({"data": {"status": word}})).expect(word), shown);
+        }
+        for odd in [json!(null), json!({}), json!({"status": 7}), json!({"status": ""}), json!([])] {
+            assert_eq!(read(odd.clone()), None, "{odd}");
+        }
+        let midnight = Time::parse("2021-01-30T15:00:00Z");
+        for text in ["2021-01-30T15:00:00Z", "2021-01-30T23:00:00+08:00", "2021-01-30T23:00:00Z+0800"] {
+            assert_eq!(time(text), midnight, "{text}");
+        }
+        assert_eq!(time("yesterday"), None);
+    }
+}

@@ -214,3 +214,89 @@ fn compact_time(text: &str) -> Option<Time> {
     let (year, month, day) = (&date[..4], &date[4..6], &date[6..]);
     Time::parse(&format!("{year}-{month}-{day}T{}:{}:{}Z", &clock[..2], &clock[2..4], &clock[4..]))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use serde_json::json;
+
+    use super::*;
+
+    fn said(body: &str) -> Said {
+        Said::read(&HeaderMap::new(), body)
+    }
+
+    fn refused(text: &str) -> Said {
+        said(&json!({"error_code": REFUSED, "error_msg": text}).to_string())
+    }
+
+    #[test]
+    fn every_shape_is_read() {
+        let cases = [
+            (json!({"error_code": "A.1", "error_msg": "no", "request_id": "q"}), Some("A.1"), Some("no"), Some("q")),
+            (json!({"code": "S.1", "message": "no"}), Some("S.1"), Some("no"), None),
+            (json!({"errorCode": "E.1", "errorMsg": "no"}), Some("E.1"), Some("no"), None),
+            (json!({"error": {"code": 401, "message": "no", "title": "t"}}), Some("401"), Some("no"), None),
+            (json!({"error": {"error_code": "A.1", "request_id": "q"}}), Some("A.1"), None, Some("q")),
+            (json!({"message": "no"}), None, Some("no"), None),
+            (json!({"code": "", "message": null}), None, None, None),
+            (json!({}), None, None, None),
+        ];
+        for (body, code, text, id) in cases {
+            let read = said(&body.to_string());
+            let found = (read.code.as_deref(), read.text.as_deref(), read.request_id.as_deref());
+            assert_eq!(found, (code, text, id), "{body}");
+        }
+        for body in ["<html>\nno</html>", "[1]", "\"no\""] {
+            assert_eq!(said(body).text.as_deref(), Some(&*body.replace('\n', " ")), "{body}");
+        }
+        assert_eq!(said(""), Said::default());
+        let mut headers = HeaderMap::new();
+        headers.insert("x-request-id", HeaderValue::from_static("of the head"));
+        let read = Said::read(&headers, "{\"request_id\": \"q\"}");
+        assert_eq!(read.request_id.as_deref(), Some("of the head"));
+    }
+
+    #[test]
+    fn the_gateways_clock_is_read_from_what_it_says() {
+        let text = "calc aksk signature fail:signature expired, signature time:20211217T064303Z,server time:";
+        let mut headers = HeaderMap::new();
+        headers.insert("date", HeaderValue::from_static("Fri, 17 Dec 2021 06:58:05 GMT"));
+        let cases = [
+            ("20211217T065804Z", "2021-12-17T06:58:04Z"),
+            (" 20211217T065804Z\"", "2021-12-17T06:58:04Z"),
+            ("20211217T065804Z,more", "2021-12-17T06:58:04Z"),
+            ("20211399T065804Z", "2021-12-17T06:58:05Z"),
+            ("2021-12-17", "2021-12-17T06:58:05Z"),
+            ("", "2021-12-17T06:58:05Z"),
+        ];
+        for (server, expected) in cases {
+            let read = refused(&format!("{text}{server}"));
+            assert!(read.is_expired());
+            assert_eq!(read.server_time(&headers), Time::parse(expected), "{server}");
+        }
+        assert_eq!(refused(text).server_time(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_do_and_never_what_was_sent() {
+        let canonical = "POST\n/v1/\n\nhost:a\nx-security-token:[secret]\n\nhost\nabc";
+        let verify = "Incorrect IAM authentication information: verify aksk signature fail, canonicalRequest:";
+        let cases = [
+            (format!("{verify}{}", canonical.replace('\n', "|")), "secret_key is wrong"),
+            (format!("{verify}POST|/v2/||host:a||host|abc"), "a proxy rewrites requests"),
+            ("verify aksk signature fail".to_owned(), "check access_key and secret_key"),
+            ("ak hunter2 not exist".to_owned(), "no such access_key"),
+            ("signature expired, signature time:x".to_owned(), "too far from the gateway's clock"),
+        ];
+        for (text, expected) in cases {
+            let read = refused(&text);
+            let reason = read.refusal(Some(canonical));
+            assert!(reason.contains(expected) && reason.ends_with("(APIGW.0301)"), "{reason}");
+            for told in [reason, read.words(), read.kept()] {
+                assert!(!told.contains("host") && !told.contains("hunter2"), "{told}");
+            }
+        }
+        assert!(refused("decrypt token fail").refusal(None).contains("the token is refused"));
+    }
+}
