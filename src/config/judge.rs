@@ -24,7 +24,9 @@ pub(super) fn judge(config: &mut Config, named: &Named) -> Vec<Fault> {
     }
     let origins = Origins::of(config, named, &mut faults);
     for (position, route) in config.routes.iter().enumerate() {
-        judge_route(&format!("routes[{position}]"), route, named, &origins, &mut faults);
+        let key = format!("routes[{position}]");
+        judge_route(&key, route, named, &origins, &mut faults);
+        origins.judge_circles(&key, route, &config.routes, &mut faults);
     }
     for (position, link) in config.links.iter().enumerate() {
         judge_link(&format!("links[{position}]"), link, &origins, &mut faults);
@@ -254,6 +256,27 @@ impl Origins {
         }
         one_name(key, "source", name, &self.names, faults);
     }
+
+    /// What a sink starts must not lead to its starting something again: that would never end.
+    fn judge_circles(&self, key: &str, route: &RouteEntry, routes: &[RouteEntry], faults: &mut Vec<Fault>) {
+        for (position, name) in route.to.iter().enumerate().filter(|(_, name)| self.starting.contains(name)) {
+            let mut reached = vec![name];
+            let mut next = 0;
+            while let Some(from) = reached.get(next).copied() {
+                let onward = routes.iter().filter(|route| route.from.contains(from)).flat_map(|route| &route.to);
+                for to in onward.filter(|to| self.starting.contains(to)) {
+                    if !reached.contains(&to) {
+                        reached.push(to);
+                    }
+                }
+                next += 1;
+            }
+            if route.from.iter().any(|from| reached.contains(&from)) {
+                let text = "would start something for what it started itself, without an end; take one of them out";
+                faults.push(Fault::new(format!("{key}.to[{position}]"), text));
+            }
+        }
+    }
 }
 
 fn judge_route(key: &str, route: &RouteEntry, named: &Named, origins: &Origins, faults: &mut Vec<Fault>) {
@@ -264,10 +287,6 @@ fn judge_route(key: &str, route: &RouteEntry, named: &Named, origins: &Origins, 
     some_names(&format!("{key}.to"), "sink", &route.to, faults);
     for (position, name) in route.to.iter().enumerate() {
         one_name(format!("{key}.to[{position}]"), "sink", name, &named.sinks, faults);
-        if origins.starting.contains(name) && route.from.contains(name) {
-            let text = "would start something for what it started, without an end; take it out of `from` or `to`";
-            faults.push(Fault::new(format!("{key}.to[{position}]"), text));
-        }
     }
     if let Some(when) = &route.when {
         program(format!("{key}.when"), when, faults);

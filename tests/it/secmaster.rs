@@ -217,6 +217,11 @@ async fn content_and_dataclass_are_the_operators() {
         let Outcome::Reject { reason } = &tried.outcome else { panic!("{tried:?}") };
         assert!(reason.starts_with(expected), "{reason}");
     }
+    let mut large = change();
+    large.state.execution.inputs = Some(json!("x".repeat(13 << 20)));
+    let tried = deliver(&*sink(&cloud, ""), &Delivery { change: Arc::new(large), ..delivery(4) }).await;
+    let Outcome::Reject { reason } = &tried.outcome else { panic!("{tried:?}") };
+    assert!(reason.contains("are more than SecMaster takes; write a `content` that says less"), "{reason}");
     assert_eq!(cloud.requests().len(), 2);
 }
 
@@ -225,7 +230,8 @@ async fn a_security_token_is_signed_too() {
     let cloud = cloud();
     cloud.want_security_token();
     let credentials = format!("{}security_token = {SECURITY_TOKEN:?}\n", key());
-    let tried = deliver(&*sink_with(&cloud, &credentials, ""), &delivery(1)).await;
+    let sink = sink_with(&cloud, &credentials, "");
+    let tried = deliver(&*sink, &delivery(1)).await;
     assert!(matches!(tried.outcome, Outcome::Delivered { .. }), "{tried:?}");
     assert_eq!(cloud.requests()[0].headers["x-security-token"], SECURITY_TOKEN);
 }
@@ -577,9 +583,19 @@ async fn an_instance_is_not_followed_for_ever() {
     cloud.forget_instances();
     let at = now().plus_ms(20_000);
     let tried = deliver_at(&*sink, &waiting, at).await;
-    assert_eq!(waits(&tried, at).0, format!("workflow instance {id} is not to be seen yet"));
+    assert!(waits(&tried, at).0.starts_with(&format!("workflow instance {id} is not to be seen: answered 400")));
     let tried = deliver_at(&*sink, &waiting, now().plus_ms(300_000)).await;
     assert!(note(&tried).contains("was started, and cannot be followed: answered 400"), "{tried:?}");
+    // What does not say that there is no such instance says nothing: it is followed to the last.
+    for how in [How::Answer(403, "<html>a proxy</html>".to_owned()), How::Answer(200, "{}".to_owned())] {
+        cloud.script("GET", how.clone());
+        let at = now().plus_ms(3_599_000);
+        let tried = deliver_at(&*sink, &waiting, at).await;
+        assert!(waits(&tried, at).0.contains("is not to be seen: "), "{tried:?}");
+        cloud.script("GET", how);
+        let tried = deliver_at(&*sink, &waiting, now().plus_ms(3_600_000)).await;
+        assert!(note(&tried).contains("was started, and cannot be followed: "), "{tried:?}");
+    }
     // A configuration that follows nothing does not start it again.
     let off = self::sink(&cloud, "");
     given_up(&deliver(&*off, &waiting).await, "was started, and `follow` is off now");
@@ -670,7 +686,6 @@ fn wrong_options_are_named_with_what_to_write() {
 fn a_port_run_ends_as_the_workflow_that_it_started() {
     for (word, ended) in [("FINISHED", "SUCCESS"), ("FAILED", "FAILURE")] {
         let (cloud, port) = (FakeSecmaster::start(), FakePort::start());
-        cloud.set_course(&["RUNNING", word]);
         port.add_run(RUN);
         let mut daemon = Daemon::prepare();
         let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config/examples/port_to_secmaster_to_port.toml");
@@ -709,6 +724,11 @@ fn a_port_run_ends_as_the_workflow_that_it_started() {
         let answer = daemon.post("/callbacks/port", &headers, &body);
         assert_eq!((answer.status, &answer.json()["outcome"]), (200, &json!("accepted")));
 
+        // It is followed over the daemon's death.
+        let waits = |row: &Value| row["reason"].as_str().is_some_and(|reason| reason.ends_with(" is RUNNING"));
+        soon("a wait", || daemon.list(&["deliveries", "list"]).iter().any(waits).then_some(()));
+        daemon.restart();
+        cloud.set_instance(&cloud.starts()[0], &["RUNNING", word]);
         soon("the run's end", || (port.run(RUN).status == ended).then_some(()));
         let delivered = || daemon.list(&["deliveries", "list", "--status", "delivered"]).len();
         soon("all told", || (delivered() == 3).then_some(()));

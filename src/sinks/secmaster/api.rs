@@ -91,11 +91,14 @@ impl Seen {
     }
 }
 
-/// Redacted before anything is cut: half a secret is one.
+/// Without the secrets, as they are and as JSON writes them. Redacted before anything is cut: half a secret is one.
 fn redacted(mut text: String, secrets: &[&str]) -> String {
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        if text.contains(secret) {
-            text = text.replace(secret, "[secret]");
+        let quoted = serde_json::Value::from(*secret).to_string();
+        for form in [secret, &quoted[1..quoted.len() - 1]] {
+            if text.contains(form) {
+                text = text.replace(form, "[secret]");
+            }
         }
     }
     text

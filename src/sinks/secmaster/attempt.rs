@@ -94,8 +94,9 @@ impl Attempt<'_> {
     async fn follow(&mut self, follow: Following, followed: Followed) -> Outcome {
         match self.look(&followed.instance).await {
             Ok(Some(shown)) => self.went_on(follow, followed, &shown),
-            Ok(None) => self.unseen(follow, &followed, "the answer is no instance"),
-            Err(Fault::Missing { reason } | Fault::Refused { reason }) => self.unseen(follow, &followed, &reason),
+            Ok(None) => self.unseen(follow, &followed, "the answer is no instance", u64::MAX),
+            Err(Fault::Refused { reason }) => self.unseen(follow, &followed, &reason, u64::MAX),
+            Err(Fault::Missing { reason }) => self.unseen(follow, &followed, &reason, UNSEEN_MS_MAX),
             Err(fault) => failed(fault, followed.resume()),
         }
     }
@@ -115,9 +116,10 @@ impl Attempt<'_> {
         self.wait(follow, &followed, &shown.word, learned)
     }
 
-    fn unseen(&self, follow: Following, followed: &Followed, reason: &str) -> Outcome {
-        if self.now() < followed.since.plus_ms(UNSEEN_MS_MAX.min(follow.within.ms())) {
-            return self.wait(follow, followed, "not to be seen yet", Vec::new());
+    /// The instance was not shown: for so long that is waited for.
+    fn unseen(&self, follow: Following, followed: &Followed, reason: &str, patience_ms: u64) -> Outcome {
+        if self.now() < followed.since.plus_ms(patience_ms.min(follow.within.ms())) {
+            return self.wait(follow, followed, &format!("not to be seen: {reason}"), Vec::new());
         }
         self.give_up(followed, &format!("was started, and cannot be followed: {reason}"))
     }
