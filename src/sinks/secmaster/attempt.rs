@@ -24,7 +24,7 @@ pub(super) struct Attempt<'a> {
 
 impl Attempt<'_> {
     pub(super) async fn run(&mut self) -> Outcome {
-        let id = self.sink.id_of(self.delivery);
+        let id = instance::id_of(self.delivery);
         if let Some(followed) = Followed::of(self.delivery).or_else(|| self.linked(&id)) {
             return match self.sink.follow {
                 Some(follow) => self.follow(follow, followed).await,

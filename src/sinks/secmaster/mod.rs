@@ -100,8 +100,6 @@ struct Secmaster {
     api: Api,
     /// Its configured name: the source of what it starts.
     name: String,
-    /// This callbackd's name.
-    instance: String,
     /// `…/soc/workflows`, below the base.
     workflows: String,
     workflow_id: String,
@@ -232,7 +230,6 @@ fn build(section: &Section, context: &BuildContext<'_>) -> Result<Box<dyn Sink>,
             workflows: format!("/v1/{}/workspaces/{}/soc/workflows", options.project_id, options.workspace_id),
             api: Api::new(client?, base?, options.project_id, auth?),
             name: context.name.to_owned(),
-            instance: context.instance.to_owned(),
             workflow_id: options.workflow_id,
             dataclass: (!dataclass.is_empty()).then_some(Value::Object(dataclass)),
             content,
@@ -246,7 +243,7 @@ impl Sink for Secmaster {
     fn preview(&self, delivery: &Delivery, _: Time) -> Vec<Preview> {
         let call = match Followed::of(delivery) {
             Some(followed) => Ok(self.show(&followed.instance)),
-            None => self.start(delivery, &self.id_of(delivery)),
+            None => self.start(delivery, &instance::id_of(delivery)),
         };
         let (action, body) = match call {
             Ok(call) => (
@@ -289,10 +286,6 @@ impl Sink for Secmaster {
 }
 
 impl Secmaster {
-    fn id_of(&self, delivery: &Delivery) -> String {
-        instance::id_of(delivery, &self.instance, &self.name)
-    }
-
     /// CreateWorkflowInstance.
     fn start(&self, delivery: &Delivery, id: &str) -> Result<Call, String> {
         let change = serde_json::to_value(&*delivery.change).map_err(|e| e.to_string())?;
