@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use super::faults::instead;
 use super::load::Named;
-use super::{Config, LinkEntry, RouteEntry, SinkCommon};
+use super::{Config, LinkEntry, RouteEntry, SinkCommon, SinkEntry};
 use crate::jq::Jq;
 use crate::options::{Fault, Span};
+use crate::sinks;
 
 /// Everything that is wrong with the values, each with its key.
 pub(super) fn judge(config: &mut Config, named: &Named) -> Vec<Fault> {
@@ -21,11 +22,14 @@ pub(super) fn judge(config: &mut Config, named: &Named) -> Vec<Fault> {
     for sink in &config.sinks {
         sink_common(&format!("sinks.{}", sink.name), &sink.common, &mut faults);
     }
+    let origins = Origins::of(config, named, &mut faults);
     for (position, route) in config.routes.iter().enumerate() {
-        judge_route(&format!("routes[{position}]"), route, named, &mut faults);
+        let key = format!("routes[{position}]");
+        judge_route(&key, route, named, &origins, &mut faults);
+        origins.judge_circles(&key, route, &config.routes, &mut faults);
     }
     for (position, link) in config.links.iter().enumerate() {
-        judge_link(&format!("links[{position}]"), link, named, &mut faults);
+        judge_link(&format!("links[{position}]"), link, &origins, &mut faults);
     }
     warn(config, named);
     faults
@@ -215,17 +219,83 @@ fn sink_common(key: &str, common: &SinkCommon, faults: &mut Vec<Fault>) {
     }
 }
 
-fn judge_route(key: &str, route: &RouteEntry, named: &Named, faults: &mut Vec<Fault>) {
-    every_name(&format!("{key}.from"), "source", &route.from, &named.sources, faults);
-    every_name(&format!("{key}.to"), "sink", &route.to, &named.sinks, faults);
+/// Whose executions there are: sources, and sinks that start some.
+struct Origins {
+    names: Vec<String>,
+    starting: Vec<String>,
+    /// Sinks that start none, and those of whose options nothing is known.
+    idle: Vec<String>,
+    unread: Vec<String>,
+}
+
+impl Origins {
+    fn of(config: &Config, named: &Named, faults: &mut Vec<Fault>) -> Origins {
+        let starts =
+            |sink: &SinkEntry| sinks::KINDS.iter().any(|kind| kind.name == sink.kind && (kind.starts)(&sink.section));
+        let starting: Vec<String> =
+            config.sinks.iter().filter(|sink| starts(sink)).map(|sink| sink.name.clone()).collect();
+        for name in starting.iter().filter(|name| named.sources.contains(name)) {
+            let text = "is a source's name too, and what this sink starts is kept under its name; rename one of them";
+            faults.push(Fault::new(format!("sinks.{name}"), text));
+        }
+        let is_read = |name: &&String| config.sinks.iter().any(|sink| sink.name == **name);
+        let (read, unread): (Vec<_>, Vec<_>) = named.sinks.iter().partition(is_read);
+        let idle = read.into_iter().filter(|name| !starting.contains(name)).cloned().collect();
+        let names = named.sources.iter().chain(&starting).cloned().collect();
+        Origins { names, starting, idle, unread: unread.into_iter().cloned().collect() }
+    }
+
+    fn judge(&self, key: String, name: &str, faults: &mut Vec<Fault>) {
+        let is = |names: &[String]| names.iter().any(|known| known == name);
+        if is(&self.unread) && !is(&self.names) {
+            return;
+        }
+        if is(&self.idle) && !is(&self.names) {
+            let text = "names a sink that starts nothing, or does not follow what it starts (`follow = true`)";
+            return faults.push(Fault::new(key, text));
+        }
+        one_name(key, "source", name, &self.names, faults);
+    }
+
+    /// What a sink starts must not lead to its starting something again: that would never end.
+    fn judge_circles(&self, key: &str, route: &RouteEntry, routes: &[RouteEntry], faults: &mut Vec<Fault>) {
+        for (position, name) in route.to.iter().enumerate().filter(|(_, name)| self.starting.contains(name)) {
+            let mut reached = vec![name];
+            let mut next = 0;
+            while let Some(from) = reached.get(next).copied() {
+                let onward = routes.iter().filter(|route| route.from.contains(from)).flat_map(|route| &route.to);
+                for to in onward.filter(|to| self.starting.contains(to)) {
+                    if !reached.contains(&to) {
+                        reached.push(to);
+                    }
+                }
+                next += 1;
+            }
+            if route.from.iter().any(|from| reached.contains(&from)) {
+                let text = "would start something for what it started itself, without an end; take one of them out";
+                faults.push(Fault::new(format!("{key}.to[{position}]"), text));
+            }
+        }
+    }
+}
+
+fn judge_route(key: &str, route: &RouteEntry, named: &Named, origins: &Origins, faults: &mut Vec<Fault>) {
+    some_names(&format!("{key}.from"), "source", &route.from, faults);
+    for (position, name) in route.from.iter().enumerate() {
+        origins.judge(format!("{key}.from[{position}]"), name, faults);
+    }
+    some_names(&format!("{key}.to"), "sink", &route.to, faults);
+    for (position, name) in route.to.iter().enumerate() {
+        one_name(format!("{key}.to[{position}]"), "sink", name, &named.sinks, faults);
+    }
     if let Some(when) = &route.when {
         program(format!("{key}.when"), when, faults);
     }
 }
 
-fn judge_link(key: &str, link: &LinkEntry, named: &Named, faults: &mut Vec<Fault>) {
-    one_name(format!("{key}.of"), "source", &link.of, &named.sources, faults);
-    one_name(format!("{key}.with"), "source", &link.with, &named.sources, faults);
+fn judge_link(key: &str, link: &LinkEntry, origins: &Origins, faults: &mut Vec<Fault>) {
+    origins.judge(format!("{key}.of"), &link.of, faults);
+    origins.judge(format!("{key}.with"), &link.with, faults);
     if link.of == link.with {
         faults.push(Fault::new(format!("{key}.with"), "is the same source as `of`; a link ties two sources"));
     }
@@ -233,12 +303,9 @@ fn judge_link(key: &str, link: &LinkEntry, named: &Named, faults: &mut Vec<Fault
     program(format!("{key}.with_key"), &link.with_key, faults);
 }
 
-fn every_name(key: &str, what: &str, names: &[String], known: &[String], faults: &mut Vec<Fault>) {
+fn some_names(key: &str, what: &str, names: &[String], faults: &mut Vec<Fault>) {
     if names.is_empty() {
         faults.push(Fault::new(key, format!("names no {what}; write [\"NAME\", …]")));
-    }
-    for (position, name) in names.iter().enumerate() {
-        one_name(format!("{key}[{position}]"), what, name, known, faults);
     }
 }
 

@@ -8,11 +8,12 @@
 
 use crate::Boxed;
 use crate::model::{Delivery, Outcome, Time};
-use crate::options::{Build, Examine};
+use crate::options::{Build, Examine, Section};
 
 mod cloudevent;
 mod klyuch_astrom;
 mod port_run;
+mod secmaster;
 mod stdout;
 mod webhook;
 
@@ -74,7 +75,15 @@ pub struct Kind {
     pub build: Build<dyn Sink>,
     /// Deserializes the options from a TOML table only to find what is wrong with its keys and types.
     pub examine: Examine,
+    /// Whether one with these options starts executions whose source is the sink itself, so that routes and links can
+    /// name it as one.
+    pub starts: fn(&Section) -> bool,
+}
+
+/// What [`Kind::starts`] is for a kind that only tells.
+fn starts_nothing(_: &Section) -> bool {
+    false
 }
 
 /// Every kind of sink.
-pub static KINDS: &[Kind] = &[klyuch_astrom::KIND, port_run::KIND, stdout::KIND, webhook::KIND];
+pub static KINDS: &[Kind] = &[klyuch_astrom::KIND, port_run::KIND, secmaster::KIND, stdout::KIND, webhook::KIND];

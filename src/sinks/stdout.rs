@@ -11,12 +11,13 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::cloudevent::Envelope;
-use super::{Kind, Preview, Sink, Tried};
+use super::{Kind, Preview, Sink, Tried, starts_nothing};
 use crate::Boxed;
 use crate::model::{Change, Delivery, Outcome, Time};
 use crate::options::{self, BuildContext, Fault, Section};
 
-pub(super) const KIND: Kind = Kind { name: "stdout", aliases: &[], build, examine: options::examine::<Options> };
+pub(super) const KIND: Kind =
+    Kind { name: "stdout", aliases: &[], build, examine: options::examine::<Options>, starts: starts_nothing };
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]

@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use serde::Deserialize;
 
 use super::cloudevent::Envelope;
-use super::{Kind, Preview, Sink, Tried};
+use super::{Kind, Preview, Sink, Tried, starts_nothing};
 use crate::Boxed;
 use crate::model::{Delivery, Outcome, Time};
 use crate::options::{self, BuildContext, Fault, Section};
@@ -25,7 +25,8 @@ use crate::outbound::{self, Answer, Client, Request, Settings, Verdict};
 use crate::secret::{Resolver, Secret, SecretSpec, SecretSpecs};
 use crate::signature;
 
-pub(super) const KIND: Kind = Kind { name: "webhook", aliases: &[], build, examine: options::examine::<Options> };
+pub(super) const KIND: Kind =
+    Kind { name: "webhook", aliases: &[], build, examine: options::examine::<Options>, starts: starts_nothing };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

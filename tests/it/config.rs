@@ -249,16 +249,21 @@ fn the_manuals_examples_are_right_and_at_the_defaults() {
 
 #[test]
 fn the_examples_work() {
-    let environment: Environment = ["MEDIA_TOKEN", "ALERTS_SECRET", "PORT_CLIENT_ID", "PORT_CLIENT_SECRET"]
-        .map(|name| (name, "x"))
-        .into_iter()
-        .collect();
+    let names = [
+        "ALERTS_SECRET",
+        "MEDIA_TOKEN",
+        "PORT_CLIENT_ID",
+        "PORT_CLIENT_SECRET",
+        "SECMASTER_ACCESS_KEY",
+        "SECMASTER_SECRET_KEY",
+    ];
+    let environment: Environment = names.map(|name| (name, "x")).into_iter().collect();
     for file in files("config/examples") {
         let report = check(Some(&file), &environment).unwrap_or_else(|faults| panic!("{faults}"));
         assert_eq!(report.adapters.warnings, Vec::<String>::new(), "{}", file.display());
         let (config, adapters) = (&report.config, &report.adapters);
         assert_eq!((adapters.sources.len(), adapters.sinks.len()), (config.sources.len(), config.sinks.len()));
         let faults = faults_of(&file, &Environment::default());
-        assert!(faults.to_string().contains("the environment variable MEDIA_TOKEN is not set"), "{faults}");
+        assert!(faults.to_string().contains("the environment variable "), "{faults}");
     }
 }

@@ -19,6 +19,7 @@ mod port_run;
 mod proxy;
 mod readme;
 mod rig;
+mod secmaster;
 mod senders;
 mod server;
 mod store;

@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Kind, Preview, Sink, Tried};
+use super::{Kind, Preview, Sink, Tried, starts_nothing};
 use crate::Boxed;
 use crate::jq::Jq;
 use crate::model::{Delivery, Outcome, Time};
@@ -35,8 +35,13 @@ use entity::{Entity, EntityOption};
 use event::{Event, EventType, Shape, Types};
 
 /// `kind = "klyuch_astrom"`.
-pub(super) const KIND: Kind =
-    Kind { name: "klyuch_astrom", aliases: &["dynatrace"], build, examine: options::examine::<Options> };
+pub(super) const KIND: Kind = Kind {
+    name: "klyuch_astrom",
+    aliases: &["dynatrace"],
+    build,
+    examine: options::examine::<Options>,
+    starts: starts_nothing,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -13,7 +13,7 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Kind, Preview, Sink, Tried};
+use super::{Kind, Preview, Sink, Tried, starts_nothing};
 use crate::Boxed;
 use crate::jq::Jq;
 use crate::model::{Delivery, Outcome, Time, WaitFor};
@@ -36,7 +36,8 @@ use report::Report;
 use run::Found;
 
 /// `kind = "port_run"`.
-pub(super) const KIND: Kind = Kind { name: "port_run", aliases: &[], build, examine: options::examine::<Options> };
+pub(super) const KIND: Kind =
+    Kind { name: "port_run", aliases: &[], build, examine: options::examine::<Options>, starts: starts_nothing };
 
 /// The source kind whose executions are Port's runs.
 const SOURCE_KIND: &str = "port_action";
