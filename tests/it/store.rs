@@ -53,6 +53,7 @@ fn rules() -> Rules {
             SinkRule { name: "a".to_owned(), coalesce: false },
             SinkRule { name: "b".to_owned(), coalesce: true },
         ],
+        ..Rules::default()
     }
 }
 

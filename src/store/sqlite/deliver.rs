@@ -43,11 +43,11 @@ impl Claimed {
         let previous_status =
             self.previous_status.as_deref().map(str::parse::<Status>).transpose().map_err(unreadable)?;
         let meta = ChangeMeta {
+            overdue: self.kind == Change::OVERDUE,
             kind: self.kind,
             sequence: self.sequence,
             previous_status,
             changed_tasks: serde_json::from_str(&self.changed_tasks).unwrap_or_default(),
-            overdue: false,
             receipt: self.receipt.map(|id| id.to_string()),
             received_at: Time::from_micros(self.received_at),
         };

@@ -169,12 +169,13 @@ fn change(row: &Row<'_>, links: &[Link]) -> rusqlite::Result<Value> {
         Some(_) => Some(word(row, 4)?),
         None => None,
     };
+    let kind: String = row.get(3)?;
     let meta = ChangeMeta {
-        kind: row.get(3)?,
+        overdue: kind == Change::OVERDUE,
+        kind,
         sequence: row.get(2)?,
         previous_status,
         changed_tasks: serde_json::from_str(&row.get::<_, String>(5)?).unwrap_or_default(),
-        overdue: false,
         receipt: row.get::<_, Option<i64>>(6)?.map(|id| id.to_string()),
         received_at: at(row, 7)?,
     };

@@ -89,7 +89,7 @@ pub(super) fn render(
             sequence,
             previous_status: accepted.previous_status,
             changed_tasks: accepted.changed_tasks.clone(),
-            overdue: false,
+            overdue: accepted.overdue,
             receipt: receipt.map(|r| r.to_string()),
             received_at: now,
         },
