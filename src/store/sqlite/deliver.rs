@@ -219,6 +219,16 @@ pub(super) fn settle(
     Ok(wake)
 }
 
+/// Makes due what waits for a retry.
+pub(super) fn hurry(tx: &mut Tx<'_>, sink: &str, now: Time) -> Result<(), Fault> {
+    tx.conn.execute(
+        "UPDATE deliveries SET due_at = ?2
+         WHERE sink = ?1 AND finished_at IS NULL AND due_at > ?2 AND status = 'waiting' AND attempts > 0 AND until_linked = 0",
+        params![sink, now.micros()],
+    )?;
+    Ok(())
+}
+
 /// How many deliveries one transaction of a mass change touches: more would hold up callbacks.
 pub(super) const CHUNK: usize = 500;
 
