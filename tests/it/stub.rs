@@ -261,6 +261,7 @@ pub(crate) fn ingest(store: &Shared, path: &str, allow: &[&str], rate: Option<u3
         name,
         allow: allow.iter().map(|net| net.parse().expect("a network")).collect(),
         rate: rate.map(Rate::new),
+        confirm: false,
     };
     let sinks = vec![SinkRule { name: "portal".to_owned(), coalesce: false }];
     let rules = Arc::new(Rules { sinks, ..Rules::default() });

@@ -11,8 +11,9 @@ CREATE TABLE inquiries (
     failures   INTEGER NOT NULL,    -- questions in a row that got no answer
     overdue_at INTEGER              -- since when the execution is marked as overdue
 ) STRICT;
-CREATE INDEX inquiries_due ON inquiries (source, due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX inquiries_held ON inquiries (source, key, id) WHERE key IS NOT NULL;
+CREATE INDEX inquiries_late ON inquiries (source, due_at) WHERE key IS NULL;
+CREATE INDEX inquiries_held ON inquiries (source, due_at) WHERE key IS NOT NULL;
+CREATE INDEX inquiries_of_key ON inquiries (source, key, due_at) WHERE key IS NOT NULL;
 CREATE INDEX inquiries_overdue ON inquiries (id) WHERE overdue_at IS NOT NULL;
 
 DROP VIEW executions;

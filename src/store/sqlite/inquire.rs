@@ -33,7 +33,8 @@ pub(super) fn hold(tx: &mut Tx<'_>, source: &str, receipt: i64, now: Time, updat
     // Repeats wait for the question that is due anyway, however many they are.
     tx.conn.execute(
         "INSERT INTO inquiries (id, source, key, due_at, leased, asked, failures)
-         SELECT ?1, ?2, ?3, coalesce((SELECT min(due_at) FROM inquiries WHERE source = ?2 AND key = ?3), ?4), 0, 0, 0",
+         SELECT ?1, ?2, ?3,
+                coalesce((SELECT min(due_at) FROM inquiries WHERE source = ?2 AND key = ?3 AND leased = 0), ?4), 0, 0, 0",
         params![receipt, source, key, now.micros()],
     )?;
     Ok(Done { recorded, reason: None })
@@ -90,32 +91,35 @@ pub(super) fn claim(
     now: Time,
     until: Time,
 ) -> Result<(Vec<Claimed>, Option<Time>), Fault> {
-    // Of an execution about which a question is under way, another has to wait for the answer.
+    let (source_and_now, mut claimed) = (params![source, now.micros()], Vec::new());
     let mut due = tx.conn.prepare(
-        "SELECT i.id, i.key FROM inquiries i
-         WHERE i.source = ?1 AND i.due_at <= ?2 AND (?3 OR i.key IS NULL)
-           AND NOT EXISTS (SELECT 1 FROM inquiries l WHERE l.source = ?1 AND l.key = i.key AND l.leased = 1 AND l.due_at > ?2)
-         ORDER BY i.due_at LIMIT ?4",
+        "SELECT id FROM inquiries WHERE source = ?1 AND key IS NULL AND due_at <= ?2 ORDER BY due_at LIMIT ?3",
     )?;
-    let rows =
-        due.query_map(params![source, now.micros(), asks, limit as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let rows: Vec<(i64, Option<String>)> = rows.collect::<Result<_, _>>()?;
-    let mut claimed = Vec::with_capacity(rows.len());
-    let mut keys = Vec::new();
-    for (id, key) in rows {
-        match key {
-            None => claimed.extend(claim_late(tx, id, until)?),
-            Some(key) if keys.contains(&key) => {}
-            Some(key) => {
-                claimed.push(Claimed::Held(claim_held(tx, source, &key, now, until)?));
-                keys.push(key);
-            }
-        }
+    let rows = due.query_map(params![source, now.micros(), limit as i64], |row| row.get(0))?;
+    for execution in rows.collect::<Result<Vec<i64>, _>>()? {
+        claimed.extend(claim_late(tx, execution, until)?);
     }
-    let next_due: Option<i64> = tx
-        .conn
-        .prepare("SELECT min(due_at) FROM inquiries WHERE source = ?1 AND due_at > ?2 AND (?3 OR key IS NULL)")?
-        .query_row(params![source, now.micros(), asks], |row| row.get(0))?;
+    let next = |about: &str| -> rusqlite::Result<Option<i64>> {
+        let sql = format!("SELECT min(due_at) FROM inquiries WHERE source = ?1 AND key IS {about} AND due_at > ?2");
+        tx.conn.query_row(&sql, source_and_now, |row| row.get(0))
+    };
+    let mut next_due = next("NULL")?;
+    if asks {
+        // Of an execution about which a question is under way, another has to wait for the answer.
+        let mut due = tx.conn.prepare(
+            "SELECT i.key FROM inquiries i
+             WHERE i.source = ?1 AND i.key IS NOT NULL AND i.due_at <= ?2
+               AND NOT EXISTS (SELECT 1 FROM inquiries l WHERE l.source = ?1 AND l.key = i.key AND l.due_at > ?2 AND l.leased = 1)
+             ORDER BY i.due_at LIMIT 1",
+        )?;
+        while claimed.len() < limit {
+            let key: Option<String> = due.query_row(source_and_now, |row| row.get(0)).optional()?;
+            let Some(key) = key else { break };
+            claimed.push(Claimed::Held(claim_held(tx, source, &key, now, until)?));
+        }
+        let held = next("NOT NULL")?;
+        next_due = next_due.into_iter().chain(held).min();
+    }
     Ok((claimed, next_due.map(Time::from_micros)))
 }
 
@@ -183,6 +187,13 @@ impl ReadyRuling {
                 tx.conn.execute(
                     "UPDATE inquiries SET leased = 0, due_at = ?2, asked = asked + ?3, failures = iif(?3, 0, failures + 1) WHERE id = ?1",
                     params![receipt, due_at.micros(), answered],
+                )?;
+                // What came in during the question waits for the next one, too.
+                tx.conn.execute(
+                    "UPDATE inquiries SET due_at = ?2
+                     WHERE source = (SELECT source FROM inquiries WHERE id = ?1) AND key = (SELECT key FROM inquiries WHERE id = ?1)
+                       AND due_at < ?2 AND leased = 0",
+                    params![receipt, due_at.micros()],
                 )?;
                 ("held", reason)
             }
