@@ -15,7 +15,9 @@ use crate::admin::{Admin, AdminState};
 use crate::clock;
 use crate::config::{Adapters, Config, Environment, Faults, SinkCommon, SinkEntry, SourceEntry};
 use crate::jq::Jq;
-use crate::model::{DeliveryStatus, Expectation, LinkRule, Program, RetryPolicy, Route, Rules, SinkRule};
+use crate::model::{
+    DeliveryStatus, Expectation, LinkRule, Program, ReceiptStatus, RetryPolicy, Route, Rules, SinkRule,
+};
 use crate::options::{Fault, Span};
 use crate::pipeline::forward::{Forwarder, HALTED, Service};
 use crate::pipeline::ingest::{Ingest, Intake, Rate};
@@ -27,7 +29,7 @@ use crate::shutdown::Shutdown;
 use crate::sinks::Sink;
 use crate::sources::Source;
 use crate::store::sqlite::{Options, SqliteStore};
-use crate::store::{Filter, Store, StoreError};
+use crate::store::{Filter, ReceiptRow, Store, StoreError};
 
 mod serve;
 
@@ -190,6 +192,9 @@ pub struct Running {
     drain: Duration,
 }
 
+/// A vendor that was not asked within this time will not be asked soon: it is down, or refuses us.
+const ASKED_WITHIN_MS: u64 = 30_000;
+
 /// The forwarders of one configuration, and of earlier ones that still finish what they had begun.
 struct Forwarders {
     stop: Shutdown,
@@ -313,9 +318,18 @@ impl Running {
         }
     }
 
-    /// Waits until every delivery is settled, or waits for a later time or for somebody.
+    /// Waits until every delivery is settled, or waits for a later time or for somebody; and until vendors were asked
+    /// about what is held, for a while.
     pub async fn idle(&self) -> Result<(), StoreError> {
         loop {
+            let held = Filter { status: vec![ReceiptStatus::Held.to_string()], ..Filter::default() };
+            let held = self.store.receipts(held).await?;
+            let now = clock::now();
+            let asked = |r: &ReceiptRow| r.reason.is_some() || now.ms_since(r.received_at) > ASKED_WITHIN_MS;
+            if !held.iter().all(asked) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
             let open = [DeliveryStatus::Waiting, DeliveryStatus::Leased].map(|s| s.to_string());
             let open = self.store.deliveries(Filter { status: open.into(), ..Filter::default() }).await?;
             let soon = clock::now().plus_ms(2000);
