@@ -29,7 +29,7 @@ use crate::shutdown::Shutdown;
 use crate::sinks::Sink;
 use crate::sources::Source;
 use crate::store::sqlite::{Options, SqliteStore};
-use crate::store::{Filter, ReceiptRow, Store, StoreError};
+use crate::store::{Filter, ReceiptRow, Store, StoreError, UNASKED};
 
 mod serve;
 
@@ -325,7 +325,10 @@ impl Running {
             let held = Filter { status: vec![ReceiptStatus::Held.to_string()], ..Filter::default() };
             let held = self.store.receipts(held).await?;
             let now = clock::now();
-            let asked = |r: &ReceiptRow| r.reason.is_some() || now.ms_since(r.received_at) > ASKED_WITHIN_MS;
+            let asked = |r: &ReceiptRow| {
+                !r.reason.as_ref().is_some_and(|reason| reason.ends_with(UNASKED))
+                    || now.ms_since(r.received_at) > ASKED_WITHIN_MS
+            };
             if !held.iter().all(asked) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;

@@ -12,11 +12,12 @@ pub(super) struct Breaker {
     probe: Duration,
     failures: u32,
     probe_at: Time,
+    is_halted: bool,
 }
 
 impl Breaker {
     pub(super) fn new(failures_max: u32, probe: Duration) -> Breaker {
-        Breaker { failures_max: failures_max.max(1), probe, failures: 0, probe_at: Time::default() }
+        Breaker { failures_max: failures_max.max(1), probe, failures: 0, probe_at: Time::default(), is_halted: false }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -44,18 +45,18 @@ impl Breaker {
         self.is_open() && !was_open
     }
 
-    /// The peer refuses us: open, and probed no earlier than after `pause`. Whether this opened it.
+    /// The peer refuses us: open, and probed no earlier than after `pause`. Whether that is news.
     pub(super) fn halted(&mut self, now: Time, pause: Duration) -> bool {
-        let was_open = self.is_open();
         self.failures = self.failures_max;
         self.probe_at = self.probe_at.max(now.plus_ms(pause.as_millis() as u64));
-        !was_open
+        !std::mem::replace(&mut self.is_halted, true)
     }
 
     /// Whether this answer closed it.
     pub(super) fn answered(&mut self) -> bool {
         let was_open = self.is_open();
         self.failures = 0;
+        self.is_halted = false;
         was_open
     }
 }
@@ -81,5 +82,9 @@ mod tests {
         assert_eq!(breaker.allows(t0.plus_ms(65_000), true), Some(true));
         assert!(breaker.answered());
         assert_eq!(breaker.allows(t0.plus_ms(65_000), true), None);
+        let minute = Duration::from_secs(60);
+        assert!(breaker.halted(t0, minute) && !breaker.halted(t0, minute), "news once");
+        assert_eq!(breaker.allows(t0.plus_ms(59_000), true), Some(false));
+        assert!(!breaker.failed(t0.plus_ms(60_000), None, 1.0) && breaker.answered() && breaker.halted(t0, minute));
     }
 }

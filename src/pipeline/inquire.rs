@@ -65,7 +65,8 @@ impl Default for Pace {
             unconfirmed: policy(10_000, 160_000, 6),
             // From ten minutes to six hours, for about ten days.
             going_on: policy(600_000, 21_600_000, 45),
-            grace: 3,
+            // Two seconds to half a minute between them: about one in all.
+            grace: 6,
             breaker_failures: 5,
             breaker_probe: Duration::from_secs(5),
             refused_probe: Duration::from_secs(300),
@@ -251,23 +252,24 @@ impl Asking<'_> {
         };
         let updates = match intake.source.parse(&receipt) {
             Ok(updates) => updates,
-            Err(e) => return Some(Ruling::Refused(format!("it is not understood any more: {e}"))),
+            Err(e) => return Some(Ruling::Refused(format!("not understood any more: {e}"))),
         };
         let mut confirmed = Vec::with_capacity(updates.len());
         let (mut not_yet, mut unanswered) = (None, None);
         for update in updates {
+            let key = update.short_key();
             match self.answer(Asked::from(&update)).await {
                 Answer::Known(truth) => match update.agrees_with(truth) {
                     Agreement::Agrees => confirmed.push(update.in_words_of(truth)),
-                    Agreement::NotYet(reason) => not_yet = Some(reason),
-                    Agreement::Contradicts(reason) => return Some(Ruling::Refused(reason)),
+                    Agreement::NotYet(reason) => not_yet = Some(format!("{key}: {reason}")),
+                    Agreement::Contradicts(reason) => return Some(Ruling::Refused(format!("{key}: {reason}"))),
                 },
-                Answer::Unknown => not_yet = Some(format!("the vendor knows no execution {}", update.key)),
+                Answer::Unknown => not_yet = Some(format!("{key}: the vendor knows no such execution")),
                 Answer::Unanswerable { reason } => {
-                    return Some(Ruling::Refused(format!("it cannot be confirmed: {reason}")));
+                    return Some(Ruling::Refused(format!("{key}: cannot be confirmed: {reason}")));
                 }
-                Answer::Later { after_ms, reason } => unanswered = Some((*after_ms, reason.clone())),
-                Answer::Halt { reason } => unanswered = Some((None, reason.clone())),
+                Answer::Later { after_ms, reason } => unanswered = Some((*after_ms, format!("{key}: {reason}"))),
+                Answer::Halt { reason } => unanswered = Some((None, format!("{key}: {reason}"))),
             }
         }
         let now = clock::now();
@@ -340,7 +342,7 @@ impl Inquirer {
         let later = |reason| Answer::Later { after_ms: None, reason };
         match tokio::time::timeout(self.pace.timeout, vendor.ask(asked, clock::now())).await {
             Ok(Answer::Known(truth)) if truth.key != asked.key => {
-                later(format!("asked about {}, the vendor answers about another execution", asked.key))
+                later("the vendor answers about another execution".to_owned())
             }
             Ok(answer) => answer,
             Err(_) => later(format!("no answer within {} s", self.pace.timeout.as_secs_f64())),

@@ -9,7 +9,7 @@ use super::ready::{ReadyUpdate, ready_update, render};
 use super::record::{Done, Place, apply, find, follow, state_of};
 use super::writer::{Fault, Tx};
 use crate::model::{ReceiptStatus, Rules, State, Status, Time, Update, Verdict};
-use crate::store::{Held, Inquiry, Late, Lateness, Recorded};
+use crate::store::{Held, Inquiry, Late, Lateness, Recorded, UNASKED};
 
 /// So many receipts of one execution are decided by one answer; what is beyond waits for the next.
 const LINE_MAX: usize = 100;
@@ -23,13 +23,16 @@ pub(super) fn hold(tx: &mut Tx<'_>, source: &str, receipt: i64, now: Time, updat
     }
     let mut recorded =
         Recorded { receipt, outcome: ReceiptStatus::Duplicate, executions: Vec::new(), wake: Vec::new() };
-    if let Some(mut executions) = known.into_iter().collect::<Option<Vec<i64>>>() {
-        executions.dedup();
-        recorded.executions = executions;
+    if let Some(executions) = known.into_iter().collect::<Option<Vec<i64>>>() {
+        for execution in executions {
+            if !recorded.executions.contains(&execution) {
+                recorded.executions.push(execution);
+            }
+        }
         return Ok(Done { recorded, reason: None });
     }
     recorded.outcome = ReceiptStatus::Held;
-    let key = updates.first().map_or("", |update| update.key.as_str());
+    let (key, short) = updates.first().map_or(("", ""), |update| (update.key.as_str(), update.short_key()));
     // Repeats wait for the question that is due anyway, however many they are.
     tx.conn.execute(
         "INSERT INTO inquiries (id, source, key, due_at, leased, asked, failures)
@@ -37,7 +40,7 @@ pub(super) fn hold(tx: &mut Tx<'_>, source: &str, receipt: i64, now: Time, updat
                 coalesce((SELECT min(due_at) FROM inquiries WHERE source = ?2 AND key = ?3 AND leased = 0), ?4), 0, 0, 0",
         params![receipt, source, key, now.micros()],
     )?;
-    Ok(Done { recorded, reason: None })
+    Ok(Done { recorded, reason: Some([short, UNASKED].concat()) })
 }
 
 /// The execution that the update speaks of, when it tells us nothing of it.
