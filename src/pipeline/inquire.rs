@@ -19,10 +19,10 @@ use super::Wake;
 use super::breaker::Breaker;
 use super::ingest::Intake;
 use crate::clock;
-use crate::model::{Agreement, Next, RetryPolicy, Rules, Time, Update};
+use crate::model::{Agreement, Next, ReceiptStatus, RetryPolicy, Rules, Time, Update};
 use crate::shutdown::Shutdown;
 use crate::sources::{Answer, Asked};
-use crate::store::{Held, Inquiry, Late, Lateness, Ruling, Store, StoreError};
+use crate::store::{Filter, Held, Inquiries, Inquiry, Late, Lateness, ReceiptRow, Ruling, Store, StoreError, UNASKED};
 
 /// How vendors are asked. Not configurable: what follows from an answer is the same however it is paced.
 #[derive(Clone, Debug)]
@@ -152,7 +152,7 @@ impl Inquirer {
         while under_way.join_next().await.is_some() {}
     }
 
-    async fn claim(&self, limit: usize, asks: bool, now: Time) -> Result<crate::store::Inquiries, StoreError> {
+    async fn claim(&self, limit: usize, asks: bool, now: Time) -> Result<Inquiries, StoreError> {
         let lease_ms = self.pace.timeout.as_millis() as u64 + 60_000;
         self.store.claim_inquiries(self.intake.name.to_string(), limit, lease_ms, asks, now).await
     }
@@ -356,6 +356,15 @@ fn again(policy: &RetryPolicy, failures: u32, after_ms: Option<u64>, now: Time) 
         Next::At(due_at) => Some(due_at),
         Next::Dead(_) => None,
     }
+}
+
+/// Whether no vendor is still to be asked for the first time about something that is held. One that was not asked for a
+/// while will not be asked soon: it is down, or refuses us.
+pub async fn is_idle(store: &dyn Store, now: Time) -> Result<bool, StoreError> {
+    let held = Filter { status: vec![ReceiptStatus::Held.to_string()], ..Filter::default() };
+    let is_unasked = |row: &ReceiptRow| row.reason.as_ref().is_some_and(|reason| reason.ends_with(UNASKED));
+    let held = store.receipts(held).await?;
+    Ok(!held.iter().any(|row| is_unasked(row) && now.ms_since(row.received_at) < 30_000))
 }
 
 /// What one inquiry says of the vendor's health.

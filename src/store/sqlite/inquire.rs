@@ -13,6 +13,9 @@ use crate::store::{Held, Inquiry, Late, Lateness, Recorded, UNASKED};
 
 /// So many receipts of one execution are decided by one answer; what is beyond waits for the next.
 const LINE_MAX: usize = 100;
+/// What comes in while others of its execution wait, waits with them, but no longer than this: a forged callback that is
+/// asked about ever more seldom is not to hold up a true one, nor are many repeats to be asked about one by one.
+const LINE_PAUSE_MS: u64 = 10_000;
 
 /// Holds a receipt until its vendor was asked. What says nothing that we do not hold already needs no confirmation: it
 /// is a duplicate, and its vendor is not asked again.
@@ -33,12 +36,11 @@ pub(super) fn hold(tx: &mut Tx<'_>, source: &str, receipt: i64, now: Time, updat
     }
     recorded.outcome = ReceiptStatus::Held;
     let (key, short) = updates.first().map_or(("", ""), |update| (update.key.as_str(), update.short_key()));
-    // Repeats wait for the question that is due anyway, however many they are.
     tx.conn.execute(
         "INSERT INTO inquiries (id, source, key, due_at, leased, asked, failures)
          SELECT ?1, ?2, ?3,
-                coalesce((SELECT min(due_at) FROM inquiries WHERE source = ?2 AND key = ?3 AND leased = 0), ?4), 0, 0, 0",
-        params![receipt, source, key, now.micros()],
+                coalesce((SELECT min(min(due_at), ?5) FROM inquiries WHERE source = ?2 AND key = ?3 AND leased = 0), ?4), 0, 0, 0",
+        params![receipt, source, key, now.micros(), now.plus_ms(LINE_PAUSE_MS).micros()],
     )?;
     Ok(Done { recorded, reason: Some([short, UNASKED].concat()) })
 }
@@ -171,7 +173,7 @@ pub(super) enum ReadyRuling {
 
 impl ReadyRuling {
     /// Nothing follows when an operator has decided meanwhile.
-    pub(super) fn settle(&self, tx: &mut Tx<'_>, receipt: i64) -> Result<Vec<String>, Fault> {
+    pub(super) fn settle(&self, tx: &mut Tx<'_>, receipt: i64, now: Time) -> Result<Vec<String>, Fault> {
         let is_held: bool = tx.conn.query_row(
             "SELECT EXISTS (SELECT 1 FROM receipts WHERE id = ?1 AND status = 'held')",
             [receipt],
@@ -191,12 +193,12 @@ impl ReadyRuling {
                     "UPDATE inquiries SET leased = 0, due_at = ?2, asked = asked + ?3, failures = iif(?3, 0, failures + 1) WHERE id = ?1",
                     params![receipt, due_at.micros(), answered],
                 )?;
-                // What came in during the question waits for the next one, too.
+                // And what came in during the question.
                 tx.conn.execute(
                     "UPDATE inquiries SET due_at = ?2
                      WHERE source = (SELECT source FROM inquiries WHERE id = ?1) AND key = (SELECT key FROM inquiries WHERE id = ?1)
                        AND due_at < ?2 AND leased = 0",
-                    params![receipt, due_at.micros()],
+                    params![receipt, (*due_at).min(now.plus_ms(LINE_PAUSE_MS)).micros()],
                 )?;
                 ("held", reason)
             }
