@@ -29,9 +29,11 @@ impl Breaker {
         self.is_open().then(|| nothing_under_way && now >= self.probe_at)
     }
 
-    /// How long until a probe may go.
-    pub(super) fn pause(&self, now: Time) -> Duration {
-        Duration::from_millis(self.probe_at.ms_since(now).max(1))
+    /// How long until a probe may go; `None` when it is not time that one waits for: nothing is stopped, one may go now,
+    /// or one is under way, whose end tells.
+    pub(super) fn pause(&self, now: Time, nothing_under_way: bool) -> Option<Duration> {
+        let waits = self.is_open() && nothing_under_way && now < self.probe_at;
+        waits.then(|| Duration::from_millis(self.probe_at.ms_since(now).max(1)))
     }
 
     /// Whether this failure opened it. `jitter` in `0.0..=1.0` spreads the probes of many daemons.
@@ -74,7 +76,13 @@ mod tests {
         assert_eq!(breaker.allows(t0, true), None);
         assert!(!breaker.failed(t0, None, 1.0) && !breaker.failed(t0, None, 1.0) && breaker.failed(t0, None, 1.0));
         assert_eq!(breaker.allows(t0, true), Some(false));
-        assert_eq!(breaker.pause(t0), Duration::from_secs(5));
+        assert_eq!(breaker.pause(t0, true), Some(Duration::from_secs(5)));
+        assert_eq!(breaker.pause(t0, false), None, "a probe is under way");
+        assert_eq!(
+            breaker.pause(t0.plus_ms(5000), true),
+            None,
+            "a probe may go, and there may be nothing to probe with"
+        );
         assert_eq!(breaker.allows(t0.plus_ms(5000), true), Some(true));
         assert_eq!(breaker.allows(t0.plus_ms(5000), false), Some(false), "one at a time");
         assert!(!breaker.failed(t0.plus_ms(5000), Some(60_000), 0.0), "open already");

@@ -110,9 +110,8 @@ impl Inquirer {
             wake_up.as_mut().enable();
             let now = clock::now();
             let free = self.pace.concurrency.saturating_sub(under_way.len());
-            let probes = breaker.allows(now, under_way.is_empty());
             // What is late is looked at even when nobody can be asked.
-            let (limit, asks) = match probes {
+            let (limit, asks) = match breaker.allows(now, under_way.is_empty()) {
                 None => (free, is_askable),
                 Some(true) => (free.min(1), is_askable),
                 Some(false) => (free, false),
@@ -134,8 +133,8 @@ impl Inquirer {
                     }
                 }
             }
-            if probes == Some(false) && under_way.is_empty() {
-                pause = pause.min(breaker.pause(now));
+            if let Some(until_probe) = breaker.pause(now, under_way.is_empty()) {
+                pause = pause.min(until_probe);
             }
             tokio::select! {
                 () = &mut wake_up => {}
