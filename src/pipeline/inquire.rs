@@ -263,7 +263,7 @@ impl Asking<'_> {
                     Agreement::NotYet(reason) => not_yet = Some(format!("{key}: {reason}")),
                     Agreement::Contradicts(reason) => return Some(Ruling::Refused(format!("{key}: {reason}"))),
                 },
-                Answer::Unknown => not_yet = Some(format!("{key}: the vendor knows no such execution")),
+                Answer::Unknown => not_yet = Some(format!("{key}: the vendor knows no execution of this id")),
                 Answer::Unanswerable { reason } => {
                     return Some(Ruling::Refused(format!("{key}: cannot be confirmed: {reason}")));
                 }

@@ -279,7 +279,7 @@ async fn a_forged_callback_dies() {
     assert_eq!(row.reason.as_deref(), Some(reason));
     // Of a run that nobody knows, or that still goes on: after the vendor had time to catch up.
     for (key, reason) in [
-        ("i2", "i2: the vendor knows no such execution; it was asked 3 times"),
+        ("i2", "i2: the vendor knows no execution of this id; it was asked 3 times"),
         ("i3", "i3: the vendor says that the execution is running, this says failed; it was asked 3 times"),
     ] {
         let kept = stage.take(&format!("{key} failed")).await;

@@ -726,7 +726,7 @@ async fn what_was_refused_is_kept_until_an_operator_vouches_for_it_or_it_is_old(
     let folder = TempDir::new().expect("a folder");
     let store = open(&folder);
     let store = &*store;
-    let refused = Ruling::Refused("the vendor knows no such execution".to_owned());
+    let refused = Ruling::Refused("the vendor knows no execution of this id".to_owned());
     let mut forged = Vec::new();
     for now in 0..2 {
         let kept = hold(store, at(now), &format!("i{now}"), Status::Failed).await;
@@ -734,7 +734,7 @@ async fn what_was_refused_is_kept_until_an_operator_vouches_for_it_or_it_is_old(
         rule(store, kept.receipt, refused.clone(), at(now)).await;
         forged.push(kept.receipt);
     }
-    let reason = Some("the vendor knows no such execution".to_owned());
+    let reason = Some("the vendor knows no execution of this id".to_owned());
     assert_eq!(receipts(store, "refused").await, [(forged[1], reason.clone()), (forged[0], reason)]);
     assert!(claim(store, "a", at(2)).await.is_empty() && held(store, at(9999)).await.is_empty());
 
