@@ -536,6 +536,11 @@ async fn only_what_is_finished_and_told_is_let_go_of() {
     record(store, source, at(1), vec![update("old", Status::Failed)]).await;
     record(store, source, at(2), vec![update("old", Status::Failed)]).await;
     record(store, source, at(3), vec![update("pair", Status::Failed), update("running", Status::Running)]).await;
+    let pair = vec![update("pair", Status::Failed), update("running", Status::Running)];
+    let repeat = record(store, source, at(3), pair).await;
+    assert_eq!((repeat.outcome, repeat.executions.len()), (ReceiptStatus::Duplicate, 2));
+    let of_the_second = store.execution("running".to_owned()).await.expect("shown");
+    assert_eq!(of_the_second["receipts"].as_array().map(Vec::len), Some(2), "a repeat belongs to each that it names");
     record(store, "media", at(4), vec![update("untold", Status::Failed)]).await;
     try_record(store, source, at(5), Parsed::Quarantined("what is this".to_owned())).await.expect("kept");
     record(store, source, at(100), vec![update("new", Status::Failed)]).await;
@@ -544,7 +549,11 @@ async fn only_what_is_finished_and_told_is_let_go_of() {
     assert_eq!(left.iter().map(|e| &e["key"]).collect::<Vec<_>>(), ["new", "untold", "running"]);
     assert!(matches!(store.execution("old".to_owned()).await, Err(StoreError::NotFound(_))));
     let receipts = store.receipts(Filter::default()).await.expect("listed");
-    assert_eq!(receipts.len(), 4, "new, quarantined, untold, and the one that the running execution still needs");
+    assert_eq!(receipts.len(), 5, "new, quarantined, untold, and the two that the running execution still needs");
+    record(store, source, at(6), vec![update("running", Status::Failed)]).await;
+    assert_eq!(store.prune(at(50)).await.expect("pruned"), 1);
+    let receipts = store.receipts(Filter::default()).await.expect("listed");
+    assert_eq!(receipts.len(), 3, "new, quarantined and untold");
 }
 
 #[tokio::test]

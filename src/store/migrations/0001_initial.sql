@@ -18,6 +18,7 @@ CREATE TABLE receipts (
 ) STRICT;
 CREATE INDEX receipts_noteworthy ON receipts (status, id) WHERE status <> 'accepted';
 CREATE INDEX receipts_of_execution ON receipts (execution) WHERE status <> 'accepted' AND execution IS NOT NULL;
+CREATE INDEX receipts_of_several ON receipts (id) WHERE status <> 'accepted' AND executions IS NOT NULL;
 
 -- An execution, with its latest change in the same row: what comes in is mostly the first word of an execution, and one
 -- row is cheaper to write than two.

@@ -30,9 +30,10 @@ pub(super) struct Recent {
     old: BTreeSet<Entry>,
     /// The newest of the old ones.
     through: i64,
-    /// What the open transaction added and folded, to be undone with it.
+    /// What the open transaction added, folded and took out (of the young, of the old), to be undone with it.
     added: Vec<Entry>,
     folded: Vec<Entry>,
+    forgotten: [Vec<Entry>; 2],
 }
 
 impl Recent {
@@ -41,7 +42,14 @@ impl Recent {
         let mut rows = conn.prepare("SELECT id, key FROM execution_heads WHERE id > (SELECT through FROM folded)")?;
         let entry = |row: &rusqlite::Row<'_>| Ok((hash_of(row.get_ref(1)?.as_str()?), row.get(0)?));
         let young = rows.query_map([], entry)?.collect::<Result<_, _>>()?;
-        Ok(Recent { young, old: BTreeSet::new(), through: 0, added: Vec::new(), folded: Vec::new() })
+        Ok(Recent {
+            young,
+            old: BTreeSet::new(),
+            through: 0,
+            added: Vec::new(),
+            folded: Vec::new(),
+            forgotten: Default::default(),
+        })
     }
 
     /// The executions with this hash that are not in the index.
@@ -54,6 +62,15 @@ impl Recent {
     pub(super) fn add(&mut self, hash: i64, execution: i64) {
         self.young.insert((hash, execution));
         self.added.push((hash, execution));
+    }
+
+    /// Takes out an execution that is let go of: it is not to come into the index any more.
+    pub(super) fn forget(&mut self, hash: i64, execution: i64) {
+        for (held, forgotten) in [&mut self.young, &mut self.old].into_iter().zip(&mut self.forgotten) {
+            if held.remove(&(hash, execution)) {
+                forgotten.push((hash, execution));
+            }
+        }
     }
 
     /// Folds a few into the index, within the open transaction.
@@ -81,11 +98,15 @@ impl Recent {
     pub(super) fn committed(&mut self) {
         self.added.clear();
         self.folded.clear();
+        self.forgotten = Default::default();
     }
 
     /// The transaction was rolled back: nothing of it happened.
     pub(super) fn rolled_back(&mut self) {
         // In this order: what was added and folded in the same transaction has to go again.
+        let [young, old] = &mut self.forgotten;
+        self.young.extend(young.drain(..));
+        self.old.extend(old.drain(..));
         self.old.extend(self.folded.drain(..));
         for entry in self.added.drain(..) {
             self.young.remove(&entry);
@@ -159,8 +180,13 @@ mod tests {
         recent.fold(&conn, &mut insert).expect("folds");
         assert_eq!(indexed(&conn), FOLD as i64);
         conn.execute_batch("ROLLBACK").expect("rolled back");
+        // Of those being folded, and not yet.
+        recent.forget(YOUNG_MAX as i64 - 1, YOUNG_MAX as i64 - 1);
+        recent.add(-1, 1_000_001);
+        recent.forget(-1, 1_000_001);
+        assert_eq!(recent.with(YOUNG_MAX as i64 - 1).chain(recent.with(-1)).count(), 0, "forgotten");
         recent.rolled_back();
-        assert_eq!(recent.with(0).count(), 0, "what was added is gone");
+        assert_eq!(recent.with(0).chain(recent.with(-1)).count(), 0, "what was added is gone");
         assert!((1..YOUNG_MAX as i64).all(|id| recent.with(id).eq([id])), "what was folded is back");
     }
 }

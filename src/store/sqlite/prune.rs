@@ -23,7 +23,8 @@ pub(super) fn prune(tx: &mut Tx<'_>, before: Time) -> Result<u64, Fault> {
     let ids: Vec<i64> =
         old.query_map(params![before.micros(), CHUNK as i64], |row| row.get(0))?.collect::<Result<_, _>>()?;
     for id in &ids {
-        forget(tx.conn, *id)?;
+        let hash = forget(tx.conn, *id)?;
+        tx.recent.forget(hash, *id);
     }
     tx.conn.execute(
         "DELETE FROM receipts WHERE id IN (SELECT id FROM receipts WHERE status <> 'accepted' AND status = 'refused' AND id < ?1 LIMIT ?2)",
@@ -32,7 +33,8 @@ pub(super) fn prune(tx: &mut Tx<'_>, before: Time) -> Result<u64, Fault> {
     Ok(ids.len() as u64)
 }
 
-fn forget(conn: &Connection, execution: i64) -> rusqlite::Result<()> {
+/// Returns the hash of its key.
+fn forget(conn: &Connection, execution: i64) -> rusqlite::Result<i64> {
     let mut changes = conn.prepare(
         "WITH RECURSIVE chain (id, receipt, previous) AS (
              SELECT change, receipt, previous FROM execution_heads WHERE id = ?1
@@ -41,7 +43,11 @@ fn forget(conn: &Connection, execution: i64) -> rusqlite::Result<()> {
     )?;
     let changes: Vec<(i64, Option<i64>)> =
         changes.query_map([execution], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
-    let mut more = conn.prepare("SELECT id FROM receipts WHERE status <> 'accepted' AND execution = ?1")?;
+    let mut more = conn.prepare(
+        "SELECT id FROM receipts WHERE status <> 'accepted' AND execution = ?1
+         UNION SELECT r.id FROM receipts r, json_each(r.executions) e
+               WHERE r.status <> 'accepted' AND r.executions IS NOT NULL AND e.value = ?1",
+    )?;
     let more: Vec<i64> = more.query_map([execution], |row| row.get(0))?.collect::<Result<_, _>>()?;
     for sql in [
         "DELETE FROM attempts WHERE delivery IN (SELECT id FROM deliveries WHERE execution = ?1)",
@@ -55,7 +61,8 @@ fn forget(conn: &Connection, execution: i64) -> rusqlite::Result<()> {
     }
     let key: String =
         conn.query_row("DELETE FROM execution_heads WHERE id = ?1 RETURNING key", [execution], |row| row.get(0))?;
-    conn.execute("DELETE FROM identities WHERE hash = ?1 AND execution = ?2", [hash_of(&key), execution])?;
+    let hash = hash_of(&key);
+    conn.execute("DELETE FROM identities WHERE hash = ?1 AND execution = ?2", [hash, execution])?;
     for (change, _) in &changes {
         conn.execute("DELETE FROM earlier_changes WHERE id = ?1", [change])?;
     }
@@ -67,5 +74,5 @@ fn forget(conn: &Connection, execution: i64) -> rusqlite::Result<()> {
             [receipt],
         )?;
     }
-    Ok(())
+    Ok(hash)
 }

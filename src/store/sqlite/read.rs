@@ -208,12 +208,14 @@ fn history(conn: &Connection, id: i64, execution: Value, tasks: Value) -> Read<V
     let changes = all(conn, &format!("{CHAIN} SELECT * FROM chain ORDER BY id"), vec![Sql::Integer(id)], |row| {
         change(row, &links)
     })?;
-    // Accepted receipts by their changes, the others by their index.
+    // Accepted receipts by their changes, the others by their indexes.
     let receipts = all(
         conn,
         &format!(
             "{CHAIN} {RECEIPT} WHERE id IN (SELECT receipt FROM chain
-                 UNION SELECT id FROM receipts WHERE status <> 'accepted' AND execution = ?1) ORDER BY id"
+                 UNION SELECT id FROM receipts WHERE status <> 'accepted' AND execution = ?1
+                 UNION SELECT r.id FROM receipts r, json_each(r.executions) e
+                       WHERE r.status <> 'accepted' AND r.executions IS NOT NULL AND e.value = ?1) ORDER BY id"
         ),
         vec![Sql::Integer(id)],
         receipt,
