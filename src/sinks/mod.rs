@@ -14,6 +14,7 @@ mod cloudevent;
 mod port_run;
 mod stdout;
 mod webhook;
+pub mod zabbix;
 
 /// How one try went, with what is kept of it.
 #[derive(Clone, Debug)]
