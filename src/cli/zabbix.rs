@@ -1,7 +1,5 @@
 //! `zabbix apply`: creates or updates at Zabbix what the sinks of that kind need there.
 
-use std::io::Write;
-
 use clap::{Args, Subcommand};
 
 use super::reach::Context;
@@ -31,14 +29,14 @@ impl Zabbix {
         let Zabbix::Apply(apply) = self;
         let config = context.config()?;
         // All of them are read before the first is applied.
-        let mut setups = Vec::new();
+        let mut sinks = Vec::new();
         for sink in apply.chosen(&config)? {
-            setups.push((&*sink.name, config.of_sink(sink, context.env, zabbix::Setup::read)?));
+            sinks.push((&*sink.name, config.of_sink(sink, context.env, zabbix::Zabbix::read)?));
         }
         block_on(async {
             let mut failed = false;
-            for (name, setup) in setups {
-                failed |= apply.run(name, &setup).await?.is_none();
+            for (name, sink) in sinks {
+                failed |= apply.run(name, &sink).await?.is_none();
             }
             if failed { Err(Failure::Told) } else { Ok(()) }
         })
@@ -63,7 +61,7 @@ impl Apply {
     }
 
     /// Says each step as it is taken: what was done before a failure is done. `None` when it failed, and that was said.
-    async fn run(&self, name: &str, setup: &zabbix::Setup) -> Result<Option<usize>, Failure> {
+    async fn run(&self, name: &str, sink: &zabbix::Zabbix) -> Result<Option<usize>, Failure> {
         let mut told = Ok(());
         let mut say = |said: zabbix::Said| {
             let line = match said {
@@ -75,7 +73,7 @@ impl Apply {
                 told = print::stdout(|out| writeln!(out, "{}", print::plain(&line)));
             }
         };
-        let applied = setup.apply(self.dry_run, clock::now(), &mut say).await;
+        let applied = sink.apply(self.dry_run, clock::now(), &mut say).await;
         told?;
         let changes = match applied {
             Ok(changes) => changes,

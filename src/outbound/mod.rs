@@ -1,4 +1,4 @@
-//! The one HTTP client: what sinks speak to their peers with.
+//! The one HTTP client: what sinks speak to their peers with; and [`Dial`], for peers that do not speak HTTP.
 //!
 //! A [`Client`] sends one request and reads one answer, both small. It follows no redirect, verifies TLS always, and
 //! bounds everything that it reads: a peer can be slow, broken or hostile, and costs no more than one try. It knows no
@@ -25,9 +25,11 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 mod connect;
 mod failure;
 mod judge;
+mod tcp;
 
 pub use failure::Failure;
 pub use judge::{Verdict, answer_text, asked_pause_ms, judge};
+pub use tcp::{Dial, Duplex, TlsFiles};
 
 use connect::Bounded;
 

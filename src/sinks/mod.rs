@@ -77,4 +77,4 @@ pub struct Kind {
 }
 
 /// Every kind of sink.
-pub static KINDS: &[Kind] = &[port_run::KIND, stdout::KIND, webhook::KIND];
+pub static KINDS: &[Kind] = &[port_run::KIND, stdout::KIND, webhook::KIND, zabbix::KIND];

@@ -7,8 +7,6 @@
 //!
 //! What is said of an answer is short, has no secret in it, and none of the SQL that Zabbix lets slip.
 
-use std::fmt;
-
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Uri};
@@ -18,42 +16,14 @@ use tokio::sync::Mutex;
 use crate::model::Time;
 use crate::outbound::{self, Answer, Client, Request, Verdict};
 use crate::secret::Secret;
-use crate::sinks::cut;
 
-const WORDS_CHARS_MAX: usize = 300;
+pub use super::said::{ApiError, words};
+pub use super::version::Version;
+
+use super::said::{NoResult, kept, read, refused};
+
 /// The file below a frontend's address that answers.
 const FILE: &str = "/api_jsonrpc.php";
-
-/// What a Zabbix is, as far as its API changes with it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Version {
-    /// 6 of 6.4.12.
-    pub major: u32,
-    /// 4 of 6.4.12.
-    pub minor: u32,
-}
-
-impl Version {
-    /// From here on the header authorizes; before, a member of the body.
-    pub const HEADER: Version = Version { major: 6, minor: 4 };
-    /// From here on there are API tokens, and `user.login` takes `username`.
-    pub const TOKENS: Version = Version { major: 5, minor: 4 };
-    /// From here on there is `history.push`.
-    pub const HISTORY_PUSH: Version = Version { major: 7, minor: 0 };
-
-    /// Reads `6.0.14`, `7.0.0rc1`, `7.10`.
-    pub fn parse(text: &str) -> Option<Version> {
-        let number = |part: &str| part[..part.bytes().take_while(u8::is_ascii_digit).count()].parse().ok();
-        let mut parts = text.trim().split('.');
-        Some(Version { major: number(parts.next()?)?, minor: number(parts.next()?)? })
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
-}
 
 /// What authorizes a call.
 #[derive(Clone, Debug)]
@@ -66,35 +36,6 @@ pub enum Credential {
         user: String,
         /// The user's password.
         password: Secret,
-    },
-}
-
-/// Why a call has no result.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum ApiError {
-    /// No answer, or none of Zabbix's: worth another try.
-    #[error("{reason}")]
-    Retry {
-        /// Not before this many milliseconds, where the peer said so.
-        after_ms: Option<u64>,
-        /// Why.
-        reason: String,
-    },
-    /// The credential is refused, or is not allowed to call this: every call would fail alike.
-    #[error("{reason}")]
-    Auth {
-        /// Why, and what to do.
-        reason: String,
-    },
-    /// Zabbix will not do this.
-    #[error("Zabbix refuses {method}: {data} ({code})")]
-    Refused {
-        /// What was called.
-        method: String,
-        /// JSON-RPC's code; where something in front of Zabbix refused, the HTTP status.
-        code: i64,
-        /// The text that explains it.
-        data: String,
     },
 }
 
@@ -121,51 +62,6 @@ pub struct Api {
 struct Access {
     version: Version,
     token: Secret,
-}
-
-/// Zabbix's own error.
-struct Said {
-    code: i64,
-    data: String,
-}
-
-/// Not a result: Zabbix's error, or none of its answers.
-enum NoResult {
-    Said(Said),
-    Other(ApiError),
-}
-
-impl From<ApiError> for NoResult {
-    fn from(error: ApiError) -> NoResult {
-        NoResult::Other(error)
-    }
-}
-
-impl Said {
-    /// Both spellings, and that of a session that has ended. Codes do not tell: they are those of a bad request.
-    fn is_logged_out(&self) -> bool {
-        ["Not authorized", "Not authorised", "Session terminated, re-login"].iter().any(|t| self.data.starts_with(t))
-    }
-
-    /// What another credential, or another place for it, may mend: Zabbix may have been upgraded under us.
-    fn is_of_access(&self) -> bool {
-        self.is_logged_out() || (self.code == -32600 && self.data.contains("\"auth\""))
-    }
-
-    fn into_error(self, method: &str) -> ApiError {
-        let Said { code, data } = &self;
-        if self.is_of_access() || data.starts_with("API token expired") {
-            let hint = "renew the token, and see whether a web server in front of Zabbix takes Authorization away";
-            return ApiError::Auth { reason: format!("Zabbix refuses the credential: {data} ({hint})") };
-        }
-        if data.starts_with("No permissions to call") {
-            return ApiError::Auth { reason: format!("the role of the credential's user does not do: {data}") };
-        }
-        if *code == 1 {
-            return ApiError::Retry { after_ms: None, reason: format!("Zabbix itself is in trouble: {data}") };
-        }
-        ApiError::Refused { method: method.to_owned(), code: self.code, data: self.data }
-    }
 }
 
 /// Reads the frontend's address; the file's name may be left out.
@@ -361,62 +257,5 @@ impl Api {
             }
         }
         Answer { body: Bytes::from(text), ..answer.clone() }
-    }
-}
-
-impl NoResult {
-    fn into_error(self, method: &str) -> ApiError {
-        match self {
-            NoResult::Said(said) => said.into_error(method),
-            NoResult::Other(error) => error,
-        }
-    }
-}
-
-fn refused(method: &str, status: Option<u16>, data: String) -> ApiError {
-    ApiError::Refused { method: method.to_owned(), code: status.unwrap_or_default().into(), data }
-}
-
-/// The result, or the error, of an answer whose HTTP status is fine.
-fn read(answer: &Answer) -> Result<Value, NoResult> {
-    let not_zabbix = || {
-        let reason = format!("answered {} with something that is not Zabbix's JSON", answer.status);
-        NoResult::Other(ApiError::Retry { after_ms: None, reason })
-    };
-    let mut value: Value = serde_json::from_slice(&answer.body).map_err(|_| not_zabbix())?;
-    if let Some(error) = value.get("error") {
-        let text = |name: &str| error.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-        let data = text("data").or_else(|| text("message")).ok_or_else(not_zabbix)?;
-        let code = error.get("code").and_then(Value::as_i64).unwrap_or_default();
-        return Err(NoResult::Said(Said { code, data: words(data) }));
-    }
-    match value.get_mut("result") {
-        Some(result) => Ok(result.take()),
-        None => Err(not_zabbix()),
-    }
-}
-
-/// What is kept of an answer that has no secret in it any more.
-fn kept(answer: &Answer) -> String {
-    let body = Bytes::from(without_sql(&String::from_utf8_lossy(&answer.body)));
-    outbound::answer_text(&Answer { body, ..answer.clone() })
-}
-
-/// What Zabbix says, in a line and without SQL.
-pub fn words(text: &str) -> String {
-    cut(&without_sql(text), WORDS_CHARS_MAX).replace(char::is_control, " ")
-}
-
-fn without_sql(text: &str) -> String {
-    let lower = text.to_ascii_lowercase();
-    let statements = ["sql statement", "insert into ", "select ", "delete from ", "update ", "[sql"];
-    let looks = |at: &usize| {
-        let rest = &lower[*at..];
-        let pairs = [("select ", " from "), ("update ", " set ")];
-        pairs.iter().all(|(verb, also)| !rest.starts_with(verb) || rest.contains(also))
-    };
-    match statements.iter().filter_map(|statement| lower.find(statement).filter(looks)).min() {
-        None => text.to_owned(),
-        Some(at) => format!("{}[a database error; its SQL is left out]", &text[..at]),
     }
 }

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
-use crate::secret::SecretSpec;
+use super::api::Version;
+use crate::secret::{Resolver, SecretSpec};
 
 mod command;
 mod condition;
@@ -119,7 +120,7 @@ fn of_json(text: &str) -> Result<Vec<Action>, String> {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Action {
-    pub(super) name: String,
+    name: String,
     eventsource: Option<Word>,
     status: Option<Word>,
     esc_period: Option<Word>,
@@ -149,7 +150,49 @@ pub(super) struct Action {
     _actionid: Option<Word>,
 }
 
+/// Finds the action's secrets, and everything that is wrong with it in any version, each with its key.
+pub(super) fn check(action: &mut Action, secrets: &Resolver<'_>) -> Vec<(String, String)> {
+    let mut faults = Vec::new();
+    for (list, operations) in [
+        ("operations", &mut action.operations),
+        ("recovery_operations", &mut action.recovery_operations),
+        ("update_operations", &mut action.update_operations),
+        ("acknowledge_operations", &mut action.acknowledge_operations),
+    ] {
+        for (position, operation) in operations.iter_mut().enumerate() {
+            let Some(spec) = operation.opcommand.as_mut().and_then(|command| command.password.as_mut()) else {
+                continue;
+            };
+            match secrets.resolve(spec) {
+                Ok(secret) => *spec = SecretSpec::Plain(secret),
+                Err(text) => faults.push((format!("{list}[{position}].opcommand.password"), text)),
+            }
+        }
+    }
+    // The newest takes all that any takes.
+    let newest = Version { major: u32::MAX, minor: 0 };
+    faults.extend(translate(action, newest, &mut AnyIds).err().unwrap_or_default());
+    faults
+}
+
+/// Takes every name.
+struct AnyIds;
+
+impl Ids for AnyIds {
+    fn id(&mut self, _: Kind, name: &str) -> String {
+        name.to_owned()
+    }
+
+    fn script(&mut self, _: Script) -> String {
+        String::new()
+    }
+}
+
 impl Action {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Whether it is said that it is enabled, or that it is not.
     pub(super) fn has_status(&self) -> bool {
         self.status.is_some()

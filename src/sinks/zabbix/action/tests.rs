@@ -8,9 +8,9 @@ const EXAMPLE_OF_4: &str = include_str!("example-4.json");
 
 /// Knows every name: the id of "x" is "<host group x>".
 #[derive(Default)]
-struct AnyIds(Vec<Script>);
+struct EveryId(Vec<Script>);
 
-impl Ids for AnyIds {
+impl Ids for EveryId {
     fn id(&mut self, kind: Kind, name: &str) -> String {
         format!("<{kind:?} {name}>")
     }
@@ -41,14 +41,14 @@ struct Done {
 }
 
 fn done(action: &Action, to: &str) -> Done {
-    let mut ids = AnyIds::default();
+    let mut ids = EveryId::default();
     let translated = translate(action, version(to), &mut ids).unwrap_or_else(|faults| panic!("{faults:?}"));
     Done { params: translated.params, notes: translated.notes, scripts: ids.0 }
 }
 
 fn faults(text: &str, to: &str) -> Vec<String> {
     let [action] = &of_toml(text)[..] else { panic!("one action") };
-    let faults = translate(action, version(to), &mut AnyIds::default()).err().unwrap_or_default();
+    let faults = translate(action, version(to), &mut EveryId::default()).err().unwrap_or_default();
     faults.into_iter().map(|(key, text)| format!("{key}: {text}")).collect()
 }
 

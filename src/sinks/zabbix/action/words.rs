@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, de};
 
 /// A number of the API's or a word for it, as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Word(pub(super) String);
+pub(in crate::sinks::zabbix) struct Word(pub(in crate::sinks::zabbix) String);
 
 impl<'de> Deserialize<'de> for Word {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Word, D::Error> {
@@ -42,10 +42,10 @@ impl<'de> Deserialize<'de> for Word {
 }
 
 /// A number of the API's, and the words for it; the first is the one that is shown.
-pub(super) type Words = &'static [(i64, &'static [&'static str])];
+pub(in crate::sinks::zabbix) type Words = &'static [(i64, &'static [&'static str])];
 
 /// The number that is meant, or what can be written instead.
-pub(super) fn number(words: Words, written: &Word) -> Result<i64, String> {
+pub(in crate::sinks::zabbix) fn number(words: Words, written: &Word) -> Result<i64, String> {
     let meant = written.0.trim().to_lowercase().replace(['_', '-'], " ");
     let is_meant = |(number, words): &&(i64, &[&str])| meant == number.to_string() || words.contains(&&*meant);
     match words.iter().find(is_meant) {

@@ -47,7 +47,7 @@ impl Ids for Asked<'_> {
 
 impl Run<'_> {
     pub(super) async fn action(&mut self, described: &Action) -> Result<(), String> {
-        let name = described.name.clone();
+        let name = described.name().to_owned();
         // The first time tells what has to be known, the second time all of it is.
         let translated = loop {
             let mut asked = Asked { known: &self.known, ids: Vec::new(), scripts: Vec::new() };

@@ -1,12 +1,12 @@
-//! `zabbix apply`: what the sink needs at Zabbix is there, and is as it should be: host group, host, item, trigger, and
-//! the actions.
+//! `zabbix apply`: what the sink needs at Zabbix is there, and is as it should be: host group, host, item, trigger,
+//! event correlation, and the actions.
 //!
 //! Each is looked for by its name first, created where it is missing, and updated where it differs; so a second time
 //! nothing is to be done. A dry run asks the same and changes nothing. Nothing is ever deleted.
 
 use serde_json::{Map, Value, json};
 
-use super::action::{Action, Kind, ScriptMembers};
+use super::action::{Kind, ScriptMembers};
 use super::api::{Api, ApiError, Version};
 use crate::model::Time;
 
@@ -14,20 +14,11 @@ mod actions;
 mod compare;
 mod objects;
 mod scripts;
+mod wanted;
+
+pub(super) use wanted::{Wanted, Written};
 
 use actions::Known;
-
-/// What is to be there.
-pub(super) struct Wanted {
-    pub(super) group: String,
-    pub(super) host: String,
-    pub(super) key: String,
-    /// The trigger's priority.
-    pub(super) severity: i64,
-    /// Who may send values, as Zabbix's item has it; `None` leaves that alone.
-    pub(super) trapper_hosts: Option<String>,
-    pub(super) actions: Vec<Action>,
-}
 
 /// What is told while it is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +74,7 @@ impl Run<'_> {
         self.known.ids.insert((Kind::Host, wanted.host.clone()), host.clone());
         let item = self.item(wanted, &host).await?;
         self.trigger(wanted, &item).await?;
+        self.correlation(wanted).await?;
         for action in &wanted.actions {
             self.action(action).await?;
         }

@@ -1,13 +1,14 @@
-//! Host group, host, item and trigger.
+//! Host group, host, item, trigger and event correlation.
 //!
 //! The item takes every value as text ([`value`]); one trigger makes a problem of each value that tells of a failure,
 //! and closes it by the next one that tells of the same thing's success, by a tag that holds the thing (Zabbix
-//! documentation, "Trigger-based event correlation").
+//! documentation, "Trigger-based event correlation"). A thing that fails again while its problem is open stays one
+//! problem, by a global event correlation, of which only a super administrator may speak.
 
 use serde_json::{Map, Value, json};
 
 use super::{NOT_YET, Run, Wanted, member};
-use crate::sinks::zabbix::api::Version;
+use crate::sinks::zabbix::api::{ApiError, Version};
 use crate::sinks::zabbix::value;
 
 /// From here on a host needs no interface.
@@ -19,8 +20,17 @@ const HOST_GROUPS: Version = Version { major: 6, minor: 2 };
 
 const TRAPPER: i64 = 2;
 const TEXT: i64 = 4;
-/// What ties a success to the failures before it.
+/// The tag that ties a success to the failures before it.
 const THING: &str = "thing";
+/// The tag that holds the host: what another callbackd tells of is not the same thing.
+const OWN: &str = "callbackd";
+
+/// Conditions of an event correlation, and what it does.
+const SAME_TAG: i64 = 3;
+const OLD_TAG: i64 = 4;
+const NEW_TAG: i64 = 5;
+const AND: i64 = 1;
+const CLOSE_NEW: i64 = 1;
 
 impl Run<'_> {
     pub(super) async fn group(&mut self, name: &str) -> Result<String, String> {
@@ -67,7 +77,7 @@ impl Run<'_> {
     pub(super) async fn item(&mut self, wanted: &Wanted, host: &str) -> Result<String, String> {
         let key = &wanted.key;
         let mut members = Map::from_iter([("type".to_owned(), json!(TRAPPER)), ("value_type".to_owned(), json!(TEXT))]);
-        if let Some(hosts) = &wanted.trapper_hosts {
+        if let Some(hosts) = &wanted.allowed_hosts {
             members.insert("trapper_hosts".into(), json!(hosts));
         }
         let params = json!({"output": "extend", "hostids": [host], "filter": {"key_": [key]}});
@@ -88,23 +98,59 @@ impl Run<'_> {
 
     pub(super) async fn trigger(&mut self, wanted: &Wanted, item: &str) -> Result<(), String> {
         let members = trigger(self.version, wanted);
-        let name = name();
+        let what = format!("trigger on item {}", wanted.key);
         // Known by its tag: its name may have been another, or have been translated.
         let params = json!({
             "output": "extend", "itemids": [item], "filter": {"correlation_tag": [THING]},
             "selectTags": "extend", "expandExpression": true,
         });
-        let found =
-            if item == NOT_YET { None } else { self.one(&format!("trigger {name:?}"), "trigger.get", params).await? };
+        let found = if item == NOT_YET { None } else { self.one(&what, "trigger.get", params).await? };
         let Some(trigger) = found else {
-            let what = format!("create trigger {name:?} on host {:?}", wanted.host);
+            let what = format!("create {what}");
             return self.change(what, "trigger.create", Value::Object(members), "triggerids").await.map(drop);
         };
-        self.update(&format!("trigger {name:?}"), ("trigger", "triggerid"), &trigger, &members).await?;
+        self.update(&what, ("trigger", "triggerid"), &trigger, &members).await?;
         if member(&trigger, "status") == "1" {
-            self.note(format!("trigger {name:?} is disabled: nothing becomes a problem"));
+            self.note(format!("the {what} is disabled: nothing becomes a problem"));
         }
         Ok(())
+    }
+}
+
+impl Run<'_> {
+    pub(super) async fn correlation(&mut self, wanted: &Wanted) -> Result<(), String> {
+        let name = format!("One problem for each thing that fails on {}", wanted.host);
+        let params = json!({"output": "extend", "filter": {"name": [name]}, "selectFilter": "extend", "selectOperations": "extend"});
+        let found = match self.api.call("correlation.get", &params, self.now).await {
+            Ok(found) => found,
+            Err(ApiError::Auth { reason }) => {
+                let text = "so what fails again while its problem is open has a second one; both are closed together";
+                self.note(format!("no event correlation, which needs a super administrator ({reason}), {text}"));
+                return Ok(());
+            }
+            Err(e) => return Err(e.to_string()),
+        };
+        let own = |kind: i64| json!({"type": kind, "tag": OWN, "operator": 0, "value": wanted.host});
+        let members = object(json!({
+            "name": name,
+            "filter": {"evaltype": AND, "conditions": [
+                own(OLD_TAG), own(NEW_TAG), {"type": SAME_TAG, "oldtag": THING, "newtag": THING},
+            ]},
+            "operations": [{"type": CLOSE_NEW}],
+        }));
+        let Some(found) = found.get(0) else {
+            let (what, params) = (format!("create event correlation {name:?}"), Value::Object(members));
+            return self.change(what, "correlation.create", params, "correlationids").await.map(drop);
+        };
+        let what = format!("event correlation {name:?}");
+        self.update(&what, ("correlation", "correlationid"), found, &members).await
+    }
+}
+
+fn object(json: Value) -> Map<String, Value> {
+    match json {
+        Value::Object(members) => members,
+        _ => Map::new(),
     }
 }
 
@@ -117,7 +163,7 @@ fn trigger(version: Version, wanted: &Wanted) -> Map<String, Value> {
     let holds = |text: &str| holds(version, &wanted.host, &wanted.key, text);
     let opens: Vec<String> = value::OPENS.iter().map(|text| holds(text)).collect();
     let tag = |name: &str, value: String| json!({"tag": name, "value": value});
-    let members = json!({
+    object(json!({
         "description": name(),
         "expression": opens.join(" or "),
         "recovery_mode": 1,
@@ -133,13 +179,9 @@ fn trigger(version: Version, wanted: &Wanted) -> Map<String, Value> {
             // A thing begins with its source.
             tag("source", of_value(&value::THING_PATTERN.replace(r#"([^"]+)""#, "([^/]+)/"))),
             tag("state", of_value(value::STATE_PATTERN)),
-            tag("component", "callbackd".to_owned()),
+            tag(OWN, wanted.host.clone()),
         ],
-    });
-    match members {
-        Value::Object(members) => members,
-        _ => Map::new(),
-    }
+    }))
 }
 
 /// An expression: whether the latest value holds this text.
