@@ -21,3 +21,4 @@ mod server;
 mod store;
 mod stub;
 mod wire;
+mod zabbix;

@@ -3,3 +3,4 @@
 pub(crate) mod hook;
 pub(crate) mod port;
 pub(crate) mod scripted;
+pub(crate) mod zabbix;
