@@ -277,7 +277,8 @@ async fn each_version_refuses_what_the_real_one_refuses() {
     let auth = |request: &Value| with(request, json!({"auth": TOKEN}));
     let logging_in = |params: Value| json!({"method": "user.login", "params": params});
     type Headers = &'static [(&'static str, &'static str)];
-    let cases: Vec<(&[&str], Value, Headers, Option<(i64, &str)>)> = vec![
+    type Case = (&'static [&'static str], Value, Headers, Option<(i64, &'static str)>);
+    let cases: Vec<Case> = vec![
         (&["5.0.0", "6.0.14", "7.4.0"], version.clone(), &[], None),
         (&["5.0.0", "6.0.14", "7.0.0"], auth(&version), &[], Some((-32602, "must be called without"))),
         (&["7.2.0", "7.4.0"], auth(&version), &[], Some((-32600, "unexpected parameter \"auth\""))),
