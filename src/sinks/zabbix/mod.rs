@@ -21,7 +21,9 @@ use crate::options::{self, BuildContext, Fault, Faults, Section};
 use crate::outbound::{Client, Dial, Settings, TlsFiles};
 use crate::secret::SecretSpec;
 
+mod action;
 pub mod api;
+mod apply;
 mod push;
 mod said;
 mod trapper;
@@ -29,10 +31,15 @@ pub mod value;
 mod version;
 
 use api::{Api, ApiError, Credential, Seen, Version};
+pub use apply::Said;
+
+use action::Described;
+use action::words::Word;
+use apply::{Wanted, Written};
 use trapper::Trapper;
 
 /// `kind = "zabbix"`.
-pub(super) const KIND: Kind = Kind { name: "zabbix", aliases: &[], build, examine: options::examine::<Options> };
+pub(crate) const KIND: Kind = Kind { name: "zabbix", aliases: &[], build, examine: options::examine::<Options> };
 
 const ANSWER_CHARS_MAX: usize = 500;
 /// Zabbix's own bounds for a host's technical name and an item's key.
@@ -57,6 +64,12 @@ struct Options {
     host: String,
     #[serde(default = "default_key")]
     key: String,
+    #[serde(default = "default_host_group")]
+    host_group: String,
+    #[serde(default = "default_severity")]
+    severity: Word,
+    allowed_hosts: Option<String>,
+    action: Option<Described>,
     ca_file: Option<PathBuf>,
 }
 
@@ -85,12 +98,21 @@ fn default_key() -> String {
     value::KEY.to_owned()
 }
 
-/// What a section of this kind comes to: where Zabbix is, and the item that is told.
+fn default_host_group() -> String {
+    "callbackd".to_owned()
+}
+
+fn default_severity() -> Word {
+    Word("high".to_owned())
+}
+
+/// What a section of this kind comes to: where Zabbix is, the item that is told, and what is to be there.
 pub struct Zabbix {
     api: Option<Arc<Api>>,
     way: Way,
     host: String,
     key: String,
+    wanted: Wanted,
 }
 
 /// Where a value goes.
@@ -153,12 +175,31 @@ impl Zabbix {
                 None
             }
         };
+        let written = Written {
+            host: &options.host,
+            key: &options.key,
+            host_group: &options.host_group,
+            severity: &options.severity,
+            allowed_hosts: options.allowed_hosts.as_deref(),
+            action: options.action.as_ref(),
+        };
+        let wanted = Wanted::read(&written, context.secrets, &mut faults);
         let api = api.map(Arc::new);
         let way = match via {
             Via::Trapper => trapper.map(|dial| Way::Trapper(Trapper::new(dial))),
             Via::History => api.clone().map(Way::History),
         };
-        faults.finish(way.map(|way| Zabbix { api, way, host: options.host, key: options.key }))
+        let built = way.zip(wanted);
+        faults.finish(built.map(|(way, wanted)| Zabbix { api, way, host: options.host, key: options.key, wanted }))
+    }
+
+    /// Creates and updates what is to be there, says each step to `say`, and returns how many there were. A dry run
+    /// changes nothing.
+    pub async fn apply(&self, dry: bool, now: Time, say: &mut (dyn FnMut(Said) + Send)) -> Result<usize, String> {
+        match &self.api {
+            Some(api) => apply::apply(api, &self.wanted, dry, now, say).await,
+            None => Err("url has to be written, and token: they say where Zabbix's API is".to_owned()),
+        }
     }
 
     /// The API, where there is a `url`.
