@@ -79,15 +79,15 @@ pub(super) fn tls_config(extra: Vec<CertificateDer<'static>>) -> Result<ClientCo
 }
 
 /// Trusts what `files` say and nothing else, and shows their certificate. Reads files.
-pub(super) fn mutual_tls_config(files: &TlsFiles<'_>) -> Result<ClientConfig, String> {
+pub(super) fn mutual_tls_config(files: &TlsFiles<'_>) -> Result<ClientConfig, (&'static str, String)> {
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(read_roots(files.ca)?);
-    let certs = read_certificates(files.cert)?;
+    roots.add_parsable_certificates(read_roots(files.ca).map_err(|message| ("ca", message))?);
+    let certs = read_certificates(files.cert).map_err(|message| ("cert", message))?;
     // What is wrong with a key is not quoted.
     let key = PrivateKeyDer::from_pem_file(files.key)
-        .map_err(|_| format!("{}: holds no readable key in PEM", files.key.display()))?;
-    let config = trusting(roots)?.with_client_auth_cert(certs, key);
-    config.map_err(|e| format!("{}: does not go with its key: {e}", files.cert.display()))
+        .map_err(|_| ("key", format!("{}: there is no key in PEM that can be read", files.key.display())))?;
+    let config = trusting(roots).map_err(|message| ("ca", message))?.with_client_auth_cert(certs, key);
+    config.map_err(|e| ("cert", format!("{}: does not go with its key: {e}", files.cert.display())))
 }
 
 fn trusting(roots: RootCertStore) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {

@@ -52,10 +52,11 @@ impl Dial {
         Ok(Dial { host, port: read.port_u16().unwrap_or(port), tls: None })
     }
 
-    /// The same with TLS. Reads the files.
-    pub fn with_tls(self, files: &TlsFiles<'_>) -> Result<Dial, String> {
+    /// The same with TLS. Reads the files; a fault is said of one of the fields of `files`.
+    pub fn with_tls(self, files: &TlsFiles<'_>) -> Result<Dial, (&'static str, String)> {
         let name = files.name.unwrap_or(&self.host).to_owned();
-        let name = ServerName::try_from(name).map_err(|_| "name: this is no host's name and no address".to_owned())?;
+        let name =
+            ServerName::try_from(name).map_err(|_| ("name", "this is no host's name and no address".to_owned()))?;
         let config = connect::mutual_tls_config(files)?;
         Ok(Dial { tls: Some((TlsConnector::from(Arc::new(config)), name)), ..self })
     }

@@ -1,5 +1,6 @@
 //! Zabbix as each of its versions is, and the values that it is told.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,14 @@ use callbackd::secret::Secret;
 use callbackd::sinks::zabbix::api::{Api, ApiError, Credential, read_url};
 use callbackd::sinks::{Sink, Tried};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 
 use crate::peers::zabbix::{FakeZabbix, How, PASSWORD, Pushed, TOKEN, USER, no};
 use crate::rig::{Rig, service};
@@ -269,7 +277,8 @@ async fn each_version_refuses_what_the_real_one_refuses() {
     let auth = |request: &Value| with(request, json!({"auth": TOKEN}));
     let logging_in = |params: Value| json!({"method": "user.login", "params": params});
     type Headers = &'static [(&'static str, &'static str)];
-    let cases: Vec<(&[&str], Value, Headers, Option<(i64, &str)>)> = vec![
+    type Case = (&'static [&'static str], Value, Headers, Option<(i64, &'static str)>);
+    let cases: Vec<Case> = vec![
         (&["5.0.0", "6.0.14", "7.4.0"], version.clone(), &[], None),
         (&["5.0.0", "6.0.14", "7.0.0"], auth(&version), &[], Some((-32602, "must be called without"))),
         (&["7.2.0", "7.4.0"], auth(&version), &[], Some((-32600, "unexpected parameter \"auth\""))),
@@ -467,6 +476,96 @@ async fn a_value_that_is_not_taken_is_not_delivered() {
     assert!(matches!(reason(&tried), ("retry", said) if said.contains("Item is disabled.")), "{tried:?}");
 }
 
+/// A certificate authority, and the files of one that it has signed for a name.
+struct Authority {
+    folder: tempfile::TempDir,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Authority {
+        let (key, mut params) = (KeyPair::generate().expect("a key"), CertificateParams::default());
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let folder = tempfile::tempdir().expect("a folder");
+        let own = params.self_signed(&key).expect("a certificate").pem();
+        std::fs::write(folder.path().join("ca"), own).expect("written");
+        Authority { folder, issuer: Issuer::new(params, key) }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    fn sign(&self, name: &str) {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        let cert = params.signed_by(&key, &self.issuer).expect("a certificate").pem();
+        std::fs::write(self.path(&format!("{name}.cert")), cert).expect("written");
+        std::fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).expect("written");
+    }
+
+    /// Serves TLS as `name` in front of a trapper, to those whose certificate this authority has signed.
+    async fn serve(&self, name: &str, trapper: SocketAddr) -> SocketAddr {
+        let certs =
+            |path: &str| CertificateDer::pem_file_iter(path).expect("PEM").map(|one| one.expect("a certificate"));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(certs(&self.path("ca")));
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
+        let key = PrivateKeyDer::from_pem_file(self.path(&format!("{name}.key"))).expect("a key");
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_client_cert_verifier(verifier.expect("a verifier"))
+            .with_single_cert(certs(&self.path(&format!("{name}.cert"))).collect(), key)
+            .expect("a server");
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut outside) = acceptor.accept(stream).await else { continue };
+                let mut inside = TcpStream::connect(trapper).await.expect("the trapper");
+                let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
+            }
+        });
+        address
+    }
+
+    fn options(&self, trapper: SocketAddr, ca: &str, name: &str, more: &str) -> String {
+        let (cert, key) = (self.path(&format!("{name}.cert")), self.path(&format!("{name}.key")));
+        format!("trapper = \"{trapper}\"\ntrapper_tls = {{ ca = {ca:?}, cert = {cert:?}, key = {key:?}{more} }}")
+    }
+}
+
+#[tokio::test]
+async fn the_trapper_is_told_over_tls_with_certificates_on_both_sides() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    for name in ["zabbix.test", "callbackd.test"] {
+        authority.sign(name);
+        stranger.sign(name);
+    }
+    let zabbix = FakeZabbix::start("6.0.14");
+    let at = authority.serve("zabbix.test", zabbix.trapper()).await;
+    let named = ", name = \"zabbix.test\"";
+    let told = async |of: &Authority, ca: &str, more: &str| {
+        let sink = sink(&of.options(at, ca, "callbackd.test", more)).expect("a sink");
+        let tried = tell(&*sink, &delivery(99, Status::Failed)).await;
+        let (outcome, reason) = reason(&tried);
+        (outcome, reason.to_owned())
+    };
+    let ca = authority.path("ca");
+    assert_eq!(told(&authority, &ca, named).await.0, "delivered");
+    assert_eq!(zabbix.pushed(), [expected(99)]);
+    // Called by its address, which its certificate does not name; signed by somebody else; ourselves unknown to it.
+    for (of, ca, more) in [(&authority, &ca, ""), (&authority, &stranger.path("ca"), named), (&stranger, &ca, named)] {
+        let (outcome, reason) = told(of, ca, more).await;
+        assert_eq!(outcome, "retry", "{reason}");
+        assert!(reason.contains("TLS") || reason.contains("broke"), "{reason}");
+    }
+    assert_eq!(zabbix.pushed().len(), 1);
+}
+
 #[tokio::test]
 async fn a_probe_says_what_is_missing() {
     for (version, old) in [("6.0.14", true), ("7.0.0", false)] {
@@ -527,7 +626,7 @@ fn wrong_options_are_named_with_what_to_write() {
         ("trapper = \"z:1\"\nvia = \"snmp\"".to_owned(), "sinks.it.via: no such word; there are: trapper, history"),
         (
             "trapper = \"z:1\"\ntrapper_tls = { ca = \"/nonexistent\", cert = \"/c\", key = \"/k\" }".to_owned(),
-            "sinks.it.trapper_tls: /nonexistent",
+            "sinks.it.trapper_tls.ca: /nonexistent",
         ),
         (
             format!("{url}token = \"hunter2\"\ntrapper_tls = {{ ca = \"/a\", cert = \"/c\", key = \"/k\" }}"),

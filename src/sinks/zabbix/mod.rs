@@ -138,7 +138,8 @@ impl Zabbix {
         let trapper = options.trapper.as_deref().and_then(|address| {
             let dial = faults.keep("trapper", Dial::new(address, trapper::PORT))?;
             let Some(TrapperTls { ca, cert, key, name }) = &options.trapper_tls else { return Some(dial) };
-            faults.keep("trapper_tls", dial.with_tls(&TlsFiles { ca, cert, key, name: name.as_deref() }))
+            let with_tls = dial.with_tls(&TlsFiles { ca, cert, key, name: name.as_deref() });
+            with_tls.map_err(|(key, message)| faults.add(&format!("trapper_tls.{key}"), message)).ok()
         });
         if options.trapper.is_none() && options.trapper_tls.is_some() {
             faults.add("trapper_tls", "means nothing without trapper = \"host:10051\"");

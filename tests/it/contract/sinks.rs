@@ -42,7 +42,7 @@ enum Expected {
     Halt,
 }
 
-const SPEAKERS: [Speaker; 2] = [
+const SPEAKERS: [Speaker; 3] = [
     Speaker {
         kind: "webhook",
         options: |url| {
@@ -68,6 +68,23 @@ const SPEAKERS: [Speaker; 2] = [
         gone: Expected::Reject,
         unauthorized: Expected::Halt,
     },
+    Speaker {
+        kind: "zabbix",
+        options: |url| format!("url = {url:?}\ntoken = \"hunter2-api-token\""),
+        asks: true,
+        sends: ["hunter2-api-token", "Bearer hunter2-api-token"],
+        strange_success: Expected::Retry(None),
+        gone: Expected::Reject,
+        unauthorized: Expected::Halt,
+    },
+];
+
+/// Where a kind takes an answer for something else than the others do: the kind, the case, and what follows there.
+const APART: &[(&str, &str, Expected)] = &[
+    // Zabbix says in the body whether it took a value, and a value sent twice is kept once.
+    ("zabbix", "created", Expected::Retry(None)),
+    ("zabbix", "no content", Expected::Retry(None)),
+    ("zabbix", "a huge success", Expected::Retry(None)),
 ];
 
 /// Those that speak no HTTP.
@@ -82,6 +99,12 @@ fn yes() -> Act {
     answer(200, "OK", "content-type: application/json\r\n", &body.to_string())
 }
 
+/// Zabbix's answer to whatever is not asked of its credential.
+fn zabbix(result: &Value) -> Act {
+    let body = json!({"jsonrpc": "2.0", "result": result, "id": 1}).to_string();
+    answer(200, "OK", "content-type: application/json\r\n", &body)
+}
+
 fn answer(status: u16, word: &str, headers: &str, body: &str) -> Act {
     send(&format!("HTTP/1.1 {status} {word}\r\n{headers}content-length: {}\r\n\r\n{body}", body.len()))
 }
@@ -93,7 +116,16 @@ impl Speaker {
 
     /// What it is answered by a peer of its own that has taken a change.
     fn success(&self) -> Act {
-        if self.asks { yes() } else { answer(200, "OK", "", "ok") }
+        match self.kind {
+            "zabbix" => zabbix(&json!({"response": "success", "data": [{"itemid": "10600"}]})),
+            _ if self.asks => yes(),
+            _ => answer(200, "OK", "", "ok"),
+        }
+    }
+
+    /// What it is answered by such a peer before it tells anything.
+    fn asked(&self) -> Act {
+        if self.kind == "zabbix" { zabbix(&json!("7.0.9")) } else { yes() }
     }
 
     /// A connection on which what tells the change meets `acts`, and so does its repetition.
@@ -102,7 +134,7 @@ impl Speaker {
         if !self.asks {
             return met;
         }
-        let asked = [Act::Read, yes()];
+        let asked = [Act::Read, self.asked()];
         [&asked[..], &met, &asked, &met].concat()
     }
 
@@ -268,6 +300,43 @@ async fn port_run_sends_exactly_this() {
 }
 
 #[tokio::test]
+async fn zabbix_sends_exactly_this() {
+    let (tried, peer) = SPEAKERS[2].try_against(&[SPEAKERS[2].success()]).await;
+    assert_eq!((found(&tried), tried.status), (Expected::Delivered, Some(200)));
+    let requests: Vec<_> = peer.requests().iter().map(|request| taken_apart(request)).collect();
+    let value = "{\"state\":\"running\",\"thing\":\"media/Transcode/bucket/in/剪辑%201.mp4\",\
+                 \"title\":\"Transcode: bucket/in/剪辑 1.mp4\",\"status\":\"running\",\"source\":\"media\",\
+                 \"workflow\":null,\"name\":\"Transcode\",\"subject\":\"bucket/in/剪辑 1.mp4\",\"run\":\"i5f17a1fb\",\
+                 \"vendor_status\":\"Running\",\"started_at\":\"2023-11-14T22:13:20Z\",\"finished_at\":null,\
+                 \"execution\":\"5\",\"change\":\"41\",\"tasks\":1,\"failed\":[]}";
+    let point = json!({
+        "host": "callbackd", "key": "callbackd.execution", "value": value, "clock": 1_700_000_000, "ns": 99,
+    });
+    let host = peer.address().to_string();
+    let body = |method: &str, params: Value| json!({"jsonrpc": "2.0", "method": method, "params": params, "id": 1});
+    let sent = [body("apiinfo.version", json!([])), body("history.push", json!([point]))];
+    let always = [
+        ("accept", "application/json"),
+        ("content-type", "application/json-rpc"),
+        ("host", &host),
+        ("user-agent", AGENT),
+    ];
+    // The version is asked for without any credential.
+    let own = [&[][..], &[("authorization", "Bearer hunter2-api-token")]];
+    let expected: Vec<_> = sent
+        .into_iter()
+        .zip(own)
+        .map(|(body, own)| {
+            let length = body.to_string().len().to_string();
+            let mut all = headers(&[&always[..], own, &[("content-length", &length)]].concat());
+            all.sort();
+            ("POST /api_jsonrpc.php HTTP/1.1".to_owned(), all, body)
+        })
+        .collect();
+    assert_eq!(requests, expected);
+}
+
+#[tokio::test]
 async fn an_answer_is_taken_for_what_it_is() {
     use Expected::{Delivered, Reject, Retry};
     let html = "<html><body>hello</body></html>";
@@ -314,6 +383,8 @@ async fn an_answer_is_taken_for_what_it_is() {
             [400, 402, 403, 404, 405, 409, 413, 415, 422].map(|status| (status.to_string(), with(status, ""), Reject)),
         );
         for (name, acts, expected) in cases {
+            let apart = APART.iter().find(|apart| (apart.0, apart.1) == (speaker.kind, &*name));
+            let expected = apart.map_or(expected, |apart| apart.2);
             let (tried, _) = speaker.try_against(&acts).await;
             assert_eq!(found(&tried), expected, "{} meets {name}: {tried:?}", speaker.kind);
             if let Outcome::Retry { reason, .. } | Outcome::Reject { reason } | Outcome::Halt { reason, .. } =
@@ -365,7 +436,7 @@ async fn a_try_without_an_end_is_cut_off_and_comes_again() {
     for speaker in &SPEAKERS {
         for (name, acts) in &stuck {
             let name = format!("{} meets {name}", speaker.kind);
-            let well = vec![[Act::Read, yes()]; 4].concat();
+            let well = vec![[Act::Read, speaker.success()]; 4].concat();
             let peer = Scripted::start(vec![speaker.script(acts), well]).await;
             let sink = speaker.sink(&format!("http://{}", peer.address()));
             let mut rig = Rig::new(sink.into(), Service { timeout: Duration::from_millis(250), ..service() });
