@@ -1,7 +1,7 @@
 //! A Zabbix action as the configuration describes it: with the members of the API's action object (Zabbix
 //! documentation, "Action object"), words for its numbers, and names for its ids.
 //!
-//! Every spelling from 4.0 to 7.4 is read; [`translate`] writes the one that a given version takes.
+//! Every spelling from 4.0 to 7.4 is read; [`translate()`] writes the one that a given version takes.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

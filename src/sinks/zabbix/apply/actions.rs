@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::{NOT_YET, Run, member};
+use super::{NOT_YET, Run, id_text, member};
 use crate::sinks::zabbix::action::{self, Action, Ids, Kind, Script};
 use crate::sinks::zabbix::api::Version;
 
@@ -90,7 +90,7 @@ impl Run<'_> {
                 .map(drop);
         };
         let eventsource = wanted.remove("eventsource").unwrap_or_default();
-        if eventsource.to_string() != member(&found, "eventsource") {
+        if id_text(&eventsource) != found.get("eventsource").and_then(id_text) {
             let text = "is for events of another source, which cannot be changed; write another name, or delete it";
             return Err(format!("action {name:?}: the one that Zabbix has {text}"));
         }

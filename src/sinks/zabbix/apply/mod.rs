@@ -4,6 +4,8 @@
 //! Each is looked for by its name first, created where it is missing, and updated where it differs; so a second time
 //! nothing is to be done. A dry run asks the same and changes nothing. Nothing is ever deleted.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use super::action::{Kind, ScriptMembers};
@@ -31,6 +33,9 @@ pub enum Said {
     Note(String),
 }
 
+/// A frontend that works answers a call within this time.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The id of what a dry run does not create.
 const NOT_YET: &str = "(new)";
 
@@ -53,7 +58,7 @@ pub(super) async fn apply(
     now: Time,
     say: &mut (dyn FnMut(Said) + Send),
 ) -> Result<usize, String> {
-    let version = api.version(now).await.map_err(|e| e.to_string())?;
+    let version = in_time(api.version(now)).await.map_err(|e| e.to_string())?;
     say(Said::Peer(format!("Zabbix {version} at {}", api.url())));
     if version < super::action::OLDEST {
         return Err(format!("Zabbix {version} is too old to be set up; {} or newer is needed", super::action::OLDEST));
@@ -62,7 +67,7 @@ pub(super) async fn apply(
     let done = run.all(wanted).await;
     let changes = run.changes;
     // A session that is left open stays for long; that it could not be closed is no failure.
-    let _ = api.logout(now).await;
+    let _ = in_time(api.logout(now)).await;
     done.map(|()| changes)
 }
 
@@ -85,9 +90,13 @@ impl Run<'_> {
         (self.say)(Said::Note(text.into()));
     }
 
+    async fn call(&self, method: &str, params: &Value) -> Result<Value, ApiError> {
+        in_time(self.api.call(method, params, self.now)).await
+    }
+
     /// Asks for objects.
     async fn get(&self, method: &str, params: Value) -> Result<Vec<Value>, String> {
-        match self.api.call(method, &params, self.now).await.map_err(|e| e.to_string())? {
+        match self.call(method, &params).await.map_err(|e| e.to_string())? {
             Value::Array(objects) => Ok(objects),
             _ => Err(format!("the answer to {method} is no list")),
         }
@@ -109,7 +118,7 @@ impl Run<'_> {
         if self.dry {
             return Ok(NOT_YET.to_owned());
         }
-        let answer = self.api.call(method, &params, self.now).await.map_err(|e| match e {
+        let answer = self.call(method, &params).await.map_err(|e| match e {
             ApiError::Refused { data, .. } if data.contains("already exists") => {
                 format!(
                     "{data} The credential's user does not see it: give the user rights to it, or another name here"
@@ -130,7 +139,7 @@ impl Run<'_> {
         otherwise: &str,
     ) -> Result<(), String> {
         if !self.dry {
-            match self.api.call(method, &params, self.now).await {
+            match self.call(method, &params).await {
                 Ok(_) => {}
                 Err(ApiError::Auth { reason }) => {
                     self.note(format!("{otherwise} ({reason})"));
@@ -163,6 +172,14 @@ impl Run<'_> {
         let method = format!("{class}.update");
         self.change(text, &method, Value::Object(params), &format!("{id_member}s")).await.map(drop)
     }
+}
+
+/// An answer that does not come is none.
+async fn in_time<T>(answer: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+    tokio::time::timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| {
+        let reason = format!("no answer within {} s; what was changed until then stays", ANSWER_TIMEOUT.as_secs());
+        Err(ApiError::Retry { after_ms: None, reason })
+    })
 }
 
 /// Ids are texts, and in some answers numbers.
