@@ -15,6 +15,7 @@ mod outbound;
 mod peers;
 mod port_run;
 mod readme;
+mod real_zabbix_problems;
 mod rig;
 mod senders;
 mod server;
