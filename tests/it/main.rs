@@ -15,7 +15,7 @@ mod outbound;
 mod peers;
 mod port_run;
 mod readme;
-mod real_zabbix_problems;
+mod real_zabbix;
 mod rig;
 mod senders;
 mod server;

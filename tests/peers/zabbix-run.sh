@@ -39,7 +39,7 @@ stop() {
   # Its workers are a process group of their own.
   [[ -z $php_pid ]] || kill -TERM -- "-$php_pid" 2>/dev/null || true
   end INT "$(head -n1 "$dir/pg/data/postmaster.pid" 2>/dev/null || true)" "$dir"
-  if ((status != 0)); then
+  if ((status == 125)); then
     for log in apt.log initdb.log import.log pg/log srv/zabbix_server.log php.log; do
       [[ ! -s $dir/$log ]] || { say "the end of $log:"; tail -n 15 "$dir/$log" >&2; }
     done

@@ -132,6 +132,29 @@ impl Run<'_> {
         id.ok_or_else(|| format!("the answer to {method} has no {ids}"))
     }
 
+    /// The same of what can be done without: where the user may not do it, `otherwise` is noted.
+    async fn change_if_allowed(
+        &mut self,
+        what: String,
+        method: &str,
+        params: Value,
+        otherwise: &str,
+    ) -> Result<(), String> {
+        if !self.dry {
+            match self.api.call(method, &params, self.now).await {
+                Ok(_) => {}
+                Err(ApiError::Auth { reason }) => {
+                    self.note(format!("{otherwise} ({reason})"));
+                    return Ok(());
+                }
+                Err(e) => return Err(e.to_string()),
+            }
+        }
+        self.changes += 1;
+        (self.say)(Said::Change(what));
+        Ok(())
+    }
+
     /// Updates what differs from what is wanted.
     async fn update(
         &mut self,

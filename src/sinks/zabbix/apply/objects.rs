@@ -7,8 +7,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{NOT_YET, Run, Wanted, member};
-use crate::sinks::zabbix::api::{ApiError, Version};
+use super::{NOT_YET, Run, Wanted, compare, member};
+use crate::sinks::zabbix::api::Version;
 use crate::sinks::zabbix::value;
 
 /// From here on a host needs no interface.
@@ -142,15 +142,8 @@ impl Run<'_> {
     pub(super) async fn correlation(&mut self, wanted: &Wanted) -> Result<(), String> {
         let name = format!("One problem for each thing that fails on {}", wanted.host);
         let params = json!({"output": "extend", "filter": {"name": [name]}, "selectFilter": "extend", "selectOperations": "extend"});
-        let found = match self.api.call("correlation.get", &params, self.now).await {
-            Ok(found) => found,
-            Err(ApiError::Auth { reason }) => {
-                let text = "so what fails again while its problem is open has a second one; both are closed together";
-                self.note(format!("no event correlation, which needs a super administrator ({reason}), {text}"));
-                return Ok(());
-            }
-            Err(e) => return Err(e.to_string()),
-        };
+        let what = format!("event correlation {name:?}");
+        let found = self.one(&what, "correlation.get", params).await?;
         let own = |kind: i64| json!({"type": kind, "tag": OWN, "operator": 0, "value": wanted.host});
         let members = object(json!({
             "name": name,
@@ -159,12 +152,20 @@ impl Run<'_> {
             ]},
             "operations": [{"type": CLOSE_NEW}],
         }));
-        let Some(found) = found.get(0) else {
-            let (what, params) = (format!("create event correlation {name:?}"), Value::Object(members));
-            return self.change(what, "correlation.create", params, "correlationids").await.map(drop);
+        let otherwise = "no event correlation, which needs a super administrator: what fails again while its problem is \
+                         open has a second one, closed together with the first";
+        let Some(found) = found else {
+            let params = Value::Object(members);
+            return self.change_if_allowed(format!("create {what}"), "correlation.create", params, otherwise).await;
         };
-        let what = format!("event correlation {name:?}");
-        self.update(&what, ("correlation", "correlationid"), found, &members).await
+        let differences = compare::differences(&members, &found);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let mut params = Value::Object(members);
+        params["correlationid"] = json!(member(&found, "correlationid"));
+        let what = format!("update {what}: {}", differences.join("; "));
+        self.change_if_allowed(what, "correlation.update", params, otherwise).await
     }
 }
 
