@@ -22,6 +22,7 @@ const MEDIA: &str = "/callbacks/media/hush-t0ken-of-media";
 /// Zabbix reads its configuration every second, and looks at what is to be sent every three.
 const PATIENCE: Duration = Duration::from_secs(40);
 
+#[expect(clippy::disallowed_methods, reason = "how the tests are run is said in the environment")]
 fn variable(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run tests/peers/zabbix.sh"))
 }

@@ -42,7 +42,7 @@ impl Real {
     }
 
     /// A user of the group that the default action messages, whose messages are posted to `url`.
-    async fn listen(&self, name: &str, url: &str) {
+    async fn listen(&self, name: &str, url: &str) -> [(&'static str, String); 2] {
         let script = "var sent = JSON.parse(value), to = new HttpRequest();\
                       to.addHeader('Content-Type: application/json');\
                       to.post(sent.url, JSON.stringify(sent)); return 'OK';";
@@ -59,9 +59,10 @@ impl Real {
         let group = self.call("usergroup.get", groups).await[0]["usrgrpid"].clone();
         let user = json!({
             "username": name, "passwd": "wr1tten-For-a-test", "roleid": "3", "usrgrps": [{"usrgrpid": group}],
-            "medias": [{"mediatypeid": media, "sendto": ["anybody"]}],
+            "medias": [{"mediatypeid": media.clone(), "sendto": ["anybody"]}],
         });
-        self.create("user.create", user, "userids").await;
+        let user = self.create("user.create", user, "userids").await;
+        [("user.delete", user), ("mediatype.delete", media)]
     }
 
     /// What is open on that host, by name: event id and tag of the thing.
@@ -124,7 +125,7 @@ async fn what_fails_is_a_problem_until_the_same_thing_succeeds() {
     let (at, host) = (folder.path().display(), format!("callbackd problems {}", std::process::id()));
     let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
     let pager = Scripted::start(vec![vec![Act::Read, send(answer)]; 32]).await;
-    real.listen(&host, &format!("http://{}/alert", pager.address())).await;
+    let listener = real.listen(&host, &format!("http://{}/alert", pager.address())).await;
 
     let text = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"unix:{at}/admin.sock\"\n\
@@ -199,4 +200,8 @@ async fn what_fails_is_a_problem_until_the_same_thing_succeeds() {
     real.call("event.acknowledge", params).await;
     real.until_open(&host, &[]).await;
     daemon.stop().await;
+    // Others count who is told.
+    for (method, id) in listener {
+        real.call(method, json!([id])).await;
+    }
 }
