@@ -23,3 +23,4 @@ mod store;
 mod stub;
 mod wire;
 mod zabbix;
+mod zabbix_apply;

@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+pub(crate) mod objects;
 mod trapper;
 
 pub(crate) use trapper::Pushed;

@@ -330,19 +330,24 @@ struct Tag {
 
 /// What is applied where nobody describes an action: it tells Zabbix's administrators of what failed.
 pub(super) fn default_action(host: &str) -> Action {
-    let text = "{EVENT.NAME}\n\nSeverity: {EVENT.SEVERITY}\nSince: {EVENT.DATE} {EVENT.TIME}\nWhat callbackd said: {ITEM.VALUE}";
+    let begin = "{EVENT.NAME}\n\nSeverity: {EVENT.SEVERITY}\nSince: {EVENT.DATE} {EVENT.TIME}";
+    let failed = format!("{begin}\nWhat callbackd said: {{ITEM.VALUE}}");
+    let resolved = format!("{begin}\nResolved: {{EVENT.RECOVERY.DATE}} {{EVENT.RECOVERY.TIME}}");
     let action = serde_json::json!({
         "name": format!("Report problems of {host} to Zabbix administrators"),
         "eventsource": "trigger",
-        "filter": {"evaltype": "and", "conditions": [{"conditiontype": "host", "operator": "=", "value": host}]},
+        // By the trigger's tag: the host may be one that has other problems too.
+        "filter": {"evaltype": "and", "conditions": [
+            {"conditiontype": "event tag value", "value2": "callbackd", "operator": "=", "value": host},
+        ]},
         "operations": [{
             "operationtype": "message",
             "opmessage_grp": [{"usrgrpid": "Zabbix administrators"}],
-            "opmessage": {"subject": "{EVENT.NAME}", "message": text},
+            "opmessage": {"subject": "{EVENT.NAME}", "message": failed},
         }],
         "recovery_operations": [{
             "operationtype": "recovery message",
-            "opmessage": {"subject": "Resolved: {EVENT.NAME}", "message": format!("{text}\nResolved: {{EVENT.RECOVERY.DATE}} {{EVENT.RECOVERY.TIME}}")},
+            "opmessage": {"subject": "Resolved: {EVENT.NAME}", "message": resolved},
         }],
     });
     Action::deserialize(action).expect("an action")

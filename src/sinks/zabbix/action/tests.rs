@@ -458,11 +458,23 @@ fn the_default_action_is_right_everywhere() {
         assert!(notes.is_empty(), "{notes:?}");
         assert_eq!(
             params["filter"]["conditions"],
-            json!([{"conditiontype": 1, "operator": 0, "value": "<Host edge>"}])
+            json!([{"conditiontype": 26, "operator": 0, "value": "edge", "value2": "callbackd"}])
         );
         assert_eq!(
             params["operations"][0]["opmessage_grp"],
             json!([{"usrgrpid": "<UserGroup Zabbix administrators>"}])
         );
     }
+}
+
+#[test]
+fn the_manual_shows_the_default_action() {
+    let manual = include_str!("../../../../config/callbackd.toml");
+    let on = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => format!("{rest}\n"),
+        _ => format!("{line}\n"),
+    };
+    let whole: toml::Table = manual.lines().map(on).collect::<String>().parse().expect("TOML");
+    let shown = Action::deserialize(whole["sinks"]["zbx"]["action"].clone()).expect("an action");
+    assert_eq!(format!("{shown:?}"), format!("{:?}", default_action("callbackd")));
 }

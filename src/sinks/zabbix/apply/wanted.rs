@@ -43,8 +43,10 @@ impl Wanted {
             None => vec![default_action(written.host)],
             Some(described) => faults.keep("action", described.actions())?,
         };
+        // What is wrong with a default is said of what it is made from.
+        let is_written = written.action.is_some();
         let many = actions.len() > 1;
-        for (position, action) in actions.iter_mut().enumerate() {
+        for (position, action) in actions.iter_mut().enumerate().filter(|_| is_written) {
             let place = if many { format!("action[{position}]") } else { "action".to_owned() };
             for (key, text) in check(action, secrets) {
                 faults.add(&format!("{place}.{key}"), text);
