@@ -15,12 +15,14 @@ use tokio::runtime::Runtime;
 use crate::callbacks::{Step, cos};
 use crate::daemon::{Daemon, Done};
 
+mod problems;
+
 const EXAMPLE_OF_4: &str = include_str!("../../src/sinks/zabbix/action/example-4.json");
 const MEDIA: &str = "/callbacks/media/hush-t0ken-of-media";
 /// Zabbix reads its configuration every second, and looks at what is to be sent every three.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-#[expect(clippy::disallowed_methods, reason = "where the real one is, only its starter knows")]
+#[expect(clippy::disallowed_methods, reason = "how the tests are run is said in the environment")]
 fn variable(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run tests/peers/zabbix.sh"))
 }
@@ -153,7 +155,7 @@ impl Zabbix {
 
 #[test]
 #[ignore = "needs a real Zabbix: tests/peers/zabbix.sh"]
-fn failures_become_problems_and_successes_close_them() {
+fn real_failures_become_problems_and_successes_close_them() {
     let mut zabbix = Zabbix::new("edge one", "");
     let before = zabbix.all();
     let (last, plan) = zabbix.applied(&["--dry-run"]);
@@ -220,7 +222,7 @@ fn failures_become_problems_and_successes_close_them() {
 
 #[test]
 #[ignore = "needs a real Zabbix: tests/peers/zabbix.sh"]
-fn differences_are_mended() {
+fn real_differences_are_mended() {
     let zabbix = Zabbix::new("edge-mended", "host_group = \"mended\"\nseverity = \"average\"");
     zabbix.applied(&[]);
     let hosts = zabbix.get("host.get", &json!({"output": ["hostid"], "filter": {"host": ["edge-mended"]}}));
@@ -261,7 +263,7 @@ fn differences_are_mended() {
 /// The documentation's own example of 4.x, as JSON, and then the same in TOML: nothing is left to do.
 #[test]
 #[ignore = "needs a real Zabbix: tests/peers/zabbix.sh"]
-fn the_example_of_4_ends_as_a_working_action() {
+fn real_the_example_of_4_ends_as_a_working_action() {
     let zabbix = Zabbix::new("edge-example", "action = \"action.json\"");
     zabbix.daemon.write("action.json", EXAMPLE_OF_4);
     let (last, done) = zabbix.applied(&[]);
@@ -378,7 +380,7 @@ const ACTIONS: &str = r#"
 
 #[test]
 #[ignore = "needs a real Zabbix: tests/peers/zabbix.sh"]
-fn every_kind_of_action_is_applied_once() {
+fn real_every_kind_of_action_is_applied_once() {
     let first = "host_group = \"actions\"\n";
     let zabbix = Zabbix::new("edge-actions", &format!("{first}{ACTIONS}"));
     zabbix.daemon.write("ssh", "hunter2");
@@ -431,7 +433,7 @@ fn every_kind_of_action_is_applied_once() {
 /// Who may not do all of it is told what he may not.
 #[test]
 #[ignore = "needs a real Zabbix: tests/peers/zabbix.sh"]
-fn rights_decide_what_can_be_done() {
+fn real_rights_decide_what_can_be_done() {
     let zabbix = Zabbix::new("edge-rights", "host_group = \"rights\"\naction = []");
     zabbix.applied(&[]);
     let groups = zabbix.get("hostgroup.get", &json!({"output": ["groupid"], "filter": {"name": ["rights"]}}));

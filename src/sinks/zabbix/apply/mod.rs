@@ -21,6 +21,7 @@ mod wanted;
 pub(super) use wanted::{Wanted, Written};
 
 use actions::Known;
+use objects::Is;
 
 /// What is told while it is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,8 +78,18 @@ impl Run<'_> {
         let host = self.host(&wanted.host, &group, &wanted.group).await?;
         self.known.ids.insert((Kind::HostGroup, wanted.group.clone()), group);
         self.known.ids.insert((Kind::Host, wanted.host.clone()), host.clone());
-        let item = self.item(wanted, &host).await?;
-        self.trigger(wanted, &item).await?;
+        let (item, is) = self.item(wanted, &host).await?;
+        let rest = self.of_item(wanted, &item).await;
+        // Whatever became of the rest: a disabled item looks as if somebody wanted it so.
+        if is == Is::New {
+            self.enable(&item).await?;
+        }
+        rest
+    }
+
+    /// What makes something of the item's values.
+    async fn of_item(&mut self, wanted: &Wanted, item: &str) -> Result<(), String> {
+        self.trigger(wanted, item).await?;
         self.correlation(wanted).await?;
         for action in &wanted.actions {
             self.action(action).await?;

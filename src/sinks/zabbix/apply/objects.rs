@@ -18,6 +18,15 @@ const FIND: Version = Version { major: 5, minor: 4 };
 /// From here on a host tells its groups as `hostgroups`.
 const HOST_GROUPS: Version = Version { major: 6, minor: 2 };
 
+/// Whether something was there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Is {
+    Old,
+    New,
+}
+
+const ENABLED: i64 = 0;
+const DISABLED: i64 = 1;
 const TRAPPER: i64 = 2;
 const TEXT: i64 = 4;
 /// The tag that ties a success to the failures before it.
@@ -74,7 +83,9 @@ impl Run<'_> {
         Ok(id)
     }
 
-    pub(super) async fn item(&mut self, wanted: &Wanted, host: &str) -> Result<String, String> {
+    /// A new one is disabled: values are to be taken when what makes something of them is there as well. The server reads
+    /// its configuration at any moment, and a failure that comes between would be nobody's.
+    pub(super) async fn item(&mut self, wanted: &Wanted, host: &str) -> Result<(String, Is), String> {
         let key = &wanted.key;
         let mut members = Map::from_iter([("type".to_owned(), json!(TRAPPER)), ("value_type".to_owned(), json!(TEXT))]);
         if let Some(hosts) = &wanted.allowed_hosts {
@@ -86,14 +97,24 @@ impl Run<'_> {
             members.insert("hostid".into(), json!(host));
             members.insert("key_".into(), json!(key));
             members.insert("name".into(), json!("What callbackd was told of"));
+            members.insert("status".into(), json!(DISABLED));
             let what = format!("create item {key} on host {:?}", wanted.host);
-            return self.change(what, "item.create", Value::Object(members), "itemids").await;
+            let id = self.change(what, "item.create", Value::Object(members), "itemids").await?;
+            return Ok((id, Is::New));
         };
         self.update(&format!("item {key}"), ("item", "itemid"), &item, &members).await?;
         if member(&item, "status") == "1" {
             self.note(format!("item {key} is disabled: Zabbix takes no values for it"));
         }
-        Ok(member(&item, "itemid"))
+        Ok((member(&item, "itemid"), Is::Old))
+    }
+
+    pub(super) async fn enable(&mut self, item: &str) -> Result<(), String> {
+        if item == NOT_YET {
+            return Ok(());
+        }
+        let params = json!({"itemid": item, "status": ENABLED});
+        self.api.call("item.update", &params, self.now).await.map(drop).map_err(|e| e.to_string())
     }
 
     pub(super) async fn trigger(&mut self, wanted: &Wanted, item: &str) -> Result<(), String> {
