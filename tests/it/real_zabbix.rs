@@ -27,6 +27,22 @@ fn variable(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run tests/peers/zabbix.sh"))
 }
 
+/// Without the order of lists, in which Zabbix is free.
+fn in_order(value: &Value) -> String {
+    match value {
+        Value::Array(list) => {
+            let mut list: Vec<_> = list.iter().map(in_order).collect();
+            list.sort();
+            format!("[{}]", list.join(","))
+        }
+        Value::Object(members) => {
+            let members: Vec<_> = members.iter().map(|(name, value)| format!("{name}: {}", in_order(value))).collect();
+            format!("{{{}}}", members.join(","))
+        }
+        plain => plain.to_string(),
+    }
+}
+
 /// Asks again and again, a few times a second: Zabbix is another program, and a busy one.
 fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -101,13 +117,13 @@ impl Zabbix {
     }
 
     /// Everything that there is, for dry runs to leave as it is.
-    fn all(&self) -> Value {
+    fn all(&self) -> String {
         let of = |class: &str, more: Value| {
             let mut params = json!({"output": "extend"});
             params.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
             self.call(&format!("{class}.get"), &params)
         };
-        json!([
+        in_order(&json!([
             of("hostgroup", json!({})),
             of("host", json!({"selectGroups": ["groupid"], "output": ["host"]})),
             of("item", json!({"output": ["key_", "type", "value_type", "trapper_hosts"]})),
@@ -119,7 +135,7 @@ impl Zabbix {
             ),
             of("script", json!({})),
             of("correlation", json!({"selectFilter": "extend"})),
-        ])
+        ]))
     }
 
     /// The daemon is told that `run` on `object` ended like this.
@@ -160,7 +176,7 @@ fn real_failures_become_problems_and_successes_close_them() {
     let before = zabbix.all();
     let (last, plan) = zabbix.applied(&["--dry-run"]);
     assert!(last.ends_with("changes to be made; nothing was changed"), "{last}");
-    assert_eq!(zabbix.all(), before, "a dry run");
+    assert!(zabbix.all() == before, "a dry run changes nothing");
     let (last, done) = zabbix.applied(&[]);
     assert_eq!(done, plan, "what was announced is done");
     assert!(last.ends_with("changes made"), "{last}");
@@ -176,19 +192,6 @@ fn real_failures_become_problems_and_successes_close_them() {
     assert!(probe.said().contains("is ready"), "{probe:?}");
 
     zabbix.daemon.start();
-    // Item, trigger and action may become known one after the other.
-    let mut warm = 0;
-    eventually("a first alert", || {
-        warm += 1;
-        zabbix.ended(Step::Failed, &format!("warm-{warm}"), &format!("in/warm-{warm}.mp4"));
-        std::thread::sleep(Duration::from_millis(500));
-        zabbix.problems().iter().any(|(id, _)| !zabbix.alerts(id).is_empty()).then_some(())
-    });
-    for run in 1..=warm {
-        zabbix.ended(Step::Success, &format!("warm-again-{run}"), &format!("in/warm-{run}.mp4"));
-    }
-    zabbix.until_problems(&[]);
-
     zabbix.ended(Step::Failed, "run-1", "in/one \"{$X}\".mp4");
     zabbix.ended(Step::Failed, "run-2", "in/two 游戏.mp4");
     let named = ["in/one '{$X}'.mp4", "in/two 游戏.mp4"];
