@@ -15,12 +15,12 @@ comma := ,
 
 ran = @echo "  ran       $(1)" >>$(REPORT)
 
-.PHONY: check tools format clippy test docs deny packages systemd signer fmt bless soak bench
+.PHONY: check tools format clippy test docs deny packages systemd signer zabbix fmt bless soak bench
 
 check:
 	@mkdir -p $(TARGET)
 	@: >$(REPORT)
-	@$(MAKE) --no-print-directory tools format clippy test docs deny packages systemd signer
+	@$(MAKE) --no-print-directory tools format clippy test docs deny packages systemd signer zabbix
 	@echo
 	@cat $(REPORT)
 	@echo "make check: passed"
@@ -99,6 +99,16 @@ signer:
 	else \
 	  echo "left out: Huawei Cloud's own signer (needs pip and a network; tests/peers/huawei_signer.sh)"; \
 	  echo "  left out  Huawei Cloud's own signer (needs pip and a network; tests/peers/huawei_signer.sh)" >>$(REPORT); \
+	fi
+
+# The same: a real PostgreSQL and a real Zabbix are installed and started for it.
+zabbix:
+	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
+	  tests/peers/zabbix.sh; \
+	  echo "  ran       zabbix: sink and apply against a real one" >>$(REPORT); \
+	else \
+	  echo "left out: Zabbix test (needs root; sudo tests/peers/zabbix.sh)"; \
+	  echo "  left out  Zabbix test (needs root; sudo tests/peers/zabbix.sh)" >>$(REPORT); \
 	fi
 
 # Formats everything.

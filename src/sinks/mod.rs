@@ -16,6 +16,7 @@ mod port_run;
 mod secmaster;
 mod stdout;
 mod webhook;
+pub mod zabbix;
 
 /// How one try went, with what is kept of it.
 #[derive(Clone, Debug)]
@@ -86,4 +87,5 @@ fn starts_nothing(_: &Section) -> bool {
 }
 
 /// Every kind of sink.
-pub static KINDS: &[Kind] = &[klyuch_astrom::KIND, port_run::KIND, secmaster::KIND, stdout::KIND, webhook::KIND];
+pub static KINDS: &[Kind] =
+    &[klyuch_astrom::KIND, port_run::KIND, secmaster::KIND, stdout::KIND, webhook::KIND, zabbix::KIND];

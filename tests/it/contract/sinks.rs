@@ -99,6 +99,15 @@ const SPEAKERS: &[Speaker] = &[
         gone: Expected::Reject,
         unauthorized: Expected::Halt,
     },
+    Speaker {
+        kind: "zabbix",
+        options: |url| format!("url = {url:?}\ntoken = \"hunter2-api-token\""),
+        asks: true,
+        sends: ["hunter2-api-token", "Bearer hunter2-api-token"],
+        strange_success: Expected::Retry(None),
+        gone: Expected::Reject,
+        unauthorized: Expected::Halt,
+    },
 ];
 
 /// What a peer answers that has taken a change, where neither a bare `ok` nor [`yes`] is it: kind, status, body.
@@ -119,6 +128,10 @@ const APART: &[(&str, &str, Expected)] = &[
     ("klyuch_astrom", "a huge success", Expected::Reject),
     // The token lacks the scope: no event gets through.
     ("klyuch_astrom", "403", Expected::Halt),
+    // Zabbix says in the body whether it took a value, and a value sent twice is kept once.
+    ("zabbix", "created", Expected::Retry(None)),
+    ("zabbix", "no content", Expected::Retry(None)),
+    ("zabbix", "a huge success", Expected::Retry(None)),
 ];
 
 /// What each kind makes of a success that is none, or only half of one: the kind, the case, status and body.
@@ -141,6 +154,13 @@ const HALF: &[(&str, &str, u16, &str, Expected)] = &[
     // Its receiver has no words for it.
     ("webhook", "of several", 207, "{\"failed\": 1}", Expected::Delivered),
     ("port_run", "not ok", 200, "{\"ok\": false, \"error\": \"half\"}", Expected::Reject),
+    (
+        "zabbix",
+        "not taken",
+        200,
+        "{\"jsonrpc\": \"2.0\", \"result\": {\"response\": \"success\", \"data\": [{\"error\": \"Item is disabled.\"}]}, \"id\": 1}",
+        Expected::Retry(None),
+    ),
 ];
 
 fn speaker(kind: &str) -> &'static Speaker {
@@ -157,6 +177,12 @@ fn yes() -> Act {
         "run": {"id": RUN, "status": "IN_PROGRESS"},
     });
     answer(200, "OK", "content-type: application/json\r\n", &body.to_string())
+}
+
+/// Zabbix's answer to whatever is not asked of its credential.
+fn zabbix(result: &Value) -> Act {
+    let body = json!({"jsonrpc": "2.0", "result": result, "id": 1}).to_string();
+    answer(200, "OK", "content-type: application/json\r\n", &body)
 }
 
 fn answer(status: u16, word: &str, headers: &str, body: &str) -> Act {
@@ -177,11 +203,17 @@ impl Speaker {
         let own = SUCCESS.iter().find(|own| own.0 == self.kind);
         let act = match own {
             Some((_, status, body)) => answer(*status, "Word", "content-type: application/json\r\n", body),
+            None if self.kind == "zabbix" => zabbix(&json!({"response": "success", "data": [{"itemid": "10600"}]})),
             None if self.asks => yes(),
             None => answer(200, "OK", "", "ok"),
         };
         let Act::Send(bytes) = act else { unreachable!("it is sent") };
         bytes
+    }
+
+    /// What it is answered by such a peer before it tells anything.
+    fn asked(&self) -> Act {
+        if self.kind == "zabbix" { zabbix(&json!("7.0.9")) } else { yes() }
     }
 
     /// A connection on which what tells the change meets `acts`, and so does its repetition.
@@ -190,7 +222,7 @@ impl Speaker {
         if !self.asks {
             return met;
         }
-        let asked = [Act::Read, yes()];
+        let asked = [Act::Read, self.asked()];
         [&asked[..], &met, &asked, &met].concat()
     }
 
@@ -434,6 +466,43 @@ async fn secmaster_sends_exactly_this() {
 }
 
 #[tokio::test]
+async fn zabbix_sends_exactly_this() {
+    let (tried, peer) = speaker("zabbix").try_against(&[speaker("zabbix").success()]).await;
+    assert_eq!((found(&tried), tried.status), (Expected::Delivered, Some(200)));
+    let requests: Vec<_> = peer.requests().iter().map(|request| taken_apart(request)).collect();
+    let value = "{\"state\":\"running\",\"thing\":\"media/Transcode/bucket/in/剪辑%201.mp4\",\
+                 \"title\":\"Transcode: bucket/in/剪辑 1.mp4\",\"status\":\"running\",\"source\":\"media\",\
+                 \"workflow\":null,\"name\":\"Transcode\",\"subject\":\"bucket/in/剪辑 1.mp4\",\"run\":\"i5f17a1fb\",\
+                 \"vendor_status\":\"Running\",\"started_at\":\"2023-11-14T22:13:20Z\",\"finished_at\":null,\
+                 \"execution\":\"5\",\"change\":\"41\",\"tasks\":1,\"failed\":[]}";
+    let point = json!({
+        "host": "callbackd", "key": "callbackd.execution", "value": value, "clock": 1_700_000_000, "ns": 99,
+    });
+    let host = peer.address().to_string();
+    let body = |method: &str, params: Value| json!({"jsonrpc": "2.0", "method": method, "params": params, "id": 1});
+    let sent = [body("apiinfo.version", json!([])), body("history.push", json!([point]))];
+    let always = [
+        ("accept", "application/json"),
+        ("content-type", "application/json-rpc"),
+        ("host", &host),
+        ("user-agent", AGENT),
+    ];
+    // The version is asked for without any credential.
+    let own = [&[][..], &[("authorization", "Bearer hunter2-api-token")]];
+    let expected: Vec<_> = sent
+        .into_iter()
+        .zip(own)
+        .map(|(body, own)| {
+            let length = body.to_string().len().to_string();
+            let mut all = headers(&[&always[..], own, &[("content-length", &length)]].concat());
+            all.sort();
+            ("POST /api_jsonrpc.php HTTP/1.1".to_owned(), all, body)
+        })
+        .collect();
+    assert_eq!(requests, expected);
+}
+
+#[tokio::test]
 async fn an_answer_is_taken_for_what_it_is() {
     use Expected::{Delivered, Reject, Retry};
     let html = "<html><body>hello</body></html>";
@@ -554,8 +623,11 @@ async fn every_sink_goes_through_the_proxy_and_loses_nothing_to_it() {
     };
     for speaker in SPEAKERS {
         let one = |act: Act| vec![Act::Read, act];
-        let scripts =
-            if speaker.asks { vec![one(yes()), one(speaker.success())] } else { vec![one(speaker.success())] };
+        let scripts = if speaker.asks {
+            vec![one(speaker.asked()), one(speaker.success())]
+        } else {
+            vec![one(speaker.success())]
+        };
         let requests = scripts.len();
         let peer = Scripted::start(scripts).await;
         let credential = "Basic bWU6aHVudGVyMi1wYXNz";
@@ -597,8 +669,7 @@ async fn a_try_without_an_end_is_cut_off_and_comes_again() {
     for speaker in SPEAKERS {
         for (name, acts) in &stuck {
             let name = format!("{} meets {name}", speaker.kind);
-            let well = if speaker.asks { yes() } else { speaker.success() };
-            let well = vec![[Act::Read, well]; 4].concat();
+            let well = vec![[Act::Read, speaker.success()]; 4].concat();
             let peer = Scripted::start(vec![speaker.script(acts), well]).await;
             let sink = speaker.sink(&format!("http://{}", peer.address()));
             let mut rig = Rig::new(sink.into(), Service { timeout: Duration::from_millis(250), ..service() });

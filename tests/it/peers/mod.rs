@@ -6,3 +6,4 @@ pub(crate) mod port;
 pub(crate) mod proxy;
 pub(crate) mod scripted;
 pub(crate) mod secmaster;
+pub(crate) mod zabbix;
