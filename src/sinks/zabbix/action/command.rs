@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::Command;
 use super::translate::Writer;
-use super::words::{self, Word};
+use super::words::{self, Word, Words};
 use crate::secret::SecretSpec;
 use crate::sinks::zabbix::api::Version;
 
@@ -12,7 +12,6 @@ use crate::sinks::zabbix::api::Version;
 pub(in crate::sinks::zabbix) const SCRIPTS: Version = Version { major: 5, minor: 4 };
 
 const OF_ITS_OWN: i64 = 0;
-const IPMI: i64 = 1;
 const SSH: i64 = 2;
 const TELNET: i64 = 3;
 const GLOBAL_SCRIPT: i64 = 4;
@@ -44,7 +43,7 @@ impl Writer<'_> {
                 self.fault(&key_of("scriptid"), "has to be written: the id or the name of a script");
                 return None;
             };
-            if command.command.is_some() {
+            if command.command.as_ref().is_some_and(|text| !text.is_empty()) {
                 self.fault(&key_of("command"), "stands beside a scriptid; write one of them");
             }
             let id = self.ids.script(Script::Existing(script.trim().to_owned()));
@@ -69,58 +68,47 @@ impl Writer<'_> {
     }
 
     fn members(&mut self, key_of: &dyn Fn(&str) -> String, command: &Command, kind: i64) -> Option<ScriptMembers> {
-        let mut out = Map::from_iter([("type".to_owned(), json!(kind))]);
-        match &command.command {
-            Some(text) if !text.trim().is_empty() => drop(out.insert("command".into(), json!(text))),
-            _ => {
-                self.fault(&key_of("command"), "has to be written: what is run; or scriptid, for a script");
-                return None;
-            }
-        }
-        let mut belong = |name: &str, is_written: bool, kinds: &[i64]| {
-            let belongs = kinds.contains(&kind);
-            if is_written && !belongs {
-                let word = words::word(words::COMMAND_TYPE, kind);
-                self.fault(&key_of(name), format!("does not belong to a command of the type {word:?}"));
-            }
-            is_written && belongs
+        let Some(text) = command.command.as_ref().filter(|text| !text.trim().is_empty()) else {
+            self.fault(&key_of("command"), "has to be written: what is run; or scriptid, for a script");
+            return None;
         };
-        let execute_on = belong("execute_on", command.execute_on.is_some(), &[OF_ITS_OWN]);
-        let port = belong("port", command.port.is_some(), &[SSH, TELNET]);
-        let authtype = belong("authtype", command.authtype.is_some(), &[SSH]);
-        let username = belong("username", command.username.is_some(), &[SSH, TELNET]);
-        let password = belong("password", command.password.is_some(), &[SSH, TELNET]);
-        let publickey = belong("publickey", command.publickey.is_some(), &[SSH]);
-        let privatekey = belong("privatekey", command.privatekey.is_some(), &[SSH]);
-        debug_assert!(kind != IPMI || !(execute_on || port || username));
-        for (name, is_written, written, words) in [
-            ("execute_on", execute_on, &command.execute_on, words::EXECUTE_ON),
-            ("authtype", authtype, &command.authtype, words::AUTHTYPE),
-        ] {
-            if let Some(written) = written.as_ref().filter(|_| is_written)
-                && let Some(number) = self.number(&key_of(name), words, written)
-            {
-                out.insert(name.into(), json!(number));
+        let mut out = Map::from_iter([("type".to_owned(), json!(kind)), ("command".to_owned(), json!(text))]);
+        let password = match &command.password {
+            Some(SecretSpec::Plain(secret)) => Some(secret.expose()),
+            Some(_) => {
+                self.fault(&key_of("password"), "was not found");
+                None
+            }
+            None => None,
+        };
+        let word = |word: &Option<Word>| word.as_ref().map(|word| word.0.clone());
+        type Row = (&'static str, Option<String>, &'static [i64], Option<Words>);
+        let rows: [Row; 7] = [
+            ("execute_on", word(&command.execute_on), &[OF_ITS_OWN], Some(words::EXECUTE_ON)),
+            ("authtype", word(&command.authtype), &[SSH], Some(words::AUTHTYPE)),
+            ("port", word(&command.port), &[SSH, TELNET], None),
+            ("username", command.username.clone(), &[SSH, TELNET], None),
+            ("password", password.map(str::to_owned), &[SSH, TELNET], None),
+            ("publickey", command.publickey.clone(), &[SSH], None),
+            ("privatekey", command.privatekey.clone(), &[SSH], None),
+        ];
+        for (name, written, kinds, words) in rows {
+            let Some(written) = written.filter(|text| !text.is_empty()) else { continue };
+            if !kinds.contains(&kind) {
+                // What the server tells of every command.
+                if written != "0" {
+                    let kind = words::word(words::COMMAND_TYPE, kind);
+                    self.fault(&key_of(name), format!("does not belong to a command of the type {kind:?}"));
+                }
+            } else if let Some(words) = words {
+                if let Some(number) = self.number(&key_of(name), words, &Word(written)) {
+                    out.insert(name.into(), json!(number));
+                }
+            } else {
+                out.insert(name.into(), json!(written));
             }
         }
-        let port = command.port.as_ref().filter(|_| port).map(|word| &word.0);
-        for (name, text) in [
-            ("port", port),
-            ("username", command.username.as_ref().filter(|_| username)),
-            ("publickey", command.publickey.as_ref().filter(|_| publickey)),
-            ("privatekey", command.privatekey.as_ref().filter(|_| privatekey)),
-        ] {
-            if let Some(text) = text {
-                out.insert(name.into(), json!(text));
-            }
-        }
-        if let Some(spec) = command.password.as_ref().filter(|_| password) {
-            match spec {
-                SecretSpec::Plain(secret) => drop(out.insert("password".into(), json!(secret.expose()))),
-                _ => self.fault(&key_of("password"), "was not found"),
-            }
-        }
-        if matches!(kind, SSH | TELNET) && !username {
+        if matches!(kind, SSH | TELNET) && !out.contains_key("username") {
             self.fault(&key_of("username"), "has to be written with this type");
         }
         Some(out)

@@ -160,13 +160,17 @@ pub(super) fn check(action: &mut Action, secrets: &Resolver<'_>) -> Vec<(String,
         ("acknowledge_operations", &mut action.acknowledge_operations),
     ] {
         for (position, operation) in operations.iter_mut().enumerate() {
-            let Some(spec) = operation.opcommand.as_mut().and_then(|command| command.password.as_mut()) else {
-                continue;
+            let Some(command) = &mut operation.opcommand else { continue };
+            let found = match &command.password {
+                None => continue,
+                // As the server tells of every command.
+                Some(SecretSpec::Plain(secret)) if secret.expose().is_empty() => Ok(None),
+                Some(spec) => secrets.resolve(spec).map(|secret| Some(SecretSpec::Plain(secret))),
             };
-            match secrets.resolve(spec) {
-                Ok(secret) => *spec = SecretSpec::Plain(secret),
-                Err(text) => faults.push((format!("{list}[{position}].opcommand.password"), text)),
-            }
+            command.password = found.unwrap_or_else(|text| {
+                faults.push((format!("{list}[{position}].opcommand.password"), text));
+                None
+            });
         }
     }
     // The newest takes all that any takes.
@@ -258,6 +262,8 @@ pub(super) struct Operation {
     opinventory: Option<Inventory>,
     #[serde(default)]
     optag: Vec<Tag>,
+    #[serde(rename = "recovery")]
+    _recovery: Option<Word>,
     #[serde(rename = "operationid")]
     _operationid: Option<Word>,
     #[serde(rename = "actionid")]

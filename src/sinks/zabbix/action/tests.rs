@@ -326,6 +326,31 @@ fn a_command_becomes_a_script() {
     assert!(scripts.is_empty());
 }
 
+/// `action.get` of 4.4, as people copy it.
+#[test]
+fn what_a_server_told_is_read() {
+    let text = r#"{"actionid": "7", "name": "a", "eventsource": "0", "status": "0", "esc_period": "1h",
+        "def_shortdata": "S", "def_longdata": "L", "r_shortdata": "", "r_longdata": "", "ack_shortdata": "", "ack_longdata": "",
+        "pause_suppressed": "1",
+        "filter": {"evaltype": "0", "formula": "", "eval_formula": "A",
+            "conditions": [{"conditiontype": "4", "operator": "5", "value": "3", "value2": "", "formulaid": "A"}]},
+        "operations": [{"operationid": "1", "actionid": "7", "operationtype": "1", "esc_period": "0", "esc_step_from": "1",
+            "esc_step_to": "1", "evaltype": "0", "recovery": "0", "opconditions": [],
+            "opcommand_hst": [{"opcommand_hstid": "1", "operationid": "1", "hostid": "0"}], "opcommand_grp": [],
+            "opcommand": {"operationid": "1", "type": "0", "scriptid": "0", "execute_on": "1", "port": "", "authtype": "0",
+                "username": "", "password": "", "publickey": "", "privatekey": "", "command": "true"}}],
+        "recovery_operations": [], "acknowledge_operations": []}"#;
+    let mut actions = of_json(text).expect("an action");
+    let env = |_: &str| None;
+    let secrets = Resolver { env: &env, warnings: std::cell::RefCell::default() };
+    assert_eq!(check(&mut actions[0], &secrets), []);
+    let Done { params, scripts, .. } = done(&actions[0], "6.0");
+    let [Script::Own { members, .. }] = &scripts[..] else { panic!("{scripts:?}") };
+    assert_eq!(Value::Object(members.clone()), json!({"type": 0, "command": "true", "execute_on": 1}));
+    assert_eq!(params["operations"][0]["opcommand_hst"], json!([{"hostid": "0"}]));
+    assert_eq!(params["operations"][0]["opcommand"], json!({"scriptid": "<script 1>"}));
+}
+
 #[test]
 fn the_other_event_sources_are_translated() {
     let discovery = r#"

@@ -201,7 +201,7 @@ impl Writer<'_> {
             ("ack_shortdata", &action.ack_shortdata, &action.ack_longdata, no_update),
         ];
         for (key, subject, message, unused) in rows {
-            if unused && (subject.is_some() || message.is_some()) {
+            if unused && text_of(subject, message).is_some() {
                 self.note(key, "is left out: an action has no text of its own any more, and no operation here uses it");
             }
         }
@@ -215,8 +215,7 @@ impl Writer<'_> {
             Some("recovery_operations") => (&action.r_shortdata, &action.r_longdata),
             _ => (&action.ack_shortdata, &action.ack_longdata),
         };
-        let has = subject.is_some() || message.is_some();
-        has.then(|| (subject.as_deref().unwrap_or_default(), message.as_deref().unwrap_or_default()))
+        text_of(subject, message)
     }
 
     /// Whether the action is written as until 4.4.
@@ -224,4 +223,10 @@ impl Writer<'_> {
         let action = self.action;
         action.def_shortdata.is_some() || action.def_longdata.is_some()
     }
+}
+
+/// What an empty text says is nothing.
+fn text_of<'a>(subject: &'a Option<String>, message: &'a Option<String>) -> Option<(&'a str, &'a str)> {
+    let (subject, message) = (subject.as_deref().unwrap_or_default(), message.as_deref().unwrap_or_default());
+    (!subject.is_empty() || !message.is_empty()).then_some((subject, message))
 }

@@ -35,7 +35,9 @@ pub(super) fn differences(wanted: &Map<String, Value>, found: &Value) -> Vec<Str
     let mut out = Vec::new();
     for (name, wanted) in wanted {
         let found = found.get(name).unwrap_or(&Value::Null);
-        differ(name, plain(name, wanted, has_formula(wanted)), plain(name, found, has_formula(found)), &mut out);
+        // A default of a member's members is none of the object's own.
+        let plain = |value: &Value| plain("", value, has_formula(value));
+        differ(name, plain(wanted), plain(found), &mut out);
     }
     out
 }
@@ -167,6 +169,7 @@ mod tests {
     fn differences_are_told_by_their_place() {
         let cases = [
             (json!({"priority": 4}), json!({"priority": "3"}), vec!["priority: 3 → 4"]),
+            (json!({"type": 1}), json!({"type": "0"}), vec!["type: 0 → 1"]),
             (json!({"tags": [{"tag": "a"}]}), json!({"tags": []}), vec!["tags: none → [{\"tag\":\"a\"}]"]),
             (json!({"ops": []}), json!({"ops": [{"x": 1}]}), vec!["ops: [{\"x\":\"1\"}] → none"]),
             (
