@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::connect::{self, CONNECT_TIMEOUT};
-use super::failure::{Failure, find};
+use super::failure::Failure;
 
 /// What can be read from and written to.
 pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -70,16 +70,12 @@ impl Dial {
     }
 
     async fn dial(&self) -> Result<Box<dyn Duplex>, Failure> {
-        let refused = |e: io::Error| match find::<tokio_rustls::rustls::Error>(&e) {
-            Some(tls) => Failure::Tls(tls.to_string()),
-            None => Failure::Connect(e.to_string()),
-        };
+        let refused = |e: io::Error| Failure::Connect(e.to_string());
         let stream = TcpStream::connect((&*self.host, self.port)).await.map_err(refused)?;
         stream.set_nodelay(true).map_err(refused)?;
-        match &self.tls {
-            None => Ok(Box::new(stream)),
-            Some((connector, name)) => Ok(Box::new(connector.connect(name.clone(), stream).await.map_err(refused)?)),
-        }
+        let Some((connector, name)) = &self.tls else { return Ok(Box::new(stream)) };
+        let shaken = connector.connect(name.clone(), stream).await;
+        shaken.map(|stream| Box::new(stream) as Box<dyn Duplex>).map_err(|e| Failure::Tls(e.to_string()))
     }
 }
 

@@ -145,12 +145,15 @@ impl Zabbix {
         assert_eq!(answer.status, 200, "{answer:?}");
     }
 
-    /// Ids and names of the host's open problems.
+    /// Ids and names of the host's open problems, by name: what is told at one time comes in any order.
     fn problems(&self) -> Vec<(String, String)> {
         let hosts = self.get("host.get", &json!({"output": ["hostid"], "filter": {"host": [self.host]}}));
-        let params = json!({"output": ["eventid", "name"], "hostids": [hosts[0]["hostid"]], "sortfield": "eventid"});
+        let params = json!({"output": ["eventid", "name"], "hostids": [hosts[0]["hostid"]]});
         let text = |problem: &Value, name: &str| problem[name].as_str().expect(name).to_owned();
-        self.get("problem.get", &params).iter().map(|p| (text(p, "eventid"), text(p, "name"))).collect()
+        let problems = self.get("problem.get", &params);
+        let mut problems: Vec<_> = problems.iter().map(|p| (text(p, "eventid"), text(p, "name"))).collect();
+        problems.sort_by(|a, b| a.1.cmp(&b.1));
+        problems
     }
 
     fn until_problems(&self, expected: &[&str]) -> Vec<(String, String)> {

@@ -45,7 +45,7 @@ async fn ask(api: &Api) -> Result<Value, ApiError> {
     api.call("item.get", &json!({"output": ["itemid"], "host": "callbackd"}), NOW).await
 }
 
-fn sink(options: &str) -> Result<Box<dyn Sink>, String> {
+pub(crate) fn sink(options: &str) -> Result<Box<dyn Sink>, String> {
     let text = format!("[sinks.it]\nkind = \"zabbix\"\n{options}\n");
     let built = Config::from_toml(&text, &Environment::default())
         .and_then(|config| app::sinks(&config, &Environment::default()));
@@ -60,7 +60,7 @@ fn by_history(zabbix: &FakeZabbix) -> Box<dyn Sink> {
     sink(&format!("url = {:?}\ntoken = {TOKEN:?}", zabbix.url())).expect("a sink")
 }
 
-fn delivery(id: i64, status: Status) -> Delivery {
+pub(crate) fn delivery(id: i64, status: Status) -> Delivery {
     let mut update = Update { key: "r1".to_owned(), ..Update::default() };
     update.execution.name = Some("Transcode".to_owned());
     update.execution.subject = Some("bucket/in/a b.mp4".to_owned());
@@ -87,7 +87,7 @@ async fn tell(sink: &dyn Sink, delivery: &Delivery) -> Tried {
     tried
 }
 
-fn reason(tried: &Tried) -> (&'static str, &str) {
+pub(crate) fn reason(tried: &Tried) -> (&'static str, &str) {
     match &tried.outcome {
         Outcome::Delivered { .. } => ("delivered", ""),
         Outcome::Retry { reason, .. } => ("retry", reason),

@@ -3,8 +3,8 @@
 #
 #   zabbix-run.sh COMMAND [ARGUMENT ...]
 #
-# COMMAND runs with ZABBIX_URL, ZABBIX_TOKEN (of Admin), ZABBIX_USER, ZABBIX_PASSWORD and ZABBIX_TRAPPER in its
-# environment; its status is this script's, and 125 is said when no Zabbix came up. Everything listens on loopback, on
+# COMMAND runs with ZABBIX_URL, ZABBIX_TOKEN (of Admin), ZABBIX_USER, ZABBIX_PASSWORD, ZABBIX_TRAPPER and ZABBIX_TLS in its
+# environment, the last a directory with ca.pem and {server,caller}.{pem,key}, of which the server is zabbix.test; its status is this script's, and 125 is said when no Zabbix came up. Everything listens on loopback, on
 # ports that were free, and lives in a directory of its own that is removed at the end: runs do not meet. With
 # ZABBIX_RUN_KEEP=1 the directory stays, for its logs.
 #
@@ -40,7 +40,7 @@ stop() {
   [[ -z $php_pid ]] || kill -TERM -- "-$php_pid" 2>/dev/null || true
   end INT "$(head -n1 "$dir/pg/data/postmaster.pid" 2>/dev/null || true)" "$dir"
   if ((status == 125)); then
-    for log in apt.log initdb.log import.log pg/log srv/zabbix_server.log php.log; do
+    for log in apt.log tls.log initdb.log import.log pg/log srv/zabbix_server.log php.log; do
       [[ ! -s $dir/$log ]] || { say "the end of $log:"; tail -n 15 "$dir/$log" >&2; }
     done
   fi
@@ -53,7 +53,7 @@ trap 'exit 143' TERM
 
 install() {
   local missing=() package made= status=0
-  for package in postgresql zabbix-server-pgsql php-cli php-pgsql php-mbstring php-xml php-bcmath php-gd curl; do
+  for package in postgresql zabbix-server-pgsql php-cli php-pgsql php-mbstring php-xml php-bcmath php-gd curl openssl; do
     [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true) == installed ]] || missing+=("$package")
   done
   local frontend=/usr/share/zabbix/api_jsonrpc.php
@@ -141,6 +141,21 @@ PHP
   php_pid=$!
 }
 
+# For a trapper with TLS: an authority, and who has a certificate of it. Zabbix's own choice of ciphers knows RSA alone.
+certificates() {
+  mkdir "$dir/tls"
+  cd "$dir/tls"
+  local new=(openssl req -x509 -newkey rsa:2048 -nodes -days 2)
+  {
+    "${new[@]}" -subj /CN=authority -keyout ca.key -out ca.pem
+    "${new[@]}" -subj /CN=server -addext subjectAltName=DNS:zabbix.test -addext basicConstraints=CA:FALSE \
+      -CA ca.pem -CAkey ca.key -keyout server.key -out server.pem
+    "${new[@]}" -subj /CN=caller -addext basicConstraints=CA:FALSE -CA ca.pem -CAkey ca.key -keyout caller.key -out caller.pem
+  } >"$dir/tls.log" 2>&1 || die "no certificates were made"
+  chown zabbix server.key
+  cd - >/dev/null
+}
+
 server() {
   (umask 077 && cat >"$dir/srv/zabbix_server.conf") <<CONF
 ListenIP=127.0.0.1
@@ -170,6 +185,9 @@ StartTimers=1
 StartEscalators=1
 StartAlerters=1
 AlertScriptsPath=$dir/srv
+TLSCAFile=$dir/tls/ca.pem
+TLSCertFile=$dir/tls/server.pem
+TLSKeyFile=$dir/tls/server.key
 CONF
   chown zabbix "$dir/srv/zabbix_server.conf"
   "$(command -v zabbix_server || echo /usr/sbin/zabbix_server)" -c "$dir/srv/zabbix_server.conf" </dev/null \
@@ -188,6 +206,7 @@ rpc() {
 database &
 making=$!
 frontend
+certificates
 wait "$making" || exit
 server
 version=
@@ -205,5 +224,5 @@ say "Zabbix $version at $url"
 
 status=0
 ZABBIX_VERSION=$version ZABBIX_URL=$url ZABBIX_USER=Admin ZABBIX_PASSWORD=zabbix ZABBIX_TOKEN=$token \
-  ZABBIX_TRAPPER=127.0.0.1:$trapper "$@" || status=$?
+  ZABBIX_TRAPPER=127.0.0.1:$trapper ZABBIX_TLS=$dir/tls "$@" || status=$?
 exit "$status"

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use callbackd::app::Running;
 use callbackd::config::{Config, Environment};
-use callbackd::model::Time;
+use callbackd::model::{Status, Time};
 use callbackd::outbound::{Client, Settings};
 use callbackd::secret::Secret;
 use callbackd::sinks::zabbix::api::{Api, Credential, read_url};
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::peers::scripted::{Act, Scripted, send};
 use crate::rig::until;
 use crate::wire::{connect, post};
+use crate::zabbix::{delivery, reason, sink};
 
 #[expect(clippy::disallowed_methods, reason = "how the tests are run is said in the environment")]
 fn env(name: &str) -> String {
@@ -205,4 +206,41 @@ async fn what_fails_is_a_problem_until_the_same_thing_succeeds() {
     for (method, id) in listener {
         real.call(method, json!([id])).await;
     }
+}
+
+#[tokio::test]
+#[ignore = "needs a real Zabbix: tests/peers/zabbix.sh"]
+async fn the_trapper_takes_over_tls_what_is_to_come_over_tls() {
+    let (real, folder, tls) = (Real::new(), tempfile::tempdir().expect("a folder"), env("ZABBIX_TLS"));
+    let host = format!("callbackd tls {}", std::process::id());
+    let plain = format!(
+        "url = {:?}\ntoken = {:?}\ntrapper = {:?}\nhost = {host:?}",
+        env("ZABBIX_URL"),
+        env("ZABBIX_TOKEN"),
+        env("ZABBIX_TRAPPER"),
+    );
+    let with = |name: &str, more: &str| {
+        format!(
+            "{plain}\ntrapper_tls = {{ ca = '{tls}/ca.pem', cert = '{tls}/{name}.pem', key = '{tls}/{name}.key'{more} }}"
+        )
+    };
+    let file = folder.path().join("callbackd.toml");
+    std::fs::write(&file, format!("[sinks.zbx]\nkind = \"zabbix\"\naction = []\n{plain}\n")).expect("written");
+    let (is_applied, said) = callbackd(&file, &["zabbix", "apply"]);
+    assert!(is_applied, "{said}");
+    // 4 is a certificate, and nothing else.
+    let hosts = real.call("host.get", json!({"output": ["hostid"], "filter": {"host": [host]}})).await;
+    real.call("host.update", json!({"hostid": hosts[0]["hostid"], "tls_accept": 4})).await;
+
+    let over_tls = sink(&with("caller", ", name = 'zabbix.test'")).expect("a sink");
+    over_tls.probe().await.expect("a trapper that speaks TLS");
+    until("the value is taken over TLS", async || {
+        let tried = over_tls.deliver(&delivery(99, Status::Succeeded), Time::default()).await;
+        (reason(&tried).0 == "delivered").then_some(())
+    })
+    .await;
+    let tried = sink(&plain).expect("a sink").deliver(&delivery(100, Status::Succeeded), Time::default()).await;
+    assert!(matches!(reason(&tried), ("retry", said) if said.contains("this kind of connection")), "{tried:?}");
+    let said = sink(&with("caller", "")).expect("a sink").probe().await.expect_err("it does not name its address");
+    assert!(said.contains("TLS"), "{said}");
 }
