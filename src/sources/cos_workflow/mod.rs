@@ -129,7 +129,7 @@ impl Source for CosWorkflow {
         let json = matches!(first(&body), Some(b'{' | b'['));
         let format = HeaderValue::from_static(if json { "application/json" } else { "application/xml" });
         headers.entry(header::CONTENT_TYPE).or_insert(format);
-        let suffix = self.tokens.first().map(|token| ["?token=", &encoded(token.expose())].concat());
+        let suffix = self.tokens.first().map(|token| ["?token=", &signature::cos::encoded(token.expose())].concat());
         SenderRequest { method: Method::POST, suffix: suffix.unwrap_or_default(), headers, body }
     }
 }
@@ -221,20 +221,4 @@ fn decoded(text: &str) -> Cow<'_, [u8]> {
         }
     }
     Cow::Owned(out)
-}
-
-/// Percent-encodes all but RFC 3986's unreserved characters.
-fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for &byte in text.as_bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            const HEX: &[u8; 16] = b"0123456789ABCDEF";
-            out.push('%');
-            out.push(char::from(HEX[usize::from(byte >> 4)]));
-            out.push(char::from(HEX[usize::from(byte & 15)]));
-        }
-    }
-    out
 }
