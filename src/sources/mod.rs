@@ -2,7 +2,7 @@
 //!
 //! A source is one vendor's callbacks on one path. It has two pure, synchronous steps, and the types force their
 //! order: [`Source::authenticate`] consumes the [`RawRequest`] and alone makes a [`Receipt`], so bytes that nobody
-//! vouches for cannot be parsed.
+//! vouches for cannot be parsed. A source whose vendor can be asked what is true says so in [`Source::inquire`].
 //!
 //! Adding a source: one file, its `mod` line and its row in [`KINDS`], a folder of fixtures, a section in
 //! `config/callbackd.toml`.
@@ -11,8 +11,10 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
+use serde_json::{Map, Value};
 
-use crate::model::{Receipt, Time, Update};
+use crate::Boxed;
+use crate::model::{Execution, Receipt, Time, Update};
 use crate::options::{Build, Examine};
 
 mod cos_workflow;
@@ -79,6 +81,69 @@ pub trait Source: Send + Sync {
     /// A request as its real sender would make it: for `replay`, and for tests. `headers` are the fixture's own;
     /// what the sender computes (a signature, the token) is made now.
     fn as_sender(&self, body: Bytes, headers: HeaderMap, now: Time) -> SenderRequest;
+
+    /// How its vendor is asked; `None` when it cannot be, or when the options hold no credential for it.
+    fn inquire(&self) -> Option<&dyn Inquire> {
+        None
+    }
+}
+
+/// A source whose vendor can be asked what is true of an execution: for `confirm`, and for what is overdue.
+pub trait Inquire: Send + Sync {
+    /// Asks once: never retries, sleeps or touches the store. `now` is when it is asked, for a signature.
+    fn ask<'a>(&'a self, asked: &'a Asked, now: Time) -> Boxed<'a, Answer>;
+}
+
+/// The execution that a vendor is asked about. What stands beside the key comes from a callback that nobody may have
+/// confirmed yet: good to choose the question by, never where to send it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Asked {
+    /// The vendor's own id.
+    pub key: String,
+    /// The vendor's id of what was executed; COS: `None` for a job of no workflow.
+    pub workflow: Option<String>,
+    /// The vendor's further words.
+    pub attributes: Map<String, Value>,
+}
+
+impl From<&Update> for Asked {
+    fn from(update: &Update) -> Asked {
+        let part = &update.execution;
+        Asked { key: update.key.clone(), workflow: part.workflow.clone(), attributes: part.attributes.clone() }
+    }
+}
+
+impl From<&Execution> for Asked {
+    fn from(e: &Execution) -> Asked {
+        Asked { key: e.key.clone(), workflow: e.workflow.clone(), attributes: e.attributes.clone() }
+    }
+}
+
+/// What a vendor that was asked says. Reasons are for a person, and hold no secret.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Answer {
+    /// What is true of the execution now, as a callback would say it, with the key that was asked for. Its identity is
+    /// not used: a callback that comes after all still adds what only it knows.
+    Known(Box<Update>),
+    /// It knows no such execution, or not yet.
+    Unknown,
+    /// It cannot be asked about this one, now or ever.
+    Unanswerable {
+        /// Why.
+        reason: String,
+    },
+    /// No answer, or none of substance: a broken connection, a 5xx, a 429, something that cannot be read.
+    Later {
+        /// Not before this many milliseconds, where the vendor said so.
+        after_ms: Option<u64>,
+        /// Why.
+        reason: String,
+    },
+    /// It refuses the credential, or what the credential may do: every question would fail alike.
+    Halt {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// What a source's real sender puts on the wire.
