@@ -20,14 +20,18 @@ use crate::outbound::{self, Answer, Client, Failure, Request, Settings, Verdict}
 use crate::secret::{Resolver, Secret, SecretSpec};
 use crate::signature::cos::{self, Signed, encoded};
 
+mod object;
 mod reply;
 
+pub use object::{decoded, key_of};
 pub use reply::Element;
 
 /// A signature holds from a minute before to so many seconds after.
 const SECONDS_BEFORE: i64 = 60;
 const SECONDS_AFTER: i64 = 840;
 const WORDS_CHARS_MAX: usize = 300;
+/// As much as a callback may have by default: what an execution is said to be is about as long.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// As whom CI is called, and in which region: what adapters have in common, as their configuration says it.
 pub struct Access {
@@ -126,7 +130,7 @@ impl Access {
                 None
             }
         };
-        let settings = Settings { ca_file: self.ca_file, ..Settings::default() };
+        let settings = Settings { ca_file: self.ca_file, answer_bytes_max: ANSWER_BYTES_MAX };
         let client = faults.keep("ca_file", Client::new(&settings));
         Some(Ci {
             client: client?,

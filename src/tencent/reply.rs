@@ -22,27 +22,24 @@ pub struct Element {
 }
 
 impl Element {
-    /// What is there before anything is read: holds the root.
-    pub(super) fn read(xml: &str) -> Result<Element, String> {
+    /// Reads a reply. What is returned holds the root, and has no name.
+    pub fn read(xml: &str) -> Result<Element, String> {
         let mut open = vec![Element::default()];
         let mut elements = 0;
         let mut reader = Reader::from_str(xml);
         loop {
             match reader.read_event().map_err(|e| format!("not well-formed XML: {e}"))? {
-                Event::Start(tag) => {
-                    elements += 1;
-                    if elements > ELEMENTS_MAX || open.len() > DEPTH_MAX {
-                        return Err("more or deeper elements than any reply has".to_owned());
-                    }
-                    open.push(Element { name: tag.name().as_ref().to_owned(), ..Element::default() });
+                Event::Start(tag) => begin(&mut open, &mut elements, tag.name().as_ref())?,
+                Event::Empty(tag) => {
+                    begin(&mut open, &mut elements, tag.name().as_ref())?;
+                    close(&mut open);
                 }
                 Event::End(_) => close(&mut open),
                 Event::Text(text) => add(&mut open, &text.into_inner()),
                 Event::CData(text) => add(&mut open, &text.into_inner()),
                 Event::GeneralRef(reference) => add(&mut open, &resolved(&reference)?),
                 Event::DocType(_) => return Err("it declares a document type".to_owned()),
-                // What is empty says nothing.
-                Event::Empty(_) | Event::Decl(_) | Event::Comment(_) | Event::PI(_) => {}
+                Event::Decl(_) | Event::Comment(_) | Event::PI(_) => {}
                 Event::Eof => break,
             }
         }
@@ -71,6 +68,15 @@ impl Element {
     pub fn text_as_it_is(&self, name: &str) -> Option<&str> {
         self.all(name).map(|child| child.text.as_str()).find(|text| !text.is_empty())
     }
+}
+
+fn begin(open: &mut Vec<Element>, elements: &mut usize, name: &str) -> Result<(), String> {
+    *elements += 1;
+    if *elements > ELEMENTS_MAX || open.len() > DEPTH_MAX {
+        return Err("more or deeper elements than any reply has".to_owned());
+    }
+    open.push(Element { name: name.to_owned(), ..Element::default() });
+    Ok(())
 }
 
 fn add(open: &mut [Element], text: &str) {
