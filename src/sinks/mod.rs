@@ -11,6 +11,7 @@ use crate::model::{Delivery, Outcome, Time};
 use crate::options::{Build, Examine};
 
 mod cloudevent;
+mod cos_trigger;
 mod port_run;
 mod stdout;
 mod webhook;
@@ -76,4 +77,4 @@ pub struct Kind {
 }
 
 /// Every kind of sink.
-pub static KINDS: &[Kind] = &[port_run::KIND, stdout::KIND, webhook::KIND];
+pub static KINDS: &[Kind] = &[cos_trigger::KIND, port_run::KIND, stdout::KIND, webhook::KIND];

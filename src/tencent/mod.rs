@@ -30,8 +30,6 @@ pub use reply::Element;
 const SECONDS_BEFORE: i64 = 60;
 const SECONDS_AFTER: i64 = 840;
 const WORDS_CHARS_MAX: usize = 300;
-/// As much as a callback may have by default: what an execution is said to be is about as long.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// As whom CI is called, and in which region: what adapters have in common, as their configuration says it.
 pub struct Access {
@@ -47,6 +45,8 @@ pub struct Access {
     pub url: Option<String>,
     /// A PEM file of certificates to be trusted beside those of this machine.
     pub ca_file: Option<PathBuf>,
+    /// A larger answer is a failure, in bytes.
+    pub answer_bytes_max: usize,
 }
 
 /// Calls CI. Share it.
@@ -130,7 +130,7 @@ impl Access {
                 None
             }
         };
-        let settings = Settings { ca_file: self.ca_file, answer_bytes_max: ANSWER_BYTES_MAX };
+        let settings = Settings { ca_file: self.ca_file, answer_bytes_max: self.answer_bytes_max };
         let client = faults.keep("ca_file", Client::new(&settings));
         Some(Ci {
             client: client?,

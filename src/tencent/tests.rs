@@ -15,6 +15,7 @@ fn access() -> Access {
         region: Some("ap-chongqing".to_owned()),
         url: None,
         ca_file: None,
+        answer_bytes_max: 1 << 20,
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) struct Asking {
     pub(super) limits: draft::Limits,
 }
 
+/// As much as a callback may have by default: it says the same.
+pub(super) const ANSWER_BYTES_MAX: usize = 4 << 20;
 const KEY_BYTES_MAX: usize = 128;
 
 impl Inquire for Asking {
@@ -122,7 +124,15 @@ mod tests {
         let plain = |text| SecretSpec::Plain(Secret::new(text));
         let (secret_id, secret_key) = (plain("id"), plain("key"));
         let region = Some("ap-chongqing".to_owned());
-        let access = Access { secret_id, secret_key, security_token: None, region, url: None, ca_file: None };
+        let access = Access {
+            secret_id,
+            secret_key,
+            security_token: None,
+            region,
+            url: None,
+            ca_file: None,
+            answer_bytes_max: ANSWER_BYTES_MAX,
+        };
         let table = ::config::Value::from(std::collections::HashMap::<String, ::config::Value>::new());
         let section = Section { key: "sources.media".to_owned(), table };
         let secrets = Resolver { env: &|_| None, warnings: RefCell::default() };

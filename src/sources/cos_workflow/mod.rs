@@ -108,8 +108,15 @@ fn build(section: &Section, context: &BuildContext<'_>) -> Result<Box<dyn Source
     let asking = match (options.secret_id, options.secret_key) {
         (None, None) => None,
         (Some(secret_id), Some(secret_key)) => {
-            let (region, url, ca_file) = (options.region, options.url, options.ca_file);
-            let access = Access { secret_id, secret_key, security_token: options.security_token, region, url, ca_file };
+            let access = Access {
+                secret_id,
+                secret_key,
+                security_token: options.security_token,
+                region: options.region,
+                url: options.url,
+                ca_file: options.ca_file,
+                answer_bytes_max: ask::ANSWER_BYTES_MAX,
+            };
             let ci = access.build(context.secrets, &mut faults);
             let buckets = faults.keep("bucket", buckets(options.bucket));
             ci.zip(buckets).map(|(ci, buckets)| ask::Asking { ci, buckets, limits })
