@@ -301,7 +301,8 @@ struct Error {
 
 impl Error {
     fn of(answer: &Answer) -> Option<Error> {
-        let root = Element::read(std::str::from_utf8(&answer.body).ok()?).ok()?;
+        // What was signed is repeated behind the words, and may hold signs that should have been escaped.
+        let (root, _) = Element::read_start(std::str::from_utf8(&answer.body).ok()?);
         let text = |name: &str| root.text(&["Error", name]);
         let short = |text: &str| -> String {
             text.chars().take(WORDS_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()

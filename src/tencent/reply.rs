@@ -24,31 +24,19 @@ pub struct Element {
 impl Element {
     /// Reads a reply. What is returned holds the root, and has no name.
     pub fn read(xml: &str) -> Result<Element, String> {
+        let (root, read) = Element::read_start(xml);
+        // What is no XML at all is one text.
+        if root.children.is_empty() { Err("it holds no element".to_owned()) } else { read.map(|()| root) }
+    }
+
+    /// As much as there is before whatever is wrong with it.
+    pub(super) fn read_start(xml: &str) -> (Element, Result<(), String>) {
         let mut open = vec![Element::default()];
-        let mut elements = 0;
-        let mut reader = Reader::from_str(xml);
-        loop {
-            match reader.read_event().map_err(|e| format!("not well-formed XML: {e}"))? {
-                Event::Start(tag) => begin(&mut open, &mut elements, tag.name().as_ref())?,
-                Event::Empty(tag) => {
-                    begin(&mut open, &mut elements, tag.name().as_ref())?;
-                    close(&mut open);
-                }
-                Event::End(_) => close(&mut open),
-                Event::Text(text) => add(&mut open, &text.into_inner()),
-                Event::CData(text) => add(&mut open, &text.into_inner()),
-                Event::GeneralRef(reference) => add(&mut open, &resolved(&reference)?),
-                Event::DocType(_) => return Err("it declares a document type".to_owned()),
-                Event::Decl(_) | Event::Comment(_) | Event::PI(_) => {}
-                Event::Eof => break,
-            }
-        }
+        let read = read_into(&mut open, xml);
         while open.len() > 1 {
             close(&mut open);
         }
-        let root = open.pop().expect("the first is never closed");
-        // What is no XML at all is one text.
-        if root.children.is_empty() { Err("it holds no element".to_owned()) } else { Ok(root) }
+        (open.pop().expect("the first is never closed"), read)
     }
 
     /// The elements of that name in it.
@@ -67,6 +55,27 @@ impl Element {
     /// The same with the blanks around it, which an object's key may have.
     pub fn text_as_it_is(&self, name: &str) -> Option<&str> {
         self.all(name).map(|child| child.text.as_str()).find(|text| !text.is_empty())
+    }
+}
+
+fn read_into(open: &mut Vec<Element>, xml: &str) -> Result<(), String> {
+    let mut elements = 0;
+    let mut reader = Reader::from_str(xml);
+    loop {
+        match reader.read_event().map_err(|e| format!("not well-formed XML: {e}"))? {
+            Event::Start(tag) => begin(open, &mut elements, tag.name().as_ref())?,
+            Event::Empty(tag) => {
+                begin(open, &mut elements, tag.name().as_ref())?;
+                close(open);
+            }
+            Event::End(_) => close(open),
+            Event::Text(text) => add(open, &text.into_inner()),
+            Event::CData(text) => add(open, &text.into_inner()),
+            Event::GeneralRef(reference) => add(open, &resolved(&reference)?),
+            Event::DocType(_) => return Err("it declares a document type".to_owned()),
+            Event::Decl(_) | Event::Comment(_) | Event::PI(_) => {}
+            Event::Eof => return Ok(()),
+        }
     }
 }
 

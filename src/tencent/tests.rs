@@ -133,9 +133,9 @@ fn a_refusal_is_taken_for_what_it_is() {
 fn of_an_error_only_its_words_are_kept() {
     let ci = build(access()).expect("built");
     let body = "<?xml version='1.0' encoding='utf-8' ?>\n<Error>\n<Code>SignatureDoesNotMatch</Code>\n\
-                <Message>The Signature of AKIDexampleExampleExampleExample0000 is invalid</Message>\
-                <StringToSign>sha1\n1700000000;1700000900\nabc\n</StringToSign><FormatString>post\n/x\n</FormatString>\
-                <Resource>/x</Resource><RequestId>NjJm</RequestId><TraceId>t</TraceId></Error>";
+                <Message>The Signature of AKIDexampleExampleExampleExample0000 is invalid</Message><RequestId>NjJm</RequestId>\
+                <StringToSign>sha1\n1700000000;1700000900\nabc\n</StringToSign><FormatString>post\n/x\na=b&c=d</FormatString>\
+                <Resource>/x</Resource><TraceId>t</TraceId></Error>";
     let answer = Answer { status: 403, headers: HeaderMap::new(), body: Bytes::from_static(body.as_bytes()) };
     let error = Error::of(&ci.redacted(&answer, "…&q-signature=abc")).expect("an error");
     assert_eq!(error.to_string(), "SignatureDoesNotMatch: The Signature of [secret] is invalid (request NjJm)");

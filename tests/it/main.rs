@@ -5,6 +5,7 @@ mod callbacks;
 mod circle;
 mod config;
 mod contract;
+mod cos_trigger;
 mod daemon;
 mod forward;
 mod full_disk;
