@@ -15,10 +15,13 @@ use crate::admin::{Admin, AdminState};
 use crate::clock;
 use crate::config::{Adapters, Config, Environment, Faults, SinkCommon, SinkEntry, SourceEntry};
 use crate::jq::Jq;
-use crate::model::{DeliveryStatus, LinkRule, Program, RetryPolicy, Route, Rules, SinkRule};
-use crate::options::Fault;
+use crate::model::{
+    DeliveryStatus, Expectation, LinkRule, Program, ReceiptStatus, RetryPolicy, Route, Rules, SinkRule,
+};
+use crate::options::{Fault, Span};
 use crate::pipeline::forward::{Forwarder, HALTED, Service};
 use crate::pipeline::ingest::{Ingest, Intake, Rate};
+use crate::pipeline::inquire::{Inquirer, Pace};
 use crate::pipeline::{Wake, upkeep};
 use crate::secret::Secret;
 use crate::server::{self, BindError, Bound, Certificate, Inherited, Limits, Live, Reception};
@@ -26,7 +29,7 @@ use crate::shutdown::Shutdown;
 use crate::sinks::Sink;
 use crate::sources::Source;
 use crate::store::sqlite::{Options, SqliteStore};
-use crate::store::{Filter, Store, StoreError};
+use crate::store::{Filter, ReceiptRow, Store, StoreError};
 
 mod serve;
 
@@ -92,6 +95,7 @@ fn intakes(config: &Config, sources: Vec<Box<dyn Source>>) -> Vec<(String, Intak
             source,
             allow: entry.common.allow.clone(),
             rate: (entry.common.rate > 0).then(|| Rate::new(entry.common.rate)),
+            confirm: entry.common.confirm,
         };
         (entry.common.path.clone(), intake)
     };
@@ -131,7 +135,15 @@ pub fn rules(config: &Config) -> Result<Rules, Faults> {
     }
     let sink = |entry: &SinkEntry| SinkRule { name: entry.name.clone(), coalesce: entry.common.coalesce };
     rules.sinks.extend(config.sinks.iter().map(sink));
+    rules.expectations.extend(config.sources.iter().filter_map(expectation));
     Ok(rules)
+}
+
+/// By when the executions of a source are to be finished, if anything is expected of them.
+fn expectation(entry: &SourceEntry) -> Option<Expectation> {
+    let within_ms = entry.common.expect_within.map(Span::ms);
+    let of: Vec<_> = entry.common.expect.iter().map(|(workflow, span)| (workflow.clone(), span.ms())).collect();
+    (within_ms.is_some() || !of.is_empty()).then(|| Expectation { source: entry.name.clone(), within_ms, of })
 }
 
 fn service(common: &SinkCommon) -> Service {
@@ -179,6 +191,9 @@ pub struct Running {
     forwarders: Mutex<Forwarders>,
     drain: Duration,
 }
+
+/// A vendor that was not asked within this time will not be asked soon: it is down, or refuses us.
+const ASKED_WITHIN_MS: u64 = 30_000;
 
 /// The forwarders of one configuration, and of earlier ones that still finish what they had begun.
 struct Forwarders {
@@ -262,7 +277,8 @@ impl Running {
         Ok(())
     }
 
-    /// Tells the forwarders there are to finish, and starts one for each sink.
+    /// Tells the forwarders and inquirers there are to finish, and starts one for each sink, and for each source that is
+    /// to be asked.
     async fn forward(&self, sinks: Vec<(String, Arc<dyn Sink>, Service)>, rules: &Arc<Rules>) {
         let stop = Shutdown::new();
         {
@@ -281,6 +297,12 @@ impl Running {
                 tokio::spawn(Arc::new(forwarder).run(stop.clone()))
             })
             .collect();
+        let ingest = self.ingest.load();
+        for intake in ingest.intakes().filter(|intake| Inquirer::is_needed(intake, rules)) {
+            let (store, rules, wake) = (Arc::clone(&self.store), Arc::clone(rules), self.wake.clone());
+            let inquirer = Inquirer { intake: Arc::clone(intake), store, rules, wake, pace: Pace::default() };
+            running.push(tokio::spawn(Arc::new(inquirer).run(stop.clone())));
+        }
         let keep = self.keep.clone();
         running.push(tokio::spawn(upkeep::run(Arc::clone(&self.store), move || *keep.load(), stop)));
         self.forwarders.lock().unwrap_or_else(PoisonError::into_inner).running.append(&mut running);
@@ -296,9 +318,18 @@ impl Running {
         }
     }
 
-    /// Waits until every delivery is settled, or waits for a later time or for somebody.
+    /// Waits until every delivery is settled, or waits for a later time or for somebody; and until vendors were asked
+    /// about what is held, for a while.
     pub async fn idle(&self) -> Result<(), StoreError> {
         loop {
+            let held = Filter { status: vec![ReceiptStatus::Held.to_string()], ..Filter::default() };
+            let held = self.store.receipts(held).await?;
+            let now = clock::now();
+            let asked = |r: &ReceiptRow| r.reason.is_some() || now.ms_since(r.received_at) > ASKED_WITHIN_MS;
+            if !held.iter().all(asked) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
             let open = [DeliveryStatus::Waiting, DeliveryStatus::Leased].map(|s| s.to_string());
             let open = self.store.deliveries(Filter { status: open.into(), ..Filter::default() }).await?;
             let soon = clock::now().plus_ms(2000);

@@ -4,6 +4,7 @@
 //! spanned pass over the file finds everything that is wrong at once, each with its line. This is the only module
 //! that reads the environment, and `app` the only one that reads this.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -192,6 +193,14 @@ pub struct SourceCommon {
     /// Requests a second at the most, over all senders; 0 for no limit.
     #[serde(default)]
     pub rate: u32,
+    /// The vendor is asked before a callback is believed.
+    #[serde(default)]
+    pub confirm: bool,
+    /// An execution that is not finished within this time is overdue.
+    pub expect_within: Option<Span>,
+    /// The same for those of a workflow, by its id or name.
+    #[serde(default)]
+    pub expect: BTreeMap<String, Span>,
 }
 
 /// One `[sinks.NAME]`.

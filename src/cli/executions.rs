@@ -17,8 +17,9 @@ use crate::model::{Status, Time};
 pub(super) enum Executions {
     /// The newest first
     List {
-        /// Only these; may be repeated, or a list with commas
-        #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(Status::ALL.map(Status::as_str)))]
+        /// Only these; may be repeated, or a list with commas. `overdue` is what is not finished in time, whatever its
+        /// status
+        #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(words()))]
         status: Vec<String>,
         #[command(flatten)]
         selection: Selection,
@@ -56,6 +57,17 @@ impl Executions {
     }
 }
 
+/// The statuses, and the mark.
+fn words() -> impl Iterator<Item = &'static str> {
+    Status::ALL.map(Status::as_str).into_iter().chain(["overdue"])
+}
+
+/// Its status, with the mark.
+fn status(e: &Value) -> String {
+    let status = cell(&e["status"]);
+    if e["overdue"] == true { format!("{status}, overdue") } else { status }
+}
+
 pub(super) const HEADER: [&str; 10] =
     ["id", "source", "key", "status", "name", "subject", "created", "started", "finished", "age"];
 
@@ -67,7 +79,7 @@ pub(super) fn row(e: &Value, now: Time) -> [String; 10] {
         cell(&e["id"]),
         cell(&e["source"]),
         cell(&e["key"]),
-        cell(&e["status"]),
+        status(e),
         cell(&e["name"]),
         cell(&e["subject"]),
         when_json(&e["created_at"]),
@@ -109,7 +121,7 @@ fn show(out: &mut dyn Write, found: &Value) -> io::Result<()> {
             ("id", text("id")),
             ("source", text("source")),
             ("key", text("key")),
-            ("status", text("status")),
+            ("status", status(e)),
             ("vendor status", text("vendor_status")),
             ("name", text("name")),
             ("workflow", text("workflow")),
@@ -168,7 +180,7 @@ mod tests {
     fn everything_known_of_an_execution_is_shown() {
         let found = json!({
             "execution": {
-                "id": "7", "source": "media", "key": "r1", "status": "failed", "vendor_status": "Failed",
+                "id": "7", "source": "media", "key": "r1", "status": "running", "overdue": true, "vendor_status": "Running",
                 "name": null, "subject": "bucket/a\u{1b}[31m.mp4", "attributes": {"region": "ap-beijing"},
                 "links": [], "started_at": "2026-11-21T10:31:07.250Z", "finished_at": null
             },
@@ -184,6 +196,7 @@ mod tests {
         let out = String::from_utf8(out).expect("UTF-8");
         for part in [
             "key            r1\n",
+            "status         running, overdue\n",
             "subject        bucket/a\\u{1b}[31m.mp4\n",
             "started        2026-11-21 10:31:07\n",
             "attributes     {\"region\":\"ap-beijing\"}\n",

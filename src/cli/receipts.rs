@@ -1,4 +1,5 @@
-//! `receipts`: what was received, byte for byte, and another try for what was not understood.
+//! `receipts`: what was received, byte for byte, and another try for what was not understood, or not
+//! confirmed.
 
 use std::io::{self, Write};
 
@@ -38,7 +39,7 @@ pub(super) enum Receipts {
     },
     /// Its body, as it came, to stdout
     Body { id: i64 },
-    /// Read quarantined ones again, with what this version understands
+    /// Read quarantined ones again, with what this version understands; believe held or refused ones, without their vendor
     Replay {
         #[arg(required = true, value_name = "ID")]
         ids: Vec<i64>,

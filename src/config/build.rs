@@ -56,6 +56,16 @@ impl Config {
         for entry in &self.sources {
             let kind = sources::KINDS.iter().find(|k| k.name == entry.kind);
             let built = kind.map(|kind| (kind.build)(&entry.section, &context(&entry.name)));
+            if let Some(Ok(source)) = &built
+                && entry.common.confirm
+                && source.inquire().is_none()
+            {
+                faults.push(entry.section.fault(
+                    "confirm",
+                    "needs a vendor that can be asked, and the credential to ask with: for kind = \"cos_workflow\" \
+                     write secret_id and secret_key; no other kind can be asked, so leave confirm out there",
+                ));
+            }
             keep(built, &entry.section, &mut sources, &mut faults);
         }
         let mut sinks = Vec::new();

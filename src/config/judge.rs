@@ -181,6 +181,11 @@ fn paths(config: &Config, faults: &mut Vec<Fault>) {
                 fault("path", text);
             }
         }
+        let expected = source.common.expect_within.iter().map(|span| ("expect_within".to_owned(), span));
+        let of = source.common.expect.iter().map(|(workflow, span)| (format!("expect.{workflow}"), span));
+        for (key, _) in expected.chain(of).filter(|(_, span)| span.ms() == 0) {
+            fault(&key, "leaves no time at all; write a time like \"2h\", or leave it out".to_owned());
+        }
         // The interval between two requests is counted in whole microseconds.
         if source.common.rate > 1_000_000 {
             fault("rate", "is at most 1000000 requests a second; 0 is no limit".to_owned());

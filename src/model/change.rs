@@ -8,7 +8,7 @@ use super::{Accepted, Execution, State, Status, Task, Time};
 /// What changed, beside the snapshot of what is now true.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ChangeMeta {
-    /// The CloudEvents type: `callbackd.execution.<status>`, or `.updated` when only tasks or details changed.
+    /// The CloudEvents type: `callbackd.execution.<status>`; `.updated` when only tasks or details changed, `.overdue` when it is late.
     #[serde(rename = "type")]
     pub kind: String,
     /// Counts the changes of one execution, from 1.
@@ -52,10 +52,14 @@ pub struct Change {
 }
 
 impl Change {
+    /// The type of the change that marks an execution as late.
+    pub const OVERDUE: &'static str = "callbackd.execution.overdue";
+
     /// The CloudEvents type of an accepted update.
     pub fn kind_of(accepted: &Accepted) -> String {
         let now = accepted.state.execution.status;
         match accepted.previous_status {
+            _ if accepted.overdue => Change::OVERDUE.to_owned(),
             Some(before) if before == now => "callbackd.execution.updated".to_owned(),
             _ => format!("callbackd.execution.{now}"),
         }

@@ -89,6 +89,8 @@ pub struct Accepted {
     pub previous_status: Option<Status>,
     /// Keys of the tasks that are new or moved.
     pub changed_tasks: Vec<String>,
+    /// Nothing moved, and that is the news: it is not finished in time.
+    pub overdue: bool,
 }
 
 /// What an update is, beside what we hold.
@@ -130,7 +132,7 @@ impl State {
             }
         }
         let changed_tasks = tasks.iter().map(|t| t.key.clone()).collect();
-        Accepted { state: State { execution, tasks }, previous_status: None, changed_tasks }
+        Accepted { state: State { execution, tasks }, previous_status: None, changed_tasks, overdue: false }
     }
 
     /// The update again that this state was begun with, for when its execution turns out to be known already.
@@ -196,7 +198,14 @@ impl State {
             state: next,
             previous_status: Some(self.execution.status),
             changed_tasks,
+            overdue: false,
         }))
+    }
+
+    /// The mark of an execution that is not finished in time.
+    pub fn overdue(self) -> Accepted {
+        let previous_status = Some(self.execution.status);
+        Accepted { state: self, previous_status, changed_tasks: Vec::new(), overdue: true }
     }
 
     fn contradiction(&self, update: &Update) -> Option<String> {

@@ -7,10 +7,12 @@
 //! - [`Update`]: what a receipt says happened.
 //! - [`Execution`], [`Task`], together a [`State`]: what we hold to be true.
 //! - [`Verdict`]: whether an update is news, a repeat, or a contradiction.
+//! - [`Agreement`]: whether a callback says what its vendor says.
 //! - [`Change`]: an accepted transition, as sinks are told of it.
-//! - [`Rules`]: the [`Route`]s and [`LinkRule`]s that are judged in the storing transaction.
+//! - [`Rules`]: the [`Route`]s, [`LinkRule`]s and [`Expectation`]s that are judged in the storing transaction.
 //! - [`Delivery`]: the promise to tell one sink one change; an [`Attempt`] is one try, its [`Outcome`] how it went.
 
+mod agreement;
 mod change;
 mod delivery;
 mod execution;
@@ -22,12 +24,13 @@ pub mod text;
 mod time;
 mod update;
 
+pub use agreement::Agreement;
 pub use change::{Change, ChangeMeta, Link};
 pub use delivery::{Attempt, Delivery, DeliveryStatus, Learned, Outcome, WaitFor};
 pub use execution::{Accepted, Execution, State, Task, Template, Verdict};
 pub use receipt::{Receipt, ReceiptStatus};
 pub use retry::{Next, RetryPolicy};
-pub use route::{LinkRule, Program, Route, Rules, SinkRule, Targets};
+pub use route::{Expectation, LinkRule, Program, Route, Rules, SinkRule, Targets};
 pub use status::{Advance, Status};
 pub use time::Time;
 pub use update::{ExecutionPart, Update};

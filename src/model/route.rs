@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::{Execution, Time};
+
 /// A small program over the `data` of a normalized change; jq, outside of tests. It ends by construction.
 pub trait Program: Send + Sync {
     /// Whether `data` is meant. An error is a fault of the program on this data, said for a person.
@@ -44,6 +46,17 @@ pub struct SinkRule {
     pub coalesce: bool,
 }
 
+/// By when the executions of one source are expected to be finished, counted from when they began.
+#[derive(Clone, Debug, Default)]
+pub struct Expectation {
+    /// The source's name.
+    pub source: String,
+    /// All of them, in milliseconds; `None` for those of [`Expectation::of`] only.
+    pub within_ms: Option<u64>,
+    /// Those of a workflow, by its id or name.
+    pub of: Vec<(String, u64)>,
+}
+
 /// What is judged in the storing transaction.
 #[derive(Default)]
 pub struct Rules {
@@ -53,6 +66,8 @@ pub struct Rules {
     pub links: Vec<LinkRule>,
     /// Every configured sink.
     pub sinks: Vec<SinkRule>,
+    /// One for each source that expects anything.
+    pub expectations: Vec<Expectation>,
 }
 
 /// The sinks of one change.
@@ -103,6 +118,27 @@ impl Rules {
             }
         });
         targets
+    }
+
+    /// Whether executions of this source may be expected to be finished in time.
+    pub fn expects(&self, source: &str) -> bool {
+        self.expectations.iter().any(|e| e.source == source)
+    }
+
+    /// By when this execution, first heard of `now`, is expected to be finished.
+    pub fn expected_by(&self, execution: &Execution, now: Time) -> Option<Time> {
+        let expectation = self.expectations.iter().find(|e| e.source == execution.source)?;
+        if execution.status.is_finished() {
+            return None;
+        }
+        let of = |word: &Option<String>| {
+            let word = word.as_deref()?;
+            expectation.of.iter().find(|(workflow, _)| workflow == word).map(|(_, ms)| *ms)
+        };
+        let within_ms = of(&execution.workflow).or_else(|| of(&execution.name)).or(expectation.within_ms)?;
+        // A vendor whose clock is ahead is not to put it off.
+        let began = execution.started_at.or(execution.created_at).map_or(now, |began| began.min(now));
+        Some(began.plus_ms(within_ms))
     }
 
     /// Whether this sink coalesces.
@@ -164,5 +200,37 @@ mod tests {
         let broken = rules.targets("media", &serde_json::json!({}));
         assert_eq!(broken.sinks, ["a"]);
         assert_eq!(broken.faults, [("b".to_owned(), "routes[1].when: no status".to_owned())]);
+    }
+
+    #[test]
+    fn an_execution_is_expected_by_its_workflow_its_name_or_its_source() {
+        let of = vec![("w1".to_owned(), 1000), ("ingest".to_owned(), 2000)];
+        let expectation = Expectation { source: "media".to_owned(), within_ms: Some(9000), of };
+        let rules = Rules { expectations: vec![expectation.clone()], ..Rules::default() };
+        let (now, began) = (Time::from_seconds(100), Time::from_seconds(90));
+        let execution = |workflow: &str, name: &str, status| {
+            let part = crate::model::ExecutionPart {
+                workflow: Some(workflow.to_owned()),
+                name: Some(name.to_owned()),
+                status: Some(status),
+                created_at: Some(began),
+                ..Default::default()
+            };
+            let update = crate::model::Update { key: "i".to_owned(), execution: part, ..Default::default() };
+            crate::model::State::begin("media", update).state.execution
+        };
+        let running = crate::model::Status::Running;
+        for (workflow, name, within_ms) in [("w1", "ingest", 1000), ("w2", "ingest", 2000), ("w2", "x", 9000)] {
+            let by = rules.expected_by(&execution(workflow, name, running), now);
+            assert_eq!(by, Some(began.plus_ms(within_ms)), "{workflow} {name}");
+        }
+        assert_eq!(rules.expected_by(&execution("w1", "x", crate::model::Status::Failed), now), None);
+        let mut odd = execution("w1", "x", running);
+        odd.created_at = Some(now.plus_ms(86_400_000));
+        assert_eq!(rules.expected_by(&odd, now), Some(now.plus_ms(1000)), "a clock that is ahead puts nothing off");
+        let only = Rules { expectations: vec![Expectation { within_ms: None, ..expectation }], ..Rules::default() };
+        assert_eq!(only.expected_by(&execution("w2", "x", running), now), None);
+        odd.source = "portal".to_owned();
+        assert!(rules.expects("media") && !rules.expects("portal") && rules.expected_by(&odd, now).is_none());
     }
 }

@@ -44,6 +44,14 @@ impl Breaker {
         self.is_open() && !was_open
     }
 
+    /// The peer refuses us: open, and probed no earlier than after `pause`. Whether this opened it.
+    pub(super) fn halted(&mut self, now: Time, pause: Duration) -> bool {
+        let was_open = self.is_open();
+        self.failures = self.failures_max;
+        self.probe_at = self.probe_at.max(now.plus_ms(pause.as_millis() as u64));
+        !was_open
+    }
+
     /// Whether this answer closed it.
     pub(super) fn answered(&mut self) -> bool {
         let was_open = self.is_open();

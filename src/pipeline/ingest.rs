@@ -13,7 +13,7 @@ use http::{Method, StatusCode};
 use ipnet::IpNet;
 
 use super::Wake;
-use crate::model::{ReceiptStatus, Rules, Time};
+use crate::model::{Receipt, ReceiptStatus, Rules, Time};
 use crate::sources::{AuthError, RawRequest, Source};
 use crate::store::{Parsed, Recorded, Store, StoreError};
 
@@ -72,6 +72,8 @@ pub struct Intake {
     pub allow: Vec<IpNet>,
     /// Its rate, if one is set.
     pub rate: Option<Rate>,
+    /// Whether the vendor has to confirm a callback before it is believed.
+    pub confirm: bool,
 }
 
 /// At most so many requests a second: a theoretical arrival time that each request moves on by one interval (GCRA).
@@ -101,6 +103,15 @@ impl Rate {
 }
 
 impl Intake {
+    /// What a receipt is understood as, and whether it is believed at once.
+    fn parse(&self, receipt: &Receipt) -> Parsed {
+        match self.source.parse(receipt) {
+            Ok(updates) if self.confirm => Parsed::Held(updates),
+            Ok(updates) => Parsed::Updates(updates),
+            Err(e) => Parsed::Quarantined(e.0),
+        }
+    }
+
     /// Whether this request, still without its body, may go on to have it read. A stranger without a credential takes
     /// nothing of the rate.
     pub fn admits(&self, head: &RawRequest, now: Time) -> Result<(), Refusal> {
@@ -148,6 +159,11 @@ impl Ingest {
         self.intakes.values().find(|i| &*i.name == name)
     }
 
+    /// Every source.
+    pub fn intakes(&self) -> impl Iterator<Item = &Arc<Intake>> {
+        self.intakes.values()
+    }
+
     /// What the storing transaction judges by: the configured routes, links and sinks.
     pub fn rules(&self) -> &Rules {
         &self.rules
@@ -163,34 +179,38 @@ impl Ingest {
     ) -> impl Future<Output = Result<Kept, Refusal>> + Send + use<> {
         let quarantined = intake.source.quarantined();
         let recording = intake.source.authenticate(raw, now).map_err(Refusal::Auth).map(|receipt| {
-            let parsed = match intake.source.parse(&receipt) {
-                Ok(updates) => Parsed::Updates(updates),
-                Err(e) => Parsed::Quarantined(e.0),
-            };
+            let parsed = intake.parse(&receipt);
             self.store.record(receipt, parsed, Arc::clone(&self.rules))
         });
         let wake = self.wake.clone();
+        let holds = intake.confirm.then(|| Arc::clone(&intake.name));
         async move {
             let recorded = recording?.await.map_err(|e| Refusal::Unavailable(e.to_string()))?;
             wake.sinks(&recorded.wake);
+            if let Some(source) = holds {
+                wake.source(&source);
+            }
             let understood = recorded.outcome != ReceiptStatus::Quarantined;
             let status = if understood { StatusCode::OK } else { quarantined };
             Ok(Kept { status, recorded })
         }
     }
 
-    /// Reads a stored receipt again with today's sources, and records what it says now.
+    /// Reads a stored receipt again with today's sources, and records what it says now. One that is held or was refused
+    /// is believed: whoever asks for it vouches for it. A quarantined one is as if it came now.
     pub async fn take_again(&self, receipt: i64, now: Time) -> Result<Recorded, StoreError> {
         let (row, body) = self.store.receipt(receipt).await?;
         let intake = self.intake(&row.source).ok_or_else(|| {
             StoreError::Refused(format!("the configuration has no source {:?}, which took this receipt", row.source))
         })?;
-        let parsed = match intake.source.parse(&row.into_receipt(body)) {
-            Ok(updates) => Parsed::Updates(updates),
-            Err(e) => Parsed::Quarantined(e.0),
+        let is_vouched_for = matches!(row.status, ReceiptStatus::Held | ReceiptStatus::Refused);
+        let parsed = match intake.parse(&row.into_receipt(body)) {
+            Parsed::Held(updates) if is_vouched_for => Parsed::Updates(updates),
+            parsed => parsed,
         };
         let recorded = self.store.record_again(receipt, parsed, Arc::clone(&self.rules), now).await?;
         self.wake.sinks(&recorded.wake);
+        self.wake.source(&intake.name);
         Ok(recorded)
     }
 

@@ -1,4 +1,5 @@
-//! The flow: callbacks in, deliveries out. The two halves meet only in the store, and in [`Wake`].
+//! The flow: callbacks in, deliveries out, and questions to vendors between. They meet only in the store, and in
+//! [`Wake`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -8,9 +9,10 @@ use tokio::sync::Notify;
 mod breaker;
 pub mod forward;
 pub mod ingest;
+pub mod inquire;
 pub mod upkeep;
 
-/// Tells forwarders that their sink has something to do, so that a fresh commit does not wait for a poll. A wake-up
+/// Tells forwarders that their sink has something to do, and inquirers that there is something to ask, so that a fresh commit does not wait for a poll. A wake-up
 /// that nobody waits for is kept for the next who does.
 #[derive(Clone, Default)]
 pub struct Wake {
@@ -25,6 +27,16 @@ impl Wake {
         }
         let mut sinks = self.sinks.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(sinks.entry(sink.to_owned()).or_default())
+    }
+
+    /// What the inquirer of this source waits on. No sink has a name with a colon.
+    pub fn of_source(&self, source: &str) -> Arc<Notify> {
+        self.of(&format!("source:{source}"))
+    }
+
+    /// Wakes the inquirer of this source.
+    pub fn source(&self, source: &str) {
+        self.sinks(&[format!("source:{source}")]);
     }
 
     /// Wakes the forwarders of these sinks.

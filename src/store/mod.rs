@@ -18,7 +18,10 @@ use std::sync::Arc;
 use crate::Boxed;
 use crate::model::{Attempt, Delivery, Learned, Receipt, ReceiptStatus, Rules, Time, Update};
 
+mod inquiry;
 pub mod sqlite;
+
+pub use inquiry::{Held, Inquiries, Inquiry, Late, Lateness, Ruling};
 
 /// Why the store could not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -43,6 +46,8 @@ pub enum StoreError {
 pub enum Parsed {
     /// In the order in which they stood in the body.
     Updates(Vec<Update>),
+    /// The same, to be recorded only when the vendor says so too: kept as held.
+    Held(Vec<Update>),
     /// Not understood, and why: kept as quarantined.
     Quarantined(String),
 }
@@ -137,7 +142,7 @@ pub struct ReceiptRow {
     pub received_at: Time,
     /// From where.
     pub peer: String,
-    /// Why it was quarantined or is a conflict; or which link rule failed on it.
+    /// Why it was quarantined or refused, is still held, or is a conflict; or which link rule failed on it.
     pub reason: Option<String>,
     /// The executions it speaks of.
     pub executions: Vec<String>,
@@ -250,7 +255,8 @@ pub trait Store: Queries {
         rules: Arc<Rules>,
     ) -> Boxed<'static, Result<Recorded, StoreError>>;
 
-    /// Records a stored receipt again, after its source learned to read it. Only a quarantined one.
+    /// Records a stored receipt again: a quarantined one, after its source learned to read it; one that is held or was
+    /// refused, because an operator vouches for it.
     fn record_again(
         &self,
         receipt: i64,
@@ -258,6 +264,41 @@ pub trait Store: Queries {
         rules: Arc<Rules>,
         now: Time,
     ) -> Boxed<'_, Result<Recorded, StoreError>>;
+
+    /// Leases up to `limit` inquiries of `source` that are due to the caller, from `now` for `lease_ms`; without `asks`
+    /// only executions that are late, because nobody can be asked now. Never two about the same execution.
+    fn claim_inquiries(
+        &self,
+        source: String,
+        limit: usize,
+        lease_ms: u64,
+        asks: bool,
+        now: Time,
+    ) -> Boxed<'_, Result<Inquiries, StoreError>>;
+
+    /// Does what follows for a held receipt, in one transaction. Nothing follows for one that is not held any more.
+    /// Returns the sinks that have something to do now.
+    fn rule(
+        &self,
+        receipt: i64,
+        ruling: Ruling,
+        rules: Arc<Rules>,
+        now: Time,
+    ) -> Boxed<'_, Result<Vec<String>, StoreError>>;
+
+    /// Does what follows for an execution of `source` that is not finished in time. Returns the sinks that have something
+    /// to do now.
+    fn settle_late(
+        &self,
+        source: String,
+        execution: i64,
+        lateness: Lateness,
+        rules: Arc<Rules>,
+        now: Time,
+    ) -> Boxed<'_, Result<Vec<String>, StoreError>>;
+
+    /// Makes due now what waits because the vendor of `source` did not answer: it answers again.
+    fn hurry_inquiries(&self, source: String, now: Time) -> Boxed<'_, Result<(), StoreError>>;
 
     /// Leases up to `limit` deliveries of `sink` that are due at `by` to the caller, from `now` for `lease_ms`. A paused
     /// sink has none. `by` is later than `now` for a probe, which is made with whatever is due next.
@@ -291,7 +332,7 @@ pub trait Store: Queries {
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>>;
 
     /// Lets go of executions that are finished, told, and last changed before `before`, with all that belongs to them:
-    /// how many. Never of anything undelivered, dead or quarantined.
+    /// how many. Never of anything undelivered, dead, quarantined or held. What was refused goes at that age, too.
     fn prune(&self, before: Time) -> Boxed<'_, Result<u64, StoreError>>;
 
     /// Whether the store can take a callback right now, and if not, why.

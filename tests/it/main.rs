@@ -9,6 +9,7 @@ mod cos_trigger;
 mod daemon;
 mod forward;
 mod full_disk;
+mod inquire;
 mod layers;
 mod life;
 mod nothing_lost;

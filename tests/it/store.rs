@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use callbackd::model::{
-    Attempt, Delivery, ExecutionPart, Learned, LinkRule, Program, Receipt, ReceiptStatus, Route, Rules, SinkRule,
-    Status, Task, Time, Update,
+    Attempt, Delivery, ExecutionPart, Expectation, Learned, LinkRule, Program, Receipt, ReceiptStatus, Route, Rules,
+    SinkRule, Status, Task, Time, Update,
 };
 use callbackd::store::sqlite::{Options, SqliteStore};
-use callbackd::store::{DeliveryFilter, Fate, Filter, Parsed, Recorded, Settlement, Store, StoreError};
+use callbackd::store::{
+    DeliveryFilter, Fate, Filter, Held, Inquiry, Late, Lateness, Parsed, Recorded, Ruling, Settlement, Store,
+    StoreError,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -42,6 +45,7 @@ fn rules() -> Rules {
         routes: vec![
             Route { from: names(&["media"]), when: None, to: names(&["a", "b"]) },
             Route { from: names(&["odd"]), when: Some(Box::new(At("/execution/key"))), to: names(&["a"]) },
+            Route { from: names(&["slow"]), when: None, to: names(&["a"]) },
         ],
         links: vec![LinkRule {
             of: "media".to_owned(),
@@ -53,6 +57,11 @@ fn rules() -> Rules {
             SinkRule { name: "a".to_owned(), coalesce: false },
             SinkRule { name: "b".to_owned(), coalesce: true },
         ],
+        expectations: vec![Expectation {
+            source: "slow".to_owned(),
+            within_ms: Some(60_000),
+            of: vec![("w1".to_owned(), 10_000)],
+        }],
     }
 }
 
@@ -510,7 +519,7 @@ async fn a_quarantined_receipt_is_kept_whole_and_can_be_read_again() {
     assert_eq!((recorded.receipt, recorded.outcome), (kept.receipt, ReceiptStatus::Accepted));
     assert_eq!(claim(store, "a", at(9)).await.len(), 1);
     let refused = store.record_again(kept.receipt, again, Arc::new(rules()), at(10)).await;
-    assert!(matches!(refused, Err(StoreError::Refused(text)) if text.contains("only a quarantined one")));
+    assert!(matches!(refused, Err(StoreError::Refused(text)) if text.contains("only one that is quarantined, held")));
 }
 
 #[tokio::test]
@@ -584,4 +593,286 @@ async fn every_noun_can_be_read_with_sqlite3() {
     let (key, status): (String, String) =
         conn.query_row("SELECT key, status FROM tasks", [], |r| Ok((r.get(0)?, r.get(1)?))).expect("a task");
     assert_eq!((key.as_str(), status.as_str()), ("j1", "failed"));
+}
+
+/// What is due of a source: held receipts by their lines, and late executions.
+async fn inquiries(store: &dyn Store, source: &str, now: Time) -> Vec<Inquiry> {
+    store.claim_inquiries(source.to_owned(), 4, 30_000, true, now).await.expect("claimed").due
+}
+
+async fn held(store: &dyn Store, now: Time) -> Vec<Held> {
+    let claimed = inquiries(store, "media", now).await;
+    let lines = claimed.into_iter().map(|inquiry| match inquiry {
+        Inquiry::Held(line) => line,
+        Inquiry::Late(late) => panic!("{late:?}"),
+    });
+    lines.flatten().collect()
+}
+
+async fn late(store: &dyn Store, now: Time) -> Vec<Late> {
+    let claimed = inquiries(store, "slow", now).await;
+    let late = claimed.into_iter().map(|inquiry| match inquiry {
+        Inquiry::Late(late) => *late,
+        Inquiry::Held(line) => panic!("{line:?}"),
+    });
+    late.collect()
+}
+
+async fn hold(store: &dyn Store, now: Time, key: &str, status: Status) -> Recorded {
+    try_record(store, "media", now, Parsed::Held(vec![update(key, status)])).await.expect("recorded")
+}
+
+async fn rule(store: &dyn Store, receipt: i64, ruling: Ruling, now: Time) -> Vec<String> {
+    store.rule(receipt, ruling, Arc::new(rules()), now).await.expect("ruled")
+}
+
+async fn receipts(store: &dyn Store, status: &str) -> Vec<(i64, Option<String>)> {
+    let filter = Filter { status: vec![status.to_owned()], ..Filter::default() };
+    let rows = store.receipts(filter).await.expect("listed");
+    rows.into_iter().map(|row| (row.id.parse().expect("an id"), row.reason)).collect()
+}
+
+#[tokio::test]
+async fn a_held_receipt_changes_nothing_until_it_is_confirmed() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    let kept = hold(store, at(0), "i1", Status::Failed).await;
+    assert_eq!((kept.outcome, kept.executions.len(), kept.wake.len()), (ReceiptStatus::Held, 0, 0));
+    assert!(store.executions(Filter::default()).await.expect("listed").is_empty());
+    assert_eq!(receipts(store, "held").await, [(kept.receipt, None)]);
+    let first = Held { receipt: kept.receipt, asked: 0, failures: 0 };
+    assert_eq!(held(store, at(1)).await, [first]);
+    assert!(held(store, at(2)).await.is_empty(), "a question is under way");
+
+    let waits = |seconds, answered| Ruling::Waits { due_at: at(seconds), answered, reason: "not yet".to_owned() };
+    rule(store, kept.receipt, waits(20, false), at(3)).await;
+    assert_eq!(receipts(store, "held").await, [(kept.receipt, Some("not yet".to_owned()))]);
+    assert!(held(store, at(19)).await.is_empty());
+    assert_eq!(held(store, at(20)).await, [Held { failures: 1, ..first }]);
+    rule(store, kept.receipt, waits(40, true), at(21)).await;
+    assert_eq!(held(store, at(40)).await, [Held { asked: 1, ..first }]);
+
+    let confirmed = Ruling::Confirmed(vec![update("i1", Status::Failed)]);
+    assert_eq!(rule(store, kept.receipt, confirmed.clone(), at(41)).await, ["a", "b"]);
+    let claimed = claim(store, "a", at(41)).await;
+    assert_eq!(statuses(&claimed), [("i1", Status::Failed)]);
+    assert_eq!(claimed[0].change.meta.receipt, Some(kept.receipt.to_string()));
+    let (row, body) = store.receipt(kept.receipt).await.expect("kept");
+    assert_eq!((row.status, row.reason, row.executions.len()), (ReceiptStatus::Accepted, None, 1));
+    assert_eq!(body, b"<the body/>");
+    assert!(rule(store, kept.receipt, confirmed, at(42)).await.is_empty(), "once");
+    assert!(held(store, at(9999)).await.is_empty());
+}
+
+#[tokio::test]
+async fn repeats_of_what_is_held_wait_in_one_line_and_ask_nobody_anew() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    let mut line = Vec::new();
+    for now in 0..3 {
+        line.push(hold(store, at(now), "i1", Status::Failed).await.receipt);
+        hold(store, at(now), &format!("other{now}"), Status::Failed).await;
+    }
+    let claimed = inquiries(store, "media", at(3)).await;
+    assert_eq!(claimed.len(), 4, "one for each execution");
+    let Inquiry::Held(first) = &claimed[0] else { panic!("{claimed:?}") };
+    assert_eq!(first.iter().map(|held| held.receipt).collect::<Vec<_>>(), line);
+
+    // One that comes during the question waits for its answer, and then for the next question.
+    let during = hold(store, at(4), "i1", Status::Failed).await;
+    assert!(held(store, at(5)).await.is_empty());
+    for &receipt in &line {
+        rule(store, receipt, Ruling::Waits { due_at: at(20), answered: true, reason: "soon".to_owned() }, at(6)).await;
+    }
+    let after = hold(store, at(7), "i1", Status::Failed).await;
+    assert!(held(store, at(19)).await.is_empty());
+    line.extend([during.receipt, after.receipt]);
+    let claimed = held(store, at(20)).await;
+    assert_eq!(claimed.iter().map(|held| held.receipt).collect::<Vec<_>>(), line);
+    for &receipt in &line {
+        rule(store, receipt, Ruling::Confirmed(vec![update("i1", Status::Failed)]), at(21)).await;
+    }
+    let all = receipts(store, "duplicate").await;
+    assert_eq!(all.len(), 4, "{all:?}");
+    let (row, body) = store.receipt(line[1]).await.expect("kept");
+    assert!(body.is_empty() && row.digest.is_some_and(|digest| digest.len() == 64));
+
+    // What repeats something confirmed is known to be true.
+    let repeat = hold(store, at(30), "i1", Status::Failed).await;
+    assert_eq!((repeat.outcome, repeat.executions.len()), (ReceiptStatus::Duplicate, 1));
+    // What contradicts it is for the vendor to say.
+    assert_eq!(hold(store, at(31), "i1", Status::Succeeded).await.outcome, ReceiptStatus::Held);
+    assert_eq!(claim(store, "a", at(31)).await.len(), 1, "told once");
+}
+
+#[tokio::test]
+async fn what_was_refused_is_kept_until_an_operator_vouches_for_it_or_it_is_old() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    let refused = Ruling::Refused("the vendor knows no such execution".to_owned());
+    let mut forged = Vec::new();
+    for now in 0..2 {
+        let kept = hold(store, at(now), &format!("i{now}"), Status::Failed).await;
+        assert_eq!(held(store, at(now)).await.len(), 1);
+        rule(store, kept.receipt, refused.clone(), at(now)).await;
+        forged.push(kept.receipt);
+    }
+    let reason = Some("the vendor knows no such execution".to_owned());
+    assert_eq!(receipts(store, "refused").await, [(forged[1], reason.clone()), (forged[0], reason)]);
+    assert!(claim(store, "a", at(2)).await.is_empty() && held(store, at(9999)).await.is_empty());
+
+    let again = Parsed::Updates(vec![update("i0", Status::Failed)]);
+    let recorded = store.record_again(forged[0], again, Arc::new(rules()), at(3)).await.expect("recorded");
+    assert_eq!(recorded.outcome, ReceiptStatus::Accepted);
+    // And one that is held: what its vendor says afterwards comes too late.
+    let kept = hold(store, at(4), "i4", Status::Failed).await;
+    assert_eq!(held(store, at(4)).await.len(), 1);
+    let again = Parsed::Updates(vec![update("i4", Status::Failed)]);
+    store.record_again(kept.receipt, again, Arc::new(rules()), at(5)).await.expect("recorded");
+    rule(store, kept.receipt, refused, at(6)).await;
+    assert_eq!(store.receipt(kept.receipt).await.expect("kept").0.status, ReceiptStatus::Accepted);
+
+    let waits = hold(store, at(7), "i7", Status::Failed).await;
+    store.prune(at(100_000)).await.expect("pruned");
+    assert!(receipts(store, "refused").await.is_empty());
+    assert_eq!(receipts(store, "held").await, [(waits.receipt, None)], "what nobody decided stays");
+}
+
+#[tokio::test]
+async fn a_quarantined_receipt_that_is_understood_is_held_like_any_other() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let kept = try_record(&*store, "media", at(0), Parsed::Quarantined("what".to_owned())).await.expect("kept");
+    let again = Parsed::Held(vec![update("i1", Status::Failed)]);
+    let recorded = store.record_again(kept.receipt, again, Arc::new(rules()), at(1)).await.expect("recorded");
+    assert_eq!((recorded.receipt, recorded.outcome), (kept.receipt, ReceiptStatus::Held));
+    assert_eq!(held(&*store, at(1)).await[0].receipt, kept.receipt);
+}
+
+#[tokio::test]
+async fn questions_that_were_under_way_are_put_again_by_the_next_daemon() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let kept = hold(&*store, at(0), "i1", Status::Failed).await;
+    record(&*store, "slow", at(0), vec![update("i2", Status::Running)]).await;
+    assert_eq!((held(&*store, at(60)).await.len(), late(&*store, at(60)).await.len()), (1, 1));
+    store.close().await;
+    drop(store);
+    let store = open(&folder);
+    assert_eq!(held(&*store, at(61)).await[0].receipt, kept.receipt);
+    assert_eq!(late(&*store, at(61)).await[0].state.execution.key, "i2");
+}
+
+#[tokio::test]
+async fn what_is_not_finished_in_time_is_marked_once_and_told_in_its_turn() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    let mut quick = update("i1", Status::Running);
+    quick.execution.workflow = Some("w1".to_owned());
+    record(store, "slow", at(0), vec![quick, update("i2", Status::Running), update("i3", Status::Failed)]).await;
+    record(store, "slow", at(1), vec![update("i4", Status::Running)]).await;
+    record(store, "slow", at(2), vec![update("i4", Status::Succeeded)]).await;
+    record(store, "media", at(3), vec![update("i5", Status::Running)]).await;
+    let keys = async |now| late(store, at(now)).await.into_iter().map(|l| l.state.execution.key).collect::<Vec<_>>();
+    assert!(keys(9).await.is_empty());
+    let first = late(store, at(10)).await;
+    assert_eq!((first.len(), first[0].state.execution.key.as_str(), first[0].is_marked), (1, "i1", false));
+    let claim_of_nobody = store.claim_inquiries("slow".to_owned(), 4, 1000, false, at(11)).await.expect("claimed");
+    assert_eq!((claim_of_nobody.due.len(), claim_of_nobody.next_due), (0, Some(at(40))), "the lease");
+
+    let marks = |due_at| Lateness { truth: None, marks: true, due_at, answered: true };
+    let settle_late = async |late: &Late, lateness, now| {
+        store
+            .settle_late("slow".to_owned(), late.execution, lateness, Arc::new(rules()), at(now))
+            .await
+            .expect("settled")
+    };
+    assert_eq!(settle_late(&first[0], marks(Some(at(30))), 12).await, ["a"]);
+    let overdue = async || {
+        let filter = Filter { status: vec!["overdue".to_owned()], ..Filter::default() };
+        let rows = store.executions(filter).await.expect("listed");
+        rows.iter().map(|e| (e["key"].clone(), e["status"].clone(), e["overdue"].clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(overdue().await, [("i1".into(), "running".into(), true.into())]);
+    let again = late(store, at(30)).await;
+    assert!(again[0].is_marked && again[0].asked == 1, "{again:?}");
+    assert!(settle_late(&again[0], marks(None), 31).await.is_empty(), "once");
+    assert_eq!(keys(70).await, ["i2"], "i1 is looked at no more, and the others are over or of no concern");
+    assert_eq!(overdue().await.len(), 1, "the mark stays");
+
+    record(store, "slow", at(80), vec![update("i1", Status::Failed)]).await;
+    assert!(overdue().await.is_empty());
+    let shown = store.execution("i1".to_owned()).await.expect("shown");
+    let told: Vec<_> = shown["changes"].as_array().expect("changes").iter().map(|c| &c["data"]["change"]).collect();
+    let types: Vec<_> = told.iter().map(|c| (c["type"].as_str().expect("a type"), c["overdue"] == true)).collect();
+    let expected = [("running", false), ("overdue", true), ("failed", false)];
+    assert_eq!(
+        types,
+        expected
+            .map(|(word, overdue)| (format!("callbackd.execution.{word}"), overdue))
+            .each_ref()
+            .map(|(t, o)| (t.as_str(), *o))
+    );
+    assert_eq!((&told[1]["previous_status"], &told[1]["sequence"]), (&"running".into(), &2.into()));
+    assert_eq!(shown["execution"]["overdue"], false);
+    for (status, is_overdue) in [(Status::Running, false), (Status::Running, true), (Status::Failed, false)] {
+        let claimed = claim(store, "a", at(90)).await;
+        let of_i1 = claimed.iter().find(|d| d.change.state.execution.key == "i1").expect("in its turn");
+        assert_eq!((of_i1.change.state.execution.status, of_i1.change.meta.overdue), (status, is_overdue));
+        settle(store, of_i1, Fate::Delivered, at(90)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_vendor_says_of_a_late_execution_is_recorded_as_if_it_had_called() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    record(store, "slow", at(0), vec![update("i1", Status::Running), update("i2", Status::Pending)]).await;
+    for (late, says) in late(store, at(60)).await.iter().zip([Status::Succeeded, Status::Running]) {
+        let truth = Some(update(&late.state.execution.key, says));
+        let lateness = Lateness { truth, marks: true, due_at: Some(at(100)), answered: true };
+        let wake = store.settle_late("slow".to_owned(), late.execution, lateness, Arc::new(rules()), at(61)).await;
+        assert_eq!(wake.expect("settled"), ["a"]);
+    }
+    let types = async |key: &str| {
+        let shown = store.execution(key.to_owned()).await.expect("shown");
+        let changes = shown["changes"].as_array().expect("changes").clone();
+        changes
+            .iter()
+            .map(|c| c["data"]["change"]["type"].as_str().expect("a type")[20..].to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(types("i1").await, ["running", "succeeded"], "finished in time after all");
+    assert_eq!(types("i2").await, ["pending", "running", "overdue"]);
+    assert_eq!(late(store, at(100)).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_store_of_the_first_version_is_brought_up_to_date() {
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("store.db");
+    let conn = rusqlite::Connection::open(&path).expect("opens");
+    conn.execute_batch(include_str!("../../src/store/migrations/0001_initial.sql")).expect("made");
+    conn.execute_batch(
+        r#"PRAGMA user_version = 1;
+        INSERT INTO receipts (id, source, status, received_at, peer, headers, body_bytes) VALUES (5, 'slow', 'accepted', 5, '::1', '{}', 0);
+        INSERT INTO execution_heads (id, source, key, seen, status, change, sequence, type, changed_tasks, receipt, received_at, snapshot)
+        VALUES (6, 'slow', 'old', '', 'running', 7, 1, 'callbackd.execution.running', '[]', 5, 5,
+                '{"execution":{"source":"slow","key":"old","name":null,"workflow":null,"subject":null,"status":"running","vendor_status":null,
+                  "created_at":null,"started_at":null,"finished_at":null,"inputs":null,"attributes":{}},"tasks":[]}')"#,
+    )
+    .expect("filled");
+    drop(conn);
+    let store = open(&folder);
+    let store = &*store;
+    assert_eq!(store.execution("old".to_owned()).await.expect("shown")["execution"]["overdue"], false);
+    assert!(late(store, at(9999)).await.is_empty(), "what began before is expected by nobody");
+    record(store, "slow", at(0), vec![update("old", Status::Failed), update("new", Status::Running)]).await;
+    assert_eq!(late(store, at(60)).await[0].state.execution.key, "new");
+    assert_eq!(status_of(store, "old").await, "failed");
 }

@@ -11,8 +11,8 @@ use callbackd::pipeline::ingest::{Ingest, Intake, Rate};
 use callbackd::server::Limits;
 use callbackd::sources::{AuthError, ParseError, RawRequest, SenderRequest, Source};
 use callbackd::store::{
-    Claim, DeliveryFilter, DeliveryRow, Filter, Parsed, Queries, ReceiptRow, Recorded, Settlement, SinkRow, Store,
-    StoreError,
+    Claim, DeliveryFilter, DeliveryRow, Filter, Inquiries, Lateness, Parsed, Queries, ReceiptRow, Recorded, Ruling,
+    Settlement, SinkRow, Store, StoreError,
 };
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
@@ -133,6 +133,7 @@ impl Store for Shared {
         let receipt = store.ids.fetch_add(1, Ordering::Relaxed) + 1;
         let (outcome, executions) = match parsed {
             Parsed::Updates(_) => (ReceiptStatus::Accepted, vec![7]),
+            Parsed::Held(_) => (ReceiptStatus::Held, vec![]),
             Parsed::Quarantined(_) => (ReceiptStatus::Quarantined, vec![]),
         };
         Box::pin(async move {
@@ -146,6 +147,36 @@ impl Store for Shared {
     fn record_again(&self, receipt: i64, _: Parsed, _: Arc<Rules>, _: Time) -> Boxed<'_, Result<Recorded, StoreError>> {
         let outcome = ReceiptStatus::Accepted;
         ready(Ok(Recorded { receipt, outcome, executions: vec![8, 9], wake: vec!["portal".to_owned()] }))
+    }
+
+    fn claim_inquiries(
+        &self,
+        _: String,
+        _: usize,
+        _: u64,
+        _: bool,
+        _: Time,
+    ) -> Boxed<'_, Result<Inquiries, StoreError>> {
+        ready(Ok(Inquiries::default()))
+    }
+
+    fn rule(&self, _: i64, _: Ruling, _: Arc<Rules>, _: Time) -> Boxed<'_, Result<Vec<String>, StoreError>> {
+        ready(Ok(vec![]))
+    }
+
+    fn settle_late(
+        &self,
+        _: String,
+        _: i64,
+        _: Lateness,
+        _: Arc<Rules>,
+        _: Time,
+    ) -> Boxed<'_, Result<Vec<String>, StoreError>> {
+        ready(Ok(vec![]))
+    }
+
+    fn hurry_inquiries(&self, _: String, _: Time) -> Boxed<'_, Result<(), StoreError>> {
+        ready(Ok(()))
     }
 
     fn hurry(&self, _: String, _: Time) -> Boxed<'_, Result<(), StoreError>> {
@@ -230,6 +261,7 @@ pub(crate) fn ingest(store: &Shared, path: &str, allow: &[&str], rate: Option<u3
         name,
         allow: allow.iter().map(|net| net.parse().expect("a network")).collect(),
         rate: rate.map(Rate::new),
+        confirm: false,
     };
     let sinks = vec![SinkRule { name: "portal".to_owned(), coalesce: false }];
     let rules = Arc::new(Rules { sinks, ..Rules::default() });

@@ -125,7 +125,10 @@ impl World {
         };
         reading.headers = receipt.headers.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
         match intake.source.parse(&receipt) {
-            Ok(updates) => reading.updates = self.follow(&intake.name, updates).await?,
+            Ok(updates) => {
+                reading.held = intake.confirm;
+                reading.updates = self.follow(&intake.name, updates).await?;
+            }
             Err(e) => {
                 reading.quarantined = Some(e.0);
                 reading.status = Some(intake.source.quarantined().as_u16());

@@ -29,6 +29,8 @@ pub(super) struct Reading {
     pub(super) quarantined: Option<String>,
     /// What its sender would get then.
     pub(super) status: Option<u16>,
+    /// Whether it would wait until its vendor confirms it.
+    pub(super) held: bool,
     /// What is kept of its head.
     pub(super) headers: Map<String, Value>,
     /// What follows, in the body's order.
@@ -106,6 +108,9 @@ fn show_reading(out: &mut dyn Write, reading: &Reading) -> io::Result<()> {
     if let Some(why) = &reading.quarantined {
         let status = reading.status.unwrap_or(200);
         return writeln!(out, "  would be kept as quarantined, answered {status}: {}", plain(why));
+    }
+    if reading.held {
+        writeln!(out, "  would be held until its vendor confirms it; then:")?;
     }
     for told in &reading.updates {
         show_told(out, told)?;
@@ -208,6 +213,7 @@ mod tests {
         };
         let refused = Reading {
             refused: Some("stale".into()),
+            held: true,
             updates: vec![told, Told::nothing("r2", "conflict", Some("it is failed".into()))],
             ..reading("media")
         };
@@ -216,6 +222,7 @@ mod tests {
         let out = String::from_utf8(out).expect("UTF-8");
         let parts = [
             "source media (k) at /p\n  would be refused with 401: stale\n",
+            "would be held until its vendor confirms it; then:\n",
             "execution r1: accepted: running → failed, change 3 callbackd.execution.failed\n",
             "subject: b/\\u{1b}[2J.mp4\n",
             "\nt1 ",

@@ -107,6 +107,9 @@ async fn watch<'a>(senders: &Senders, running: &Running, fixtures: &'a [Fixture]
     let mut played = play(senders, &to, fixtures).await?;
     running.idle().await?;
     let store = running.store();
+    for one in &mut played {
+        one.await_confirmation(&*store).await?;
+    }
     let held = Held::load(&*store, &played).await?;
     for one in &mut played {
         let source = &senders.of_kind(one.fixture.kind)?.name;
@@ -150,6 +153,16 @@ fn answer_differences(fixture: &Fixture, posted: &Posted) -> Vec<Difference> {
 }
 
 impl Played<'_> {
+    /// Takes what became of a receipt that was held for what its sender was told.
+    async fn await_confirmation(&mut self, store: &dyn Store) -> Result<(), Failure> {
+        if let (Some(ReceiptStatus::Held), Some(id)) = (self.posted.outcome, self.posted.receipt) {
+            let (row, _) = store.receipt(id).await?;
+            (self.posted.outcome, self.posted.executions) = (Some(row.status), row.executions);
+            self.differences = answer_differences(self.fixture, &self.posted);
+        }
+        Ok(())
+    }
+
     /// Compares why it was quarantined or is a conflict.
     async fn compare_reason(&mut self, store: &dyn Store, source: &str) -> Result<(), Failure> {
         let Some(part) = self.fixture.expect.as_ref().and_then(|e| e.reason.as_deref()) else { return Ok(()) };

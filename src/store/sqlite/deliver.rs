@@ -43,11 +43,11 @@ impl Claimed {
         let previous_status =
             self.previous_status.as_deref().map(str::parse::<Status>).transpose().map_err(unreadable)?;
         let meta = ChangeMeta {
+            overdue: self.kind == Change::OVERDUE,
             kind: self.kind,
             sequence: self.sequence,
             previous_status,
             changed_tasks: serde_json::from_str(&self.changed_tasks).unwrap_or_default(),
-            overdue: false,
             receipt: self.receipt.map(|id| id.to_string()),
             received_at: Time::from_micros(self.received_at),
         };
@@ -217,6 +217,16 @@ pub(super) fn settle(
         learned.record(tx, execution, rules, now, &mut wake)?;
     }
     Ok(wake)
+}
+
+/// Makes due what waits for a retry.
+pub(super) fn hurry(tx: &mut Tx<'_>, sink: &str, now: Time) -> Result<(), Fault> {
+    tx.conn.execute(
+        "UPDATE deliveries SET due_at = ?2
+         WHERE sink = ?1 AND finished_at IS NULL AND due_at > ?2 AND status = 'waiting' AND attempts > 0 AND until_linked = 0",
+        params![sink, now.micros()],
+    )?;
+    Ok(())
 }
 
 /// How many deliveries one transaction of a mass change touches: more would hold up callbacks.

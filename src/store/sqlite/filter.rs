@@ -11,6 +11,8 @@ pub(super) struct Columns {
     source: &'static str,
     since: &'static str,
     execution: &'static str,
+    /// What the word `overdue` means, which is a mark and no status.
+    overdue: Option<&'static str>,
     /// A condition with `?` for the sink.
     sink: &'static str,
 }
@@ -21,6 +23,9 @@ pub(super) const EXECUTIONS: Columns = Columns {
     source: "h.source",
     since: "h.id", // ids tell the time
     execution: "h.id",
+    overdue: Some(
+        "h.id IN (SELECT id FROM inquiries WHERE overdue_at IS NOT NULL) AND h.status NOT IN ('succeeded', 'failed', 'cancelled')",
+    ),
     sink: "EXISTS (SELECT 1 FROM deliveries d WHERE d.execution = h.id AND d.sink = ?)",
 };
 
@@ -30,6 +35,7 @@ pub(super) const RECEIPTS: Columns = Columns {
     source: "source",
     since: "received_at",
     execution: "execution",
+    overdue: None,
     sink: "EXISTS (SELECT 1 FROM deliveries d WHERE d.execution = receipts.execution AND d.sink = ?)",
 };
 
@@ -39,6 +45,7 @@ pub(super) const DELIVERIES: Columns = Columns {
     source: "h.source",
     since: "d.created_at",
     execution: "d.execution",
+    overdue: None,
     sink: "d.sink = ?",
 };
 
@@ -54,7 +61,11 @@ pub(super) fn conditions(filter: &Filter, columns: &Columns) -> (String, Vec<Sql
                 wheres.push("status <> 'accepted'".to_owned());
             }
             let marks = vec!["?"; filter.status.len()].join(", ");
-            wheres.push(format!("{} IN ({marks})", columns.status));
+            let one_of = format!("{} IN ({marks})", columns.status);
+            wheres.push(match columns.overdue.filter(|_| filter.status.iter().any(|word| word == "overdue")) {
+                Some(overdue) => format!("({one_of} OR {overdue})"),
+                None => one_of,
+            });
             values.extend(filter.status.iter().cloned().map(Sql::Text));
         }
     }

@@ -9,23 +9,27 @@ use std::thread::JoinHandle;
 
 use serde_json::Value;
 
+use self::again::ReadyAgain;
 use self::checkpoint::Log;
 use self::deliver::{CHUNK, ReadySettlement};
+use self::inquire::{Claimed, ReadyLateness, ReadyRuling};
 use self::queue::Queue;
 use self::read::Readers;
-use self::record::{Ready, ReadyAgain, ReadyLearned};
+use self::record::{Ready, ReadyLearned};
 use self::writer::{Command, Fault, Health, Tx, command};
 use super::{
-    Claim, DeliveryFilter, DeliveryRow, Filter, Parsed, Queries, ReceiptRow, Recorded, Settlement, SinkRow, Store,
-    StoreError,
+    Claim, DeliveryFilter, DeliveryRow, Filter, Inquiries, Lateness, Parsed, Queries, ReceiptRow, Recorded, Ruling,
+    Settlement, SinkRow, Store, StoreError,
 };
 use crate::Boxed;
 use crate::model::{Attempt, Receipt, Rules, Time};
 
+mod again;
 mod checkpoint;
 mod deliver;
 mod filter;
 mod identity;
+mod inquire;
 mod link;
 mod open;
 mod prune;
@@ -87,6 +91,7 @@ impl SqliteStore {
             "UPDATE deliveries SET status = 'waiting', due_at = 0 WHERE finished_at IS NULL AND status = 'leased'",
             [],
         )
+        .and_then(|_| conn.execute("UPDATE inquiries SET leased = 0, due_at = 0 WHERE leased = 1", []))
         .map_err(unusable)?;
         let queue = Arc::new(Queue::new(options.queue_max, options.queue_bytes_max));
         let health = Arc::new(Health::default());
@@ -193,10 +198,63 @@ impl Store for SqliteStore {
         now: Time,
     ) -> Boxed<'_, Result<Recorded, StoreError>> {
         Box::pin(async move {
-            let (row, _) = self.receipt(receipt).await?;
-            let ready = ReadyAgain::new(receipt, &row.source, parsed, rules, now);
+            let (row, body) = self.receipt(receipt).await?;
+            let ready = ReadyAgain::new(receipt, (&row, &body), parsed, rules, now);
             self.call(0, move |tx| ready.record(tx)).await
         })
+    }
+
+    fn claim_inquiries(
+        &self,
+        source: String,
+        limit: usize,
+        lease_ms: u64,
+        asks: bool,
+        now: Time,
+    ) -> Boxed<'_, Result<Inquiries, StoreError>> {
+        Box::pin(async move {
+            let until = now.plus_ms(lease_ms);
+            let claim = self.call(0, move |tx| inquire::claim(tx, &source, limit, asks, now, until));
+            let (claimed, next_due) = claim.await?;
+            Ok(Inquiries { due: claimed.into_iter().filter_map(Claimed::into_inquiry).collect(), next_due })
+        })
+    }
+
+    fn rule(
+        &self,
+        receipt: i64,
+        ruling: Ruling,
+        rules: Arc<Rules>,
+        now: Time,
+    ) -> Boxed<'_, Result<Vec<String>, StoreError>> {
+        Box::pin(async move {
+            let ready = match ruling {
+                Ruling::Confirmed(updates) => {
+                    let (row, body) = self.receipt(receipt).await?;
+                    let parsed = Parsed::Updates(updates);
+                    ReadyRuling::Confirmed(ReadyAgain::new(receipt, (&row, &body), parsed, rules, now))
+                }
+                Ruling::Refused(reason) => ReadyRuling::Refused(reason),
+                Ruling::Waits { due_at, answered, reason } => ReadyRuling::Waits { due_at, answered, reason },
+            };
+            self.call(0, move |tx| ready.settle(tx, receipt)).await
+        })
+    }
+
+    fn settle_late(
+        &self,
+        source: String,
+        execution: i64,
+        lateness: Lateness,
+        rules: Arc<Rules>,
+        now: Time,
+    ) -> Boxed<'_, Result<Vec<String>, StoreError>> {
+        let ready = ReadyLateness::new(source, lateness, &rules, now);
+        self.call(0, move |tx| ready.settle(tx, execution, &rules, now))
+    }
+
+    fn hurry_inquiries(&self, source: String, now: Time) -> Boxed<'_, Result<(), StoreError>> {
+        self.call(0, move |tx| inquire::hurry(tx, &source, now))
     }
 
     fn claim(
@@ -251,14 +309,7 @@ impl Store for SqliteStore {
     }
 
     fn hurry(&self, sink: String, now: Time) -> Boxed<'_, Result<(), StoreError>> {
-        self.call(0, move |tx| {
-            tx.conn.execute(
-                "UPDATE deliveries SET due_at = ?2
-                 WHERE sink = ?1 AND finished_at IS NULL AND due_at > ?2 AND status = 'waiting' AND attempts > 0 AND until_linked = 0",
-                rusqlite::params![sink, now.micros()],
-            )?;
-            Ok(())
-        })
+        self.call(0, move |tx| deliver::hurry(tx, &sink, now))
     }
 
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>> {

@@ -9,7 +9,8 @@ use rusqlite::{Connection, OpenFlags};
 use crate::store::StoreError;
 
 /// The schema, a step a version; `user_version` counts the steps taken. Append only.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_initial.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../migrations/0001_initial.sql"), include_str!("../migrations/0002_inquiries.sql")];
 
 /// Held by the one process that may write. The kernel lets go of it when the process ends, however it ends.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Letting go of what is old, finished and told: never of anything undelivered, dead or not understood.
+//! Letting go of what is old, finished and told: never of anything undelivered, dead, held or not understood.
 
 use rusqlite::{Connection, params};
 
@@ -8,6 +8,8 @@ use crate::model::Time;
 
 /// How many executions one transaction lets go of: more would hold up callbacks.
 pub(super) const CHUNK: usize = 200;
+/// How many refused receipts it lets go of beside them: those are rows without anything else.
+const REFUSED: usize = 1000;
 
 /// Lets go of up to [`CHUNK`] executions that last changed before `before`, with all that belongs to them.
 pub(super) fn prune(tx: &mut Tx<'_>, before: Time) -> Result<u64, Fault> {
@@ -23,6 +25,10 @@ pub(super) fn prune(tx: &mut Tx<'_>, before: Time) -> Result<u64, Fault> {
     for id in &ids {
         forget(tx.conn, *id)?;
     }
+    tx.conn.execute(
+        "DELETE FROM receipts WHERE id IN (SELECT id FROM receipts WHERE status <> 'accepted' AND status = 'refused' AND id < ?1 LIMIT ?2)",
+        params![before.micros(), REFUSED as i64],
+    )?;
     Ok(ids.len() as u64)
 }
 
@@ -43,6 +49,7 @@ fn forget(conn: &Connection, execution: i64) -> rusqlite::Result<()> {
         "DELETE FROM links WHERE execution = ?1",
         "DELETE FROM links WHERE with_execution = ?1",
         "DELETE FROM link_keys WHERE execution = ?1",
+        "DELETE FROM inquiries WHERE id = ?1",
     ] {
         conn.execute(sql, [execution])?;
     }

@@ -66,7 +66,8 @@ impl Readers {
     }
 }
 
-const EXECUTION: &str = "SELECT h.id, h.sequence, h.received_at, h.snapshot FROM execution_heads h";
+const EXECUTION: &str = "SELECT h.id, h.sequence, h.received_at, h.snapshot, h.status,
+    EXISTS (SELECT 1 FROM inquiries i WHERE i.id = h.id AND i.overdue_at IS NOT NULL) FROM execution_heads h";
 
 /// The changes of the execution `?1`, by each one's predecessor: needs no index that every callback would have to keep up.
 const CHAIN: &str = "WITH RECURSIVE chain (id, execution, sequence, type, previous_status, changed_tasks, receipt, received_at, snapshot, previous) AS (
@@ -99,6 +100,8 @@ fn execution(conn: &Connection, row: &Row<'_>) -> Read<(Value, Value)> {
     let read =
         || -> rusqlite::Result<(i64, u32, Time, String)> { Ok((row.get(0)?, row.get(1)?, at(row, 2)?, row.get(3)?)) };
     let (id, sequence, changed_at, snapshot) = read().map_err(fault)?;
+    let status: Status = word(row, 4).map_err(fault)?;
+    let is_overdue = row.get::<_, bool>(5).map_err(fault)? && !status.is_finished();
     let mut state: Value = serde_json::from_str(&snapshot)
         .map_err(|e| StoreError::Unusable(format!("the snapshot of execution {id} cannot be read: {e}")))?;
     let links = links(conn, id).map_err(fault)?;
@@ -107,6 +110,7 @@ fn execution(conn: &Connection, row: &Row<'_>) -> Read<(Value, Value)> {
     if let Value::Object(execution) = state["execution"].take() {
         flat.extend(execution);
     }
+    flat.insert("overdue".to_owned(), json!(is_overdue));
     flat.insert("links".to_owned(), json!(links));
     flat.insert("sequence".to_owned(), json!(sequence));
     flat.insert("changed_at".to_owned(), json!(changed_at));
@@ -169,12 +173,13 @@ fn change(row: &Row<'_>, links: &[Link]) -> rusqlite::Result<Value> {
         Some(_) => Some(word(row, 4)?),
         None => None,
     };
+    let kind: String = row.get(3)?;
     let meta = ChangeMeta {
-        kind: row.get(3)?,
+        overdue: kind == Change::OVERDUE,
+        kind,
         sequence: row.get(2)?,
         previous_status,
         changed_tasks: serde_json::from_str(&row.get::<_, String>(5)?).unwrap_or_default(),
-        overdue: false,
         receipt: row.get::<_, Option<i64>>(6)?.map(|id| id.to_string()),
         received_at: at(row, 7)?,
     };

@@ -10,6 +10,8 @@ use crate::store::Parsed;
 
 pub(super) enum ReadyParsed {
     Updates(Vec<ReadyUpdate>),
+    /// Rendered when it is confirmed: who knows what is true by then.
+    Held(Vec<Update>),
     Quarantined(String),
 }
 
@@ -20,6 +22,8 @@ pub(super) struct ReadyUpdate {
     pub(super) says_status: bool,
     pub(super) identity: Option<String>,
     pub(super) known_only: bool,
+    /// By when an execution that begins with it is expected to be finished.
+    pub(super) expected_by: Option<Time>,
     pub(super) first: Rendered,
 }
 
@@ -40,6 +44,7 @@ pub(super) fn ready(source: &str, now: Time, parsed: Parsed, rules: &Rules) -> R
         Parsed::Updates(updates) => {
             ReadyParsed::Updates(updates.into_iter().map(|u| ready_update(source, now, u, rules)).collect())
         }
+        Parsed::Held(updates) => ReadyParsed::Held(updates),
         Parsed::Quarantined(reason) => ReadyParsed::Quarantined(reason),
     }
 }
@@ -50,7 +55,8 @@ pub(super) fn ready_update(source: &str, now: Time, update: Update, rules: &Rule
     let (identity, known_only) = (update.identity.clone(), update.known_only);
     let accepted = State::begin(source, update);
     let first = render(&accepted, 0, 1, None, now, rules);
-    ReadyUpdate { hash, says: accepted.state, says_status, identity, known_only, first }
+    let expected_by = rules.expected_by(&accepted.state.execution, now);
+    ReadyUpdate { hash, says: accepted.state, says_status, identity, known_only, expected_by, first }
 }
 
 /// Renders an accepted change. Routes and links judge it without the ids that only the transaction gives: there, an
@@ -89,7 +95,7 @@ pub(super) fn render(
             sequence,
             previous_status: accepted.previous_status,
             changed_tasks: accepted.changed_tasks.clone(),
-            overdue: false,
+            overdue: accepted.overdue,
             receipt: receipt.map(|r| r.to_string()),
             received_at: now,
         },

@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, Statement, params};
+use rusqlite::{Statement, params};
 use sha2::{Digest, Sha256};
 
+use super::inquire;
 use super::link;
 use super::ready::{ReadyParsed, ReadyUpdate, Rendered, ready, ready_update, render};
 use super::writer::{Fault, Tx};
 use crate::model::{Learned, Receipt, ReceiptStatus, Rules, State, Status, Time, Verdict, text};
-use crate::store::{Parsed, Recorded, StoreError};
+use crate::store::{Parsed, Recorded};
 
 /// A receipt made ready off the writer's thread: all that can be rendered before the transaction is.
 pub(super) struct Ready {
@@ -21,7 +22,7 @@ pub(super) struct Ready {
 }
 
 /// What an update came to.
-struct Applied {
+pub(super) struct Applied {
     outcome: ReceiptStatus,
     execution: Option<i64>,
     reason: Option<String>,
@@ -64,49 +65,6 @@ impl Ready {
     }
 }
 
-/// A stored receipt, read again.
-pub(super) struct ReadyAgain {
-    receipt: i64,
-    parsed: ReadyParsed,
-    rules: Arc<Rules>,
-    source: Arc<str>,
-    now: Time,
-}
-
-impl ReadyAgain {
-    pub(super) fn new(receipt: i64, source: &str, parsed: Parsed, rules: Arc<Rules>, now: Time) -> ReadyAgain {
-        let parsed = ready(source, now, parsed, &rules);
-        ReadyAgain { receipt, parsed, rules, source: source.into(), now }
-    }
-
-    pub(super) fn record(&self, tx: &mut Tx<'_>) -> Result<Recorded, Fault> {
-        let held: Option<String> = tx
-            .conn
-            .query_row("SELECT status FROM receipts WHERE id = ?1", [self.receipt], |row| row.get(0))
-            .optional()?;
-        match held.as_deref() {
-            Some("quarantined") => {}
-            Some(status) => {
-                let text = format!("receipt {} is {status}; only a quarantined one is read again", self.receipt);
-                return Err(Fault::Answer(StoreError::Refused(text)));
-            }
-            None => return Err(Fault::Answer(StoreError::NotFound(format!("there is no receipt {}", self.receipt)))),
-        }
-        let done = apply_all(tx, &self.source, Some(self.receipt), self.now, &self.parsed, &self.rules)?;
-        tx.conn.execute(
-            "UPDATE receipts SET status = ?2, reason = ?3, execution = ?4, executions = ?5 WHERE id = ?1",
-            params![
-                self.receipt,
-                done.recorded.outcome.as_str(),
-                done.reason,
-                done.recorded.executions.first(),
-                done.several()
-            ],
-        )?;
-        Ok(Recorded { receipt: self.receipt, ..done.recorded })
-    }
-}
-
 /// An update of no receipt: what a sink learned.
 pub(super) struct ReadyLearned {
     source: String,
@@ -137,19 +95,19 @@ impl ReadyLearned {
     }
 }
 
-struct Done {
-    recorded: Recorded,
-    reason: Option<String>,
+pub(super) struct Done {
+    pub(super) recorded: Recorded,
+    pub(super) reason: Option<String>,
 }
 
 impl Done {
-    fn several(&self) -> Option<String> {
+    pub(super) fn several(&self) -> Option<String> {
         let all = &self.recorded.executions;
         (all.len() > 1).then(|| serde_json::to_string(all).unwrap_or_default())
     }
 }
 
-fn apply_all(
+pub(super) fn apply_all(
     tx: &mut Tx<'_>,
     source: &str,
     receipt: Option<i64>,
@@ -161,6 +119,9 @@ fn apply_all(
         Recorded { receipt: 0, outcome: ReceiptStatus::Quarantined, executions: Vec::new(), wake: Vec::new() };
     let updates = match parsed {
         ReadyParsed::Quarantined(reason) => return Ok(Done { recorded, reason: Some(reason.clone()) }),
+        ReadyParsed::Held(updates) => {
+            return inquire::hold(tx, source, receipt.unwrap_or_default(), now, updates);
+        }
         ReadyParsed::Updates(updates) => updates,
     };
     let mut outcomes = Vec::with_capacity(updates.len());
@@ -181,14 +142,14 @@ fn apply_all(
     Ok(Done { recorded, reason: (!reasons.is_empty()).then(|| reasons.join("; ")) })
 }
 
-struct Head {
-    id: i64,
-    seen: String,
+pub(super) struct Head {
+    pub(super) id: i64,
+    pub(super) seen: String,
     sequence: u32,
-    snapshot: String,
+    pub(super) snapshot: String,
 }
 
-fn find(tx: &mut Tx<'_>, source: &str, key: &str, hash: i64) -> rusqlite::Result<Option<Head>> {
+pub(super) fn find(tx: &mut Tx<'_>, source: &str, key: &str, hash: i64) -> rusqlite::Result<Option<Head>> {
     for execution in tx.recent.with(hash) {
         if let Some(head) = head(&mut tx.sql.find_head, execution, source, key)? {
             return Ok(Some(head));
@@ -213,7 +174,14 @@ fn head(find: &mut Statement<'_>, execution: i64, source: &str, key: &str) -> ru
     Ok(Some(Head { id: row.get(0)?, seen: row.get(3)?, sequence: row.get(4)?, snapshot: row.get(5)? }))
 }
 
-fn apply(
+pub(super) fn state_of(snapshot: &str) -> Result<State, Fault> {
+    serde_json::from_str(snapshot).map_err(|e| {
+        // Spoils the transaction: what was written before it in this command is not to stay.
+        Fault::Sql(rusqlite::Error::FromSqlConversionFailure(5, rusqlite::types::Type::Text, Box::new(e)))
+    })
+}
+
+pub(super) fn apply(
     tx: &mut Tx<'_>,
     source: &str,
     receipt: Option<i64>,
@@ -245,14 +213,14 @@ fn apply(
             first.snapshot,
         ])?;
         tx.recent.add(ready.hash, execution);
+        if let Some(by) = ready.expected_by {
+            inquire::expect(tx, source, execution, by)?;
+        }
         follow(tx, &Place { execution, change, sequence: 1, now }, first, rules, wake)?;
         let reason = ready.first.link_fault.clone();
         return Ok(Applied { outcome: ReceiptStatus::Accepted, execution: Some(execution), reason });
     };
-    let state: State = serde_json::from_str(&head.snapshot).map_err(|e| {
-        // Spoils the transaction: what was written before it in this command is not to stay.
-        Fault::Sql(rusqlite::Error::FromSqlConversionFailure(5, rusqlite::types::Type::Text, Box::new(e)))
-    })?;
+    let state = state_of(&head.snapshot)?;
     let of = |outcome, reason| Applied { outcome, execution: Some(head.id), reason };
     let update = ready.says.as_update(ready.says_status, ready.identity.clone());
     let accepted = match state.judge(head.seen.lines(), &update) {
@@ -284,6 +252,9 @@ fn apply(
         now.micros(),
         rendered.snapshot,
     ])?;
+    if rendered.status.is_finished() && rules.expects(source) {
+        inquire::forget(tx, head.id)?;
+    }
     follow(tx, &Place { execution: head.id, change, sequence, now }, &rendered, rules, wake)?;
     Ok(of(ReceiptStatus::Accepted, rendered.link_fault))
 }
@@ -291,13 +262,13 @@ fn apply(
 /// Where a change belongs.
 pub(super) struct Place {
     pub(super) execution: i64,
-    change: i64,
-    sequence: u32,
+    pub(super) change: i64,
+    pub(super) sequence: u32,
     pub(super) now: Time,
 }
 
 /// What follows from a change: links, and a delivery to each of its sinks.
-fn follow(
+pub(super) fn follow(
     tx: &mut Tx<'_>,
     place: &Place,
     rendered: &Rendered,

@@ -141,6 +141,8 @@ prepared! {
                 FROM execution_heads WHERE id = ?1";
     update_head: "UPDATE execution_heads SET seen = ?2, status = ?3, previous = change, change = ?4, sequence = ?5, type = ?6, previous_status = ?7,
                   changed_tasks = ?8, receipt = ?9, received_at = ?10, snapshot = ?11 WHERE id = ?1";
+    expect: "INSERT INTO inquiries (id, source, due_at, leased, asked, failures) VALUES (?1, ?2, ?3, 0, 0, 0)";
+    answered: "DELETE FROM inquiries WHERE id = ?1";
     is_behind: "SELECT EXISTS (SELECT 1 FROM deliveries WHERE execution = ?1 AND sink = ?2 AND finished_at IS NULL)";
     insert_delivery: "INSERT INTO deliveries (id, execution, sink, change, status, due_at, attempts, created_at, finished_at, until_linked, reason)
                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8, 0, ?9)";

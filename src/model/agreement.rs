@@ -1,0 +1,212 @@
+//! Whether a callback says what its vendor says: the rule of `confirm`.
+//!
+//! The vendor's answer is the truth. What decides is what cannot be taken back: a finished status, of the execution or
+//! of a task, and what was executed on what. An answer that is merely behind the callback neither confirms nor refutes
+//! it, for vendors' own copies catch up with a delay.
+
+use super::{Advance, Status, Task, Update};
+
+/// What an answer means for a callback.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Agreement {
+    /// All that the callback claims is so.
+    Agrees,
+    /// Not so yet, and it still may come to be.
+    NotYet(String),
+    /// It is otherwise, for good.
+    Contradicts(String),
+}
+
+impl Update {
+    /// Judges what a callback claims by what its vendor answered of the same execution.
+    pub fn agrees_with(&self, truth: &Update) -> Agreement {
+        let (claims, holds) = (&self.execution, &truth.execution);
+        for (what, claimed, true_one) in
+            [("workflow", &claims.workflow, &holds.workflow), ("subject", &claims.subject, &holds.subject)]
+        {
+            if let (Some(claimed), Some(true_one)) = (claimed, true_one)
+                && !is_same_thing(claimed, true_one)
+            {
+                return Agreement::Contradicts(format!("the vendor names another {what} than this does"));
+            }
+        }
+        let of_execution = claims.status.map_or(Agreement::Agrees, |claimed| {
+            compare("the execution", claimed, holds.status.unwrap_or(Status::Running))
+        });
+        // Whether an answer lists every task of a run that is over is the vendor's affair.
+        let is_over = of_execution == Agreement::Agrees && claims.status.is_some_and(Status::is_finished);
+        let of_tasks = self.tasks.iter().map(|task| match truth.task(&task.key) {
+            Some(held) => compare(&format!("task {}", task.key), task.status, held.status),
+            None if task.status.is_finished() && !is_over => {
+                Agreement::NotYet(format!("the vendor does not list task {}", task.key))
+            }
+            None => Agreement::Agrees,
+        });
+        std::iter::once(of_execution).chain(of_tasks).max_by_key(Agreement::weight).unwrap_or(Agreement::Agrees)
+    }
+
+    /// A confirmed callback as it is recorded: the vendor's words stand over the callback's own, which add what the
+    /// answer leaves out.
+    #[must_use]
+    pub fn in_words_of(mut self, truth: &Update) -> Update {
+        let (part, theirs) = (&mut self.execution, &truth.execution);
+        // What the callback leaves open stays open: of a task it tells that task.
+        if part.status.is_some_and(Status::is_finished) {
+            over(&mut part.vendor_status, &theirs.vendor_status);
+            over(&mut part.finished_at, &theirs.finished_at);
+        }
+        over(&mut part.name, &theirs.name);
+        over(&mut part.created_at, &theirs.created_at);
+        over(&mut part.started_at, &theirs.started_at);
+        for task in self.tasks.iter_mut().filter(|task| task.status.is_finished()) {
+            let Some(theirs) = truth.task(&task.key) else { continue };
+            let Task { key: _, name, kind, status: _, vendor_status, created_at, started_at, finished_at, .. } = theirs;
+            over(&mut task.name, name);
+            over(&mut task.kind, kind);
+            over(&mut task.vendor_status, vendor_status);
+            over(&mut task.created_at, created_at);
+            over(&mut task.started_at, started_at);
+            over(&mut task.finished_at, finished_at);
+            over(&mut task.template, &theirs.template);
+            over(&mut task.outputs, &theirs.outputs);
+            over(&mut task.error, &theirs.error);
+        }
+        self
+    }
+
+    fn task(&self, key: &str) -> Option<&Task> {
+        self.tasks.iter().find(|task| task.key == key)
+    }
+}
+
+impl Agreement {
+    fn weight(&self) -> u8 {
+        match self {
+            Agreement::Agrees => 0,
+            Agreement::NotYet(_) => 1,
+            Agreement::Contradicts(_) => 2,
+        }
+    }
+}
+
+fn compare(what: &str, claimed: Status, held: Status) -> Agreement {
+    let text = || format!("the vendor says that {what} is {held}, this says {claimed}");
+    if !claimed.is_finished() {
+        // What was unfinished once may be anything by now.
+        return Agreement::Agrees;
+    }
+    match held.advance(claimed) {
+        Advance::Same => Agreement::Agrees,
+        Advance::Conflict => Agreement::Contradicts(text()),
+        Advance::Forward | Advance::Stale => Agreement::NotYet(text()),
+    }
+}
+
+/// `bucket/object` and `object` are the same thing: answers leave out what was asked with.
+fn is_same_thing(a: &str, b: &str) -> bool {
+    let within = |longer: &str, shorter: &str| {
+        longer
+            .strip_suffix(shorter)
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('/') || shorter.starts_with('/'))
+    };
+    within(a, b) || within(b, a)
+}
+
+fn over<T: Clone>(held: &mut Option<T>, theirs: &Option<T>) {
+    if theirs.is_some() {
+        held.clone_from(theirs);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{ExecutionPart, Time};
+
+    fn says(status: Option<Status>, tasks: &[(&str, Status)]) -> Update {
+        Update {
+            key: "i1".to_owned(),
+            execution: ExecutionPart { status, ..ExecutionPart::default() },
+            tasks: tasks.iter().map(|(key, status)| Task::new((*key).to_owned(), *status)).collect(),
+            ..Update::default()
+        }
+    }
+
+    #[test]
+    fn only_what_is_final_decides() {
+        use Status::{Cancelled, Failed, Running, Succeeded, Unknown};
+        let cases = [
+            (Some(Succeeded), Some(Succeeded), "agrees"),
+            (Some(Succeeded), Some(Failed), "contradicts"),
+            (Some(Failed), Some(Cancelled), "contradicts"),
+            (Some(Succeeded), Some(Running), "not yet"),
+            (Some(Succeeded), Some(Unknown), "not yet"),
+            (Some(Succeeded), None, "not yet"),
+            (Some(Running), Some(Running), "agrees"),
+            (Some(Running), Some(Failed), "agrees"),
+            (Some(Unknown), Some(Failed), "agrees"),
+            (None, Some(Running), "agrees"),
+        ];
+        let word = |agreement| match agreement {
+            Agreement::Agrees => "agrees",
+            Agreement::NotYet(_) => "not yet",
+            Agreement::Contradicts(_) => "contradicts",
+        };
+        for (claimed, held, expected) in cases {
+            let judged = says(claimed, &[]).agrees_with(&says(held, &[]));
+            assert_eq!(word(judged), expected, "{claimed:?} beside {held:?}");
+        }
+        let claims = says(None, &[("a", Succeeded), ("b", Running)]);
+        for (held, expected) in [
+            (&[("a", Succeeded)][..], "agrees"),
+            (&[("a", Failed)], "contradicts"),
+            (&[("a", Running), ("b", Succeeded)], "not yet"),
+            (&[], "not yet"),
+        ] {
+            assert_eq!(word(claims.agrees_with(&says(Some(Running), held))), expected, "{held:?}");
+        }
+        let over = says(Some(Succeeded), &[("a", Succeeded)]);
+        assert_eq!(over.agrees_with(&says(Some(Succeeded), &[])), Agreement::Agrees);
+        let whole = says(Some(Succeeded), &[("a", Failed)]);
+        let judged = whole.agrees_with(&says(Some(Running), &[("a", Succeeded)]));
+        assert_eq!(
+            judged,
+            Agreement::Contradicts("the vendor says that task a is succeeded, this says failed".to_owned())
+        );
+    }
+
+    #[test]
+    fn another_thing_is_another_thing() {
+        let about = |workflow: &str, subject: &str| {
+            let mut update = says(Some(Status::Succeeded), &[]);
+            update.execution.workflow = Some(workflow.to_owned());
+            update.execution.subject = Some(subject.to_owned());
+            update
+        };
+        let truth = about("w1", "in/a.mp4");
+        assert_eq!(about("w1", "bucket/in/a.mp4").agrees_with(&truth), Agreement::Agrees);
+        assert_eq!(truth.agrees_with(&about("w1", "bucket/in/a.mp4")), Agreement::Agrees);
+        for other in [about("w2", "in/a.mp4"), about("w1", "bucket/in/b.mp4"), about("w1", "main/a.mp4")] {
+            assert!(matches!(other.agrees_with(&truth), Agreement::Contradicts(_)), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_vendors_words_stand_over_the_callbacks() {
+        let mut claims = says(Some(Status::Failed), &[("a", Status::Failed), ("b", Status::Running)]);
+        claims.tasks[0].error = Some(json!({"code": "Forged"}));
+        claims.tasks[0].outputs = Some(json!({"objects": []}));
+        claims.execution.attributes.insert("bucket".to_owned(), "media".into());
+        let mut truth =
+            says(Some(Status::Failed), &[("a", Status::Failed), ("b", Status::Succeeded), ("c", Status::Failed)]);
+        truth.tasks[0].error = Some(json!({"code": "Real"}));
+        truth.execution.started_at = Some(Time::from_seconds(7));
+        let recorded = claims.in_words_of(&truth);
+        assert_eq!(recorded.tasks.iter().map(|t| t.status).collect::<Vec<_>>(), [Status::Failed, Status::Running]);
+        assert_eq!(recorded.tasks[0].error, Some(json!({"code": "Real"})));
+        assert!(recorded.tasks[0].outputs.is_some() && recorded.execution.attributes.contains_key("bucket"));
+        assert_eq!(recorded.execution.started_at, Some(Time::from_seconds(7)));
+    }
+}

@@ -1,0 +1,365 @@
+//! Asking vendors what is true: before a callback is believed (`confirm`), and of what is not finished in time
+//! (`expect_within`).
+//!
+//! Each source that can be asked, or that expects anything, has its own inquirer, beside the forwarders and like them:
+//! it claims from the store what is due, is woken by commits, registers for the wake-up *before* it looks, and looks
+//! again from time to time. It alone retries, waits and counts; a source asks once.
+//!
+//! Promises: a callback that its vendor does not confirm is never recorded, and never lost; one answer decides all that
+//! is held of an execution, however often it was repeated; a vendor that does not answer is asked for as long as it
+//! takes, and one that refuses the credential now and then by a single question, until it is let in.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::Wake;
+use super::breaker::Breaker;
+use super::ingest::Intake;
+use crate::clock;
+use crate::model::{Agreement, Next, RetryPolicy, Rules, Time, Update};
+use crate::shutdown::Shutdown;
+use crate::sources::{Answer, Asked};
+use crate::store::{Held, Inquiry, Late, Lateness, Ruling, Store, StoreError};
+
+/// How vendors are asked. Not configurable: what follows from an answer is the same however it is paced.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    /// Questions under way at one time.
+    pub concurrency: usize,
+    /// One question may take this long.
+    pub timeout: Duration,
+    /// When a question that got no answer is put again.
+    pub unanswered: RetryPolicy,
+    /// When one is put again whose answer did not confirm a callback yet; given up, the callback is refused.
+    pub unconfirmed: RetryPolicy,
+    /// When one is put again of an execution that is overdue and goes on; given up, only a callback can end it.
+    pub going_on: RetryPolicy,
+    /// So many questions without an answer, and what is late is overdue without one.
+    pub grace: u32,
+    /// So many questions in a row without an answer stop all but one at a time.
+    pub breaker_failures: u32,
+    /// How often that one is put.
+    pub breaker_probe: Duration,
+    /// And how long after the credential was refused.
+    pub refused_probe: Duration,
+}
+
+const FOREVER_MS: u64 = i64::MAX as u64;
+
+impl Default for Pace {
+    fn default() -> Pace {
+        let policy = |first_ms, longest_ms, attempts_max| RetryPolicy {
+            first_ms,
+            longest_ms,
+            age_max_ms: FOREVER_MS,
+            attempts_max,
+        };
+        Pace {
+            concurrency: 4,
+            timeout: Duration::from_secs(30),
+            unanswered: policy(2000, 60_000, u32::MAX),
+            // 10, 20, 40, 80 and 160 s between six questions.
+            unconfirmed: policy(10_000, 160_000, 6),
+            // From ten minutes to six hours, for about ten days.
+            going_on: policy(600_000, 21_600_000, 45),
+            grace: 3,
+            breaker_failures: 5,
+            breaker_probe: Duration::from_secs(5),
+            refused_probe: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Asks the vendor of one source until it is told to stop.
+pub struct Inquirer {
+    /// The source.
+    pub intake: Arc<Intake>,
+    /// Where inquiries are claimed and settled.
+    pub store: Arc<dyn Store>,
+    /// For what is confirmed, and for what is overdue.
+    pub rules: Arc<Rules>,
+    /// Wakes this inquirer, and forwarders.
+    pub wake: Wake,
+    /// How it asks.
+    pub pace: Pace,
+}
+
+/// A wake-up may be lost only through a fault of ours; and what is due soonest may have come in since the last look.
+const POLL: Duration = Duration::from_secs(5);
+/// A store that cannot be asked is asked again after this.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+impl Inquirer {
+    /// Whether there is anything to do for this source.
+    pub fn is_needed(intake: &Intake, rules: &Rules) -> bool {
+        intake.source.inquire().is_some() || rules.expects(&intake.name)
+    }
+
+    /// Runs until `stop`, then waits for the questions under way.
+    pub async fn run(self: Arc<Self>, stop: Shutdown) {
+        let woken = self.wake.of_source(&self.intake.name);
+        let is_askable = self.intake.source.inquire().is_some();
+        let mut breaker = Breaker::new(self.pace.breaker_failures, self.pace.breaker_probe);
+        let mut under_way: JoinSet<Report> = JoinSet::new();
+        while !stop.is_begun() {
+            let mut wake_up = std::pin::pin!(woken.notified());
+            wake_up.as_mut().enable();
+            let now = clock::now();
+            let free = self.pace.concurrency.saturating_sub(under_way.len());
+            let probes = breaker.allows(now, under_way.is_empty());
+            // What is late is looked at even when nobody can be asked.
+            let (limit, asks) = match probes {
+                None => (free, is_askable),
+                Some(true) => (free.min(1), is_askable),
+                Some(false) => (free, false),
+            };
+            let mut pause = POLL;
+            if limit > 0 {
+                match self.claim(limit, asks, now).await {
+                    Ok(claimed) => {
+                        if let Some(due) = claimed.next_due {
+                            pause = pause.min(Duration::from_millis(due.ms_since(now).max(1)));
+                        }
+                        for inquiry in claimed.due {
+                            under_way.spawn(Arc::clone(&self).serve(inquiry, asks));
+                        }
+                    }
+                    Err(e) => {
+                        tracing::warn!(source.name = %self.intake.name, error = %e, "nothing can be claimed to ask about");
+                        pause = STORE_PAUSE;
+                    }
+                }
+            }
+            if probes == Some(false) && under_way.is_empty() {
+                pause = pause.min(breaker.pause(now));
+            }
+            tokio::select! {
+                () = &mut wake_up => {}
+                () = tokio::time::sleep(pause) => {}
+                () = stop.begun() => {}
+                Some(done) = under_way.join_next(), if !under_way.is_empty() => {
+                    self.note(&mut breaker, done, &stop).await;
+                    while let Some(done) = under_way.try_join_next() {
+                        self.note(&mut breaker, done, &stop).await;
+                    }
+                }
+            }
+        }
+        while under_way.join_next().await.is_some() {}
+    }
+
+    async fn claim(&self, limit: usize, asks: bool, now: Time) -> Result<crate::store::Inquiries, StoreError> {
+        let lease_ms = self.pace.timeout.as_millis() as u64 + 60_000;
+        self.store.claim_inquiries(self.intake.name.to_string(), limit, lease_ms, asks, now).await
+    }
+
+    async fn note(&self, breaker: &mut Breaker, report: Result<Report, tokio::task::JoinError>, stop: &Shutdown) {
+        let (now, source) = (clock::now(), &*self.intake.name);
+        match report {
+            Ok(Report::Answered) => {
+                if breaker.answered() {
+                    tracing::info!(source.name = source, "the vendor answers again");
+                    if let Err(e) = self.store.hurry_inquiries(source.to_owned(), now).await {
+                        tracing::warn!(source.name = source, error = %e, "what is to be asked keeps its times");
+                    }
+                }
+            }
+            Ok(Report::Failed { after_ms, reason }) => {
+                let after_ms = after_ms.map(|asked| asked.min(self.pace.unanswered.longest_ms));
+                if breaker.failed(now, after_ms, fastrand::f64()) {
+                    tracing::warn!(source.name = source, reason, "the vendor does not answer: only probes from now on");
+                }
+            }
+            Ok(Report::Refused { reason }) => {
+                // A refusal that a newer configuration has overtaken says nothing of the credential at hand.
+                if breaker.halted(now, self.pace.refused_probe) && !stop.is_begun() {
+                    tracing::error!(
+                        source.name = source,
+                        reason,
+                        "the vendor refuses the credential: what is held waits; mend it, there or here, and reload"
+                    );
+                }
+            }
+            Ok(Report::Unclear) => {}
+            Err(e) => tracing::error!(source.name = source, error = %e, "a question ended unexpectedly"),
+        }
+    }
+
+    async fn serve(self: Arc<Self>, inquiry: Inquiry, asks: bool) -> Report {
+        let mut asking = Asking { inquirer: &self, answers: HashMap::new(), report: Report::Unclear };
+        match inquiry {
+            Inquiry::Held(line) => {
+                for held in line {
+                    if let Some(ruling) = asking.judge(held).await {
+                        self.rule(held.receipt, ruling).await;
+                    }
+                }
+            }
+            Inquiry::Late(late) => {
+                let lateness = asking.look_after(&late, asks).await;
+                self.settle_late(&late, lateness).await;
+            }
+        }
+        asking.report
+    }
+
+    async fn rule(&self, receipt: i64, ruling: Ruling) {
+        match &ruling {
+            Ruling::Refused(reason) => tracing::warn!(
+                source.name = %self.intake.name, receipt.id = receipt, reason,
+                "a callback is refused; `callbackd receipts replay {receipt}` records it all the same"
+            ),
+            Ruling::Waits { reason, .. } => tracing::debug!(receipt.id = receipt, reason, "stays held"),
+            Ruling::Confirmed(_) => tracing::debug!(receipt.id = receipt, "confirmed"),
+        }
+        match self.store.rule(receipt, ruling, Arc::clone(&self.rules), clock::now()).await {
+            Ok(wake) => self.wake.sinks(&wake),
+            // It is still held, and is asked about again when its lease is over.
+            Err(e) => tracing::warn!(receipt.id = receipt, error = %e, "an answer is not recorded"),
+        }
+    }
+
+    async fn settle_late(&self, late: &Late, lateness: Lateness) {
+        let (source, rules) = (self.intake.name.to_string(), Arc::clone(&self.rules));
+        match self.store.settle_late(source, late.execution, lateness, rules, clock::now()).await {
+            Ok(wake) => self.wake.sinks(&wake),
+            Err(e) => tracing::warn!(execution.id = late.execution, error = %e, "a late execution is looked at again"),
+        }
+    }
+}
+
+/// One claimed inquiry: every execution is asked about once, whatever hangs on the answer.
+struct Asking<'i> {
+    inquirer: &'i Inquirer,
+    answers: HashMap<String, Answer>,
+    report: Report,
+}
+
+impl Asking<'_> {
+    /// What follows for a held receipt; `None` when it cannot be read now.
+    async fn judge(&mut self, held: Held) -> Option<Ruling> {
+        let Inquirer { intake, store, pace, .. } = self.inquirer;
+        let receipt = match store.receipt(held.receipt).await {
+            Ok((row, body)) => row.into_receipt(body),
+            Err(e) => {
+                tracing::warn!(receipt.id = held.receipt, error = %e, "a held receipt cannot be read");
+                return None;
+            }
+        };
+        let updates = match intake.source.parse(&receipt) {
+            Ok(updates) => updates,
+            Err(e) => return Some(Ruling::Refused(format!("it is not understood any more: {e}"))),
+        };
+        let mut confirmed = Vec::with_capacity(updates.len());
+        let (mut not_yet, mut unanswered) = (None, None);
+        for update in updates {
+            match self.answer(Asked::from(&update)).await {
+                Answer::Known(truth) => match update.agrees_with(truth) {
+                    Agreement::Agrees => confirmed.push(update.in_words_of(truth)),
+                    Agreement::NotYet(reason) => not_yet = Some(reason),
+                    Agreement::Contradicts(reason) => return Some(Ruling::Refused(reason)),
+                },
+                Answer::Unknown => not_yet = Some(format!("the vendor knows no execution {}", update.key)),
+                Answer::Unanswerable { reason } => {
+                    return Some(Ruling::Refused(format!("it cannot be confirmed: {reason}")));
+                }
+                Answer::Later { after_ms, reason } => unanswered = Some((*after_ms, reason.clone())),
+                Answer::Halt { reason } => unanswered = Some((None, reason.clone())),
+            }
+        }
+        let now = clock::now();
+        if let Some((after_ms, reason)) = unanswered {
+            let due_at = again(&pace.unanswered, held.failures, after_ms, now)?;
+            return Some(Ruling::Waits { due_at, answered: false, reason });
+        }
+        Some(match not_yet {
+            None => Ruling::Confirmed(confirmed),
+            // In full: a vendor's copies are given time to catch up.
+            Some(reason) => match pace.unconfirmed.next(held.asked + 1, now, now, None, 1.0) {
+                Next::At(due_at) => Ruling::Waits { due_at, answered: true, reason },
+                Next::Dead(_) => Ruling::Refused(format!("{reason}; it was asked {} times", held.asked + 1)),
+            },
+        })
+    }
+
+    /// What follows for an execution that is not finished in time. Without `asks`, nobody can be asked now.
+    async fn look_after(&mut self, late: &Late, asks: bool) -> Lateness {
+        let Inquirer { intake, pace, .. } = self.inquirer;
+        let now = clock::now();
+        let goes_on = Lateness { truth: None, marks: true, due_at: None, answered: true };
+        if intake.source.inquire().is_none() {
+            return goes_on;
+        }
+        let next = match pace.going_on.next(late.asked + 1, now, now, None, 1.0) {
+            Next::At(due_at) => Some(due_at),
+            Next::Dead(_) => None,
+        };
+        let after_ms = if asks {
+            match self.answer(Asked::from(&late.state.execution)).await {
+                Answer::Known(truth) => {
+                    let truth = Update { identity: None, ..(**truth).clone() };
+                    return Lateness { truth: Some(truth), due_at: next, ..goes_on };
+                }
+                Answer::Unknown => return Lateness { due_at: next, ..goes_on },
+                Answer::Unanswerable { .. } => return goes_on,
+                Answer::Later { after_ms, .. } => *after_ms,
+                Answer::Halt { .. } => None,
+            }
+        } else {
+            None
+        };
+        let marks = late.failures + 1 >= pace.grace;
+        Lateness { truth: None, marks, due_at: again(&pace.unanswered, late.failures, after_ms, now), answered: false }
+    }
+
+    /// The vendor's answer about this execution, asked for once.
+    async fn answer(&mut self, asked: Asked) -> &Answer {
+        if !self.answers.contains_key(&asked.key) {
+            let answer = self.inquirer.ask(&asked).await;
+            let report = match &answer {
+                Answer::Later { after_ms, reason } => Report::Failed { after_ms: *after_ms, reason: reason.clone() },
+                Answer::Halt { reason } => Report::Refused { reason: reason.clone() },
+                Answer::Known(_) | Answer::Unknown => Report::Answered,
+                Answer::Unanswerable { .. } => Report::Unclear,
+            };
+            self.report = report;
+            self.answers.insert(asked.key.clone(), answer);
+        }
+        self.answers.get(&asked.key).expect("it was asked about")
+    }
+}
+
+impl Inquirer {
+    async fn ask(&self, asked: &Asked) -> Answer {
+        let Some(vendor) = self.intake.source.inquire() else {
+            return Answer::Unanswerable { reason: "the source has no credential to ask with".to_owned() };
+        };
+        let later = |reason| Answer::Later { after_ms: None, reason };
+        match tokio::time::timeout(self.pace.timeout, vendor.ask(asked, clock::now())).await {
+            Ok(Answer::Known(truth)) if truth.key != asked.key => {
+                later(format!("asked about {}, the vendor answers about another execution", asked.key))
+            }
+            Ok(answer) => answer,
+            Err(_) => later(format!("no answer within {} s", self.pace.timeout.as_secs_f64())),
+        }
+    }
+}
+
+/// When a question that got no answer is put again.
+fn again(policy: &RetryPolicy, failures: u32, after_ms: Option<u64>, now: Time) -> Option<Time> {
+    match policy.next(failures.saturating_add(1), now, now, after_ms, 0.5 + fastrand::f64() / 2.0) {
+        Next::At(due_at) => Some(due_at),
+        Next::Dead(_) => None,
+    }
+}
+
+/// What one inquiry says of the vendor's health.
+enum Report {
+    Answered,
+    Failed { after_ms: Option<u64>, reason: String },
+    Refused { reason: String },
+    Unclear,
+}
