@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use http::Method;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
 use super::{Kind, Preview, Sink, Tried, cut};
 use crate::Boxed;
@@ -327,11 +327,9 @@ fn doubtful(runs: &[String]) -> String {
 fn failed(fault: Fault, delivery: &Delivery, triggers: bool) -> Outcome {
     match fault {
         Fault::Retry { after_ms, reason, in_doubt } => {
-            let nothing_started = !tries_in_doubt(delivery) && !(triggers && in_doubt);
-            let resume: Option<Value> = match nothing_started {
-                true => Some(json!({ "certain": delivery.attempts + 1 })),
-                false => delivery.resume.clone(),
-            };
+            let doubtful = tries_in_doubt(delivery) || triggers && in_doubt;
+            let certain = || Some(json!({ "certain": delivery.attempts + 1 }));
+            let resume = if doubtful { delivery.resume.clone() } else { certain() };
             Outcome::Retry { after_ms, reason, resume }
         }
         Fault::Halt { reason } => Outcome::Halt { reason, resume: delivery.resume.clone() },

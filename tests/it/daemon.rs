@@ -47,6 +47,8 @@ pub(crate) struct Daemon {
     /// Where operators reach it.
     pub(crate) admin: String,
     asked: Mutex<Vec<String>>,
+    /// Beside the configuration, for the daemon and the commands: names and values.
+    pub(crate) environment: Vec<(String, String)>,
     _folder: TempDir,
 }
 
@@ -98,6 +100,7 @@ impl Daemon {
             listen: String::new(),
             admin: String::new(),
             asked: Mutex::default(),
+            environment: Vec::new(),
             _folder: folder,
         }
     }
@@ -124,6 +127,7 @@ impl Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_callbackd"));
         // Nothing of ours: neither configuration nor systemd's sockets.
         command.env_clear().current_dir(&self.home).args(args).stdin(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if !self.admin.is_empty() {
             command.env("CALLBACKD__ADMIN__LISTEN", &self.admin);
         }

@@ -22,4 +22,6 @@ mod senders;
 mod server;
 mod store;
 mod stub;
+mod way_back;
+mod whole_circle;
 mod wire;

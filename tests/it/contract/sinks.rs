@@ -290,6 +290,45 @@ async fn port_run_sends_exactly_this() {
 }
 
 #[tokio::test]
+async fn cos_trigger_sends_exactly_this() {
+    let speaker = &SPEAKERS[2];
+    let (tried, peer) = speaker.try_against(&[(speaker.success)()]).await;
+    assert_eq!((found(&tried), tried.status), (Expected::Delivered, Some(200)));
+    let (host, requests) = (peer.address().to_string(), peer.requests());
+    let name = "name=callbackd-edge-99";
+    let expected = [
+        (
+            format!(
+                "GET /workflowexecution?workflowId=w4699c83b&{name}&startCreationTime=2023-11-14T22%3A12%3A20%2B0000"
+            ),
+            "name;startcreationtime;workflowid",
+        ),
+        (format!("POST /triggerworkflow?workflowId=w4699c83b&object=i5f17a1fb&{name}"), "name;object;workflowid"),
+    ];
+    assert_eq!(requests.len(), expected.len(), "{requests:?}");
+    for (request, (line, parameters)) in requests.iter().zip(expected) {
+        let (head, body) = request.split_once("\r\n\r\n").expect("a head");
+        let (first, rest) = head.split_once("\r\n").expect("headers");
+        assert_eq!((first, body), (format!("{line} HTTP/1.1").as_str(), ""));
+        let mut sent: Vec<_> = rest.lines().filter(|header| *header != "content-length: 0").collect();
+        sent.sort_unstable();
+        // What the signature is, another program verifies: the fake CI.
+        let time = "1699999940;1700000840";
+        let begin = format!(
+            "authorization: q-sign-algorithm=sha1&q-ak=hunter2-secret-id&q-sign-time={time}&q-key-time={time}\
+             &q-header-list=host;x-cos-security-token&q-url-param-list={parameters}&q-signature="
+        );
+        assert!(sent.remove(0).strip_prefix(&begin).is_some_and(|signature| signature.len() == 40), "{request}");
+        let rest = [
+            format!("host: {host}"),
+            format!("user-agent: {AGENT}"),
+            "x-cos-security-token: hunter2-security-token".to_owned(),
+        ];
+        assert_eq!(sent, rest);
+    }
+}
+
+#[tokio::test]
 async fn an_answer_is_taken_for_what_it_is() {
     use Expected::{Delivered, Reject, Retry};
     let html = "<html><body>hello</body></html>";

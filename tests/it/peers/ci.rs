@@ -9,7 +9,6 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::{Digest, Sha1};
@@ -40,9 +39,9 @@ pub(crate) struct Execution {
     pub(crate) name: String,
     /// `Running`, `Success`, `Failed`, `Cancel`.
     pub(crate) state: String,
-    created_s: i64,
+    pub(crate) created_s: i64,
     /// State and id of its one task.
-    task: (String, String),
+    pub(crate) task: (String, String),
 }
 
 /// How CI misbehaves, once.
@@ -142,11 +141,6 @@ impl FakeCi {
     /// Only temporary credentials with this token are good from now on.
     pub(crate) fn want_token(&self, token: &str) {
         self.state().token = Some(token.to_owned());
-    }
-
-    /// What came that a right client never sends; a test that provokes it takes it.
-    pub(crate) fn take_faults(&self) -> Vec<String> {
-        std::mem::take(&mut self.state().faults)
     }
 
     /// The execution ends, and nobody is told.
@@ -432,7 +426,7 @@ impl Asked {
 }
 
 fn now_s() -> i64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs() as i64
+    callbackd::clock::now().seconds()
 }
 
 fn percent(text: &str) -> String {
