@@ -7,6 +7,7 @@
 //! 2. A [source](sources) authenticates it into a receipt, and parses the receipt into updates.
 //! 3. [`pipeline::ingest`](pipeline) hands both to the [`store`], which decides and commits in one transaction:
 //!    receipt, executions, tasks, the change, and the deliveries it causes. Only then is the caller told 2xx.
+//!    What its vendor has to confirm is only held; [`pipeline::inquire`](pipeline) asks, here and of what is late.
 //! 4. [`pipeline::forward`](pipeline) claims deliveries under a lease and hands each to its [sink](sinks).
 //! 5. The sink's outcome is settled in one transaction: the attempt, and delivered, next time or dead letter.
 //!

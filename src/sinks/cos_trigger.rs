@@ -142,12 +142,14 @@ impl CosTrigger {
     /// found.
     fn plan(&self, delivery: &Delivery) -> Result<Option<Plan>, String> {
         let change = &*delivery.change;
+        let execution = &change.state.execution;
+        let is_own = execution.source == self.source;
         let data = serde_json::to_value(change).map_err(|e| e.to_string())?;
         let begins = match &self.when {
             Some(when) => when.test(&data).map_err(|fault| format!("when: {fault}"))?,
+            // What was started begins, too.
             None => {
-                let status = change.state.execution.status;
-                change.meta.sequence == 1 && matches!(status, Status::Pending | Status::Running)
+                change.meta.sequence == 1 && matches!(execution.status, Status::Pending | Status::Running) && !is_own
             }
         };
         if !begins {
@@ -165,6 +167,10 @@ impl CosTrigger {
             .ok_or("object: this change names no object to work on; write a jq program that finds it")?;
         if object.len() > OBJECT_BYTES_MAX {
             return Err(format!("object: no object's key is longer than {OBJECT_BYTES_MAX} bytes"));
+        }
+        let has = |key: &str| execution.attributes.get(key).and_then(|value| value.as_str());
+        if is_own && execution.workflow.as_ref() == Some(&workflow) && has("object") == Some(&object) {
+            return Err("this would start what it comes of over again, without an end".to_owned());
         }
         let label = match &self.name {
             Some(jq) => text("name", jq)?,

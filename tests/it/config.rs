@@ -113,6 +113,18 @@ fn a_key_that_the_environment_supplies_is_not_missing() {
 }
 
 #[test]
+fn a_workflow_may_be_called_anything() {
+    let text = "[sources.media]\nkind = 'cos_workflow'\npath = '/in'\nallow_unauthenticated = true\n\
+                expect = { 'Daily.ingest [v2]' = '6h', w1 = '5m' }\n";
+    let variable = ("CALLBACKD__SOURCES__MEDIA__EXPECT_WITHIN", "2h");
+    let config = load(text, &[variable]).unwrap_or_else(|faults| panic!("{faults}"));
+    let common = &config.sources[0].common;
+    let of: Vec<_> = common.expect.iter().map(|(workflow, span)| (workflow.as_str(), span.to_string())).collect();
+    assert_eq!(of, [("Daily.ingest [v2]", "6h".to_owned()), ("w1", "5m".to_owned())]);
+    assert_eq!(common.expect_within, Some(Span::seconds(7200)));
+}
+
+#[test]
 fn what_is_wrong_with_the_environment_is_said_of_it() {
     for (name, value, expected) in [
         ("CALLBACKD__SERVR__LISTEN", "x", "environment: servr: no such section; did you mean \"server\"?"),
@@ -230,6 +242,9 @@ fn the_manuals_examples_are_right_and_at_the_defaults() {
     for source in &config.sources {
         let plain: SourceCommon =
             toml::from_str(&format!("path = {:?}", source.common.path)).expect("what every source has");
+        // Of these the manual shows an example, because they have no default.
+        let (expect_within, expect) = (source.common.expect_within, source.common.expect.clone());
+        let plain = SourceCommon { expect_within, expect, ..plain };
         assert_eq!(format!("{:?}", source.common), format!("{plain:?}"), "sources.{}", source.name);
     }
     for sink in &config.sinks {

@@ -172,6 +172,26 @@ async fn only_the_beginning_starts_something_unless_told_otherwise() {
 }
 
 #[tokio::test]
+async fn what_it_started_starts_nothing_over_again() {
+    let ci = FakeCi::start();
+    let own = |workflow: &str| {
+        changed(&asks_for("a.mp4"), |change| {
+            let execution = &mut change.state.execution;
+            execution.source = "media".to_owned();
+            execution.workflow = Some(workflow.to_owned());
+            execution.attributes.insert("object".to_owned(), json!("a.mp4"));
+        })
+    };
+    let tried = deliver(&*sink(&ci, ""), &own(WORKFLOW)).await;
+    assert!(matches!(tried.outcome, Outcome::Discard { .. }), "{tried:?}");
+    let chained = sink(&ci, "when = 'true'");
+    assert!(rejected(&deliver(&*chained, &own(WORKFLOW)).await).contains("without an end"));
+    assert!(ci.requests().is_empty());
+    // The next workflow of a chain.
+    learned(&deliver(&*chained, &own("w-before")).await);
+}
+
+#[tokio::test]
 async fn what_names_no_object_is_a_dead_letter_that_says_so() {
     let ci = FakeCi::start();
     let cases = [

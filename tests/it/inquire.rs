@@ -21,6 +21,9 @@ use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::callbacks::{Step, cos};
+use crate::daemon::{Daemon, soon};
+use crate::peers::hook::{Hook, Reply};
 use crate::rig::{PATIENCE, until};
 
 const SOURCE: &str = "media";
@@ -493,4 +496,42 @@ async fn a_workflow_has_a_time_of_its_own() {
     stage.inquire();
     stage.until_told("i1", &["running", "overdue"]).await;
     assert_eq!(stage.told("i2").await, ["running"]);
+}
+
+/// On the built binary: what never called back is told, listed and shown, and no more so when it is finished.
+#[test]
+fn what_never_called_back_is_told_and_listed() {
+    let hook = Hook::start(|| Reply::Status(200));
+    let config = format!(
+        "[sources.media]\nkind = \"cos_workflow\"\npath = \"/in\"\ntoken = \"t0ken\"\nexpect_within = \"365d\"\n\
+         expect = {{ test = \"1h\" }}\n[sinks.any]\nkind = \"webhook\"\nurl = {:?}\n\
+         [[routes]]\nfrom = [\"media\"]\nwhen = '.change.overdue'\nto = [\"any\"]\n",
+        hook.url()
+    );
+    let mut daemon = Daemon::run(&config);
+    // It began years ago.
+    assert_eq!(daemon.post("/in/t0ken", &[], cos(Step::Start, "run-1")).status, 200);
+    assert_eq!(daemon.post("/in/t0ken", &[], cos(Step::Success, "run-2")).status, 200);
+    soon("a delivery", || daemon.list(&["deliveries", "list", "--status", "delivered"]).pop());
+    let seen = hook.seen().pop().expect("a change");
+    let change = seen.change();
+    assert_eq!(change["type"], "callbackd.execution.overdue");
+    let said = &change["data"]["change"];
+    assert_eq!(
+        (&said["overdue"], &said["previous_status"], &said["sequence"]),
+        (&true.into(), &"running".into(), &2.into())
+    );
+    daemon.restart();
+    let overdue = daemon.list(&["executions", "list", "--status", "overdue"]);
+    assert_eq!(
+        overdue.iter().map(|e| (&e["key"], &e["overdue"])).collect::<Vec<_>>(),
+        [(&"run-1".into(), &true.into())]
+    );
+    let table = daemon.cli(&["executions", "list"]);
+    assert!(table.said().contains("running, overdue"), "{}", table.said());
+    assert_eq!(daemon.post("/in/t0ken", &[], cos(Step::Success, "run-1")).status, 200);
+    assert!(daemon.list(&["executions", "list", "--status", "overdue"]).is_empty());
+    assert_eq!(daemon.execution("run-1")["execution"]["overdue"], false);
+    assert_eq!(hook.taken().len(), 1, "once");
+    assert!(daemon.list(&["receipts", "list", "--status", "held,refused"]).is_empty());
 }
