@@ -83,22 +83,17 @@ fn a_forged_callback_dies_and_a_true_one_is_recorded() {
     until_held(&daemon, &path, "knows no execution");
     assert!(ci.requests().iter().all(|line| !line.contains("evil")), "{:?}", ci.requests());
 
-    // It knows it otherwise: another end, another object, another workflow.
+    // It knows another end.
     let truth = ci.end(&run, "Success");
-    let forged = [
-        truth.callback().replace("Success", "Failed"),
-        Execution { object: "in/other.mp4".to_owned(), ..truth.clone() }.callback(),
-        Execution { workflow: "w0".to_owned(), ..truth.clone() }.callback(),
-    ];
-    for body in forged {
-        let (id, outcome) = post(&daemon, &body);
-        assert_eq!(outcome, "held");
-        let reason = until_receipt(&daemon, &id, "refused");
-        assert!(!reason.is_empty());
-    }
+    let (id, outcome) = post(&daemon, &truth.callback().replace("Success", "Failed"));
+    assert_eq!(outcome, "held");
+    let reason = until_receipt(&daemon, &id, "refused");
+    assert!(reason.contains("succeeded") && reason.contains("failed"), "{reason}");
     assert!(executions(&daemon).is_empty(), "nothing of it is believed");
 
-    let (id, outcome) = post(&daemon, &truth.callback());
+    // A true end under a false name is recorded under the true one.
+    let renamed = Execution { object: "in/other.mp4".to_owned(), workflow: "w0".to_owned(), ..truth.clone() };
+    let (id, outcome) = post(&daemon, &renamed.callback());
     assert_eq!(outcome, "held");
     let shown = until_status(&daemon, &run, "succeeded");
     assert_eq!(receipt(&daemon, &id)["status"], "accepted");

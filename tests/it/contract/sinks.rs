@@ -81,7 +81,7 @@ const SPEAKERS: [Speaker; 3] = [
         kind: "cos_trigger",
         options: |url| {
             format!(
-                "url = {url:?}\nworkflow_id = \"w4699c83b\"\nbucket = \"media-1250000000\"\nobject = '.execution.key'\n\
+                "url = {url:?}\nworkflow_id = \"w4699c83b\"\nbucket = \"media-1250000000\"\nobject = '.execution.key'\nwhen = 'true'\n\
                  secret_id = \"hunter2-secret-id\"\nsecret_key = \"hunter2-secret-key\"\n\
                  security_token = \"hunter2-security-token\""
             )
