@@ -183,6 +183,18 @@ mod tests {
     }
 
     #[test]
+    fn a_job_of_no_workflow_is_known_by_itself() {
+        let reply = "<Response><JobsDetail><Code>Success</Code><JobId>j1</JobId><State>Success</State>\
+                     <Tag>Snapshot</Tag><QueueId>p1</QueueId><Input><Object>a.mp4</Object></Input></JobsDetail></Response>";
+        let Answer::Known(update) = asking(&[BUCKET]).understood(reply, BUCKET, &asked("j1", None, None)) else {
+            panic!("{reply}");
+        };
+        assert_eq!((update.key.as_str(), update.identity.as_deref()), ("j1", Some("TaskFinish/j1/Success")));
+        assert_eq!(update.execution.subject.as_deref(), Some("media-1250000000/a.mp4"));
+        assert_eq!((update.execution.status, update.tasks.len()), (Some(Status::Succeeded), 1));
+    }
+
+    #[test]
     fn an_older_reply_names_the_object_by_its_url() {
         for (object, key) in [
             ("https://media-1250000000.cos.ap-beijing.myqcloud.com/a/b%20c.mp4", "a/b c.mp4"),
