@@ -20,6 +20,7 @@ mod faults;
 mod judge;
 mod layers;
 mod load;
+mod proxies;
 mod tree;
 
 pub use build::{Adapters, Report, check};
@@ -39,6 +40,8 @@ pub struct Config {
     pub admin: Admin,
     /// Where everything is kept.
     pub store: Store,
+    /// How peers are reached.
+    pub outbound: Outbound,
     /// What is logged, and how.
     pub log: Log,
     /// `[sources.NAME]`, in the order of their names.
@@ -151,6 +154,16 @@ impl Default for Store {
     fn default() -> Store {
         Store { url: "sqlite:callbackd.db".to_owned(), keep: Span::seconds(90 * 86_400), queue_max: 4096, readers: 2 }
     }
+}
+
+/// `[outbound]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outbound {
+    /// `http://host:port`, for every peer; may hold a credential. Default: what the environment says.
+    pub proxy: Option<SecretSpec>,
+    /// Hosts, domains and networks that are reached without a proxy. Default: what the environment says.
+    pub no_proxy: Option<Vec<String>>,
 }
 
 /// `[log]`.

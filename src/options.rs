@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
+use crate::outbound::Settings;
 use crate::secret::Resolver;
 
 /// One thing that is wrong with the configuration, said so that it can be mended.
@@ -107,6 +108,8 @@ pub struct BuildContext<'a> {
     pub secrets: &'a Resolver<'a>,
     /// Name and kind of every configured source.
     pub sources: &'a [(String, String)],
+    /// What every HTTP client begins with: the proxies that `[outbound]` and the environment name.
+    pub outbound: &'a Settings,
 }
 
 /// A span of time as the configuration writes it: `"500ms"`, `"30s"`, `"5m"`, `"2h"`, `"90d"`.

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use super::load::{add, read, take};
-use super::{Config, Environment, Faults};
+use super::{Config, Environment, Faults, proxies};
 use crate::options::{BuildContext, Fault, Section};
 use crate::secret::{Resolver, Secret};
 use crate::sinks::{self, Sink};
@@ -49,8 +49,10 @@ impl Config {
         let secrets = Resolver { env: &env, warnings: RefCell::default() };
         let instance = self.instance();
         let names: Vec<(String, String)> = self.sources.iter().map(|s| (s.name.clone(), s.kind.clone())).collect();
-        let context = |name| BuildContext { name, instance: &instance, secrets: &secrets, sources: &names };
         let mut faults = Vec::new();
+        let outbound = proxies::settings(&self.outbound, &secrets, &mut faults);
+        let context =
+            |name| BuildContext { name, instance: &instance, secrets: &secrets, sources: &names, outbound: &outbound };
 
         let mut sources = Vec::new();
         for entry in &self.sources {

@@ -15,8 +15,8 @@ use super::document::{Document, Examine};
 use super::faults::{Faults, instead};
 use super::tree::Node;
 use super::{
-    Admin, Config, LinkEntry, Log, PREFIX, RouteEntry, Server, SinkCommon, SinkEntry, SourceCommon, SourceEntry, Store,
-    judge,
+    Admin, Config, LinkEntry, Log, Outbound, PREFIX, RouteEntry, Server, SinkCommon, SinkEntry, SourceCommon,
+    SourceEntry, Store, judge,
 };
 use crate::options::{self, Fault, Section, examine};
 use crate::{sinks, sources};
@@ -24,7 +24,7 @@ use crate::{sinks, sources};
 /// A longer file is no configuration.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-const TOP: [&str; 8] = ["server", "admin", "store", "log", "sources", "sinks", "routes", "links"];
+const TOP: [&str; 9] = ["server", "admin", "store", "outbound", "log", "sources", "sinks", "routes", "links"];
 
 /// The environment of the process, or what a test says it is. Secrets may be in it, so it cannot be printed.
 #[derive(Clone, Default)]
@@ -118,6 +118,7 @@ pub(super) fn take(text: &str, file: Option<&Path>, environment: &Environment) -
         server: typed(&mut root, "server", &mut faults).unwrap_or_default(),
         admin: typed(&mut root, "admin", &mut faults).unwrap_or_default(),
         store: typed(&mut root, "store", &mut faults).unwrap_or_default(),
+        outbound: typed(&mut root, "outbound", &mut faults).unwrap_or_default(),
         log: typed(&mut root, "log", &mut faults).unwrap_or_default(),
         sources: adapters("sources", &mut root, &mut faults, |name, kind, common, section| {
             let kind = sources::KINDS.iter().find(|k| k.name == kind)?.name.to_owned();
@@ -164,6 +165,7 @@ fn examine_all(document: &mut Document<'_>) -> Named {
             "server" => document.clean("server", &mut node, &[], &examine::<Server>),
             "admin" => document.clean("admin", &mut node, &[], &examine::<Admin>),
             "store" => document.clean("store", &mut node, &[], &examine::<Store>),
+            "outbound" => document.clean("outbound", &mut node, &[], &examine::<Outbound>),
             "log" => document.clean("log", &mut node, &[], &examine::<Log>),
             "sources" => {
                 let kinds: Vec<KindRow> =

@@ -1,4 +1,5 @@
-//! How a connection comes to stand: TCP, then TLS where the URL asks for it, both within one bound.
+//! How a connection comes to stand: TCP, through a proxy where there is one, then TLS where the URL asks for it, all
+//! within one bound.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,9 +15,11 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tower_service::Service;
 
+use super::proxy::Proxies;
+use super::tunnel::Way;
 use crate::Boxed;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A connection has to stand within this time: name, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,19 +52,18 @@ where
     }
 }
 
-/// Plain TCP.
-pub(super) fn tcp() -> HttpConnector {
+/// Plain TCP, to the peer or to its proxy.
+pub(super) fn tcp(proxies: Proxies) -> Way {
     let mut tcp = HttpConnector::new();
     tcp.set_nodelay(true);
     tcp.set_keepalive(Some(Duration::from_secs(30)));
-    tcp
+    tcp.enforce_http(false);
+    Way { tcp, proxies }
 }
 
 /// TLS, and nothing but TLS.
-pub(super) fn tls(config: ClientConfig) -> HttpsConnector<HttpConnector> {
-    let mut tcp = tcp();
-    tcp.enforce_http(false);
-    HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1().wrap_connector(tcp)
+pub(super) fn tls(config: ClientConfig, proxies: Proxies) -> HttpsConnector<Way> {
+    HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1().wrap_connector(tcp(proxies))
 }
 
 /// Trusts what this machine trusts, and `extra`. Reads files: not for an asynchronous thread.

@@ -75,7 +75,7 @@ fn find<'e, E: Error + 'static>(mut at: &'e (dyn Error + 'static)) -> Option<&'e
 }
 
 /// The innermost error's text: the outer ones only say `client error`.
-fn root(e: &(dyn Error + 'static)) -> String {
+pub(super) fn root(e: &(dyn Error + 'static)) -> String {
     let mut at = e;
     while let Some(inner) = at.source() {
         at = inner;

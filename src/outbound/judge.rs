@@ -46,7 +46,7 @@ pub fn judge(sent: &Result<Answer, Failure>, now: Time) -> Verdict {
         }
         401 | 403 => Verdict::Unauthorized { reason },
         408 | 425 | 429 | 500..=599 => {
-            Verdict::Retry { after_ms: headers.and_then(|h| asked_pause_ms(h, now)), reason }
+            Verdict::Retry { after_ms: headers.and_then(|h| pause_ms(h, now, status == 429)), reason }
         }
         _ => Verdict::Reject { reason },
     }
@@ -68,8 +68,13 @@ fn describe(status: u16) -> String {
 }
 
 /// How long the peer asks us to stay away, in milliseconds: `Retry-After` (RFC 9110, 10.2.3), in seconds or as a date;
-/// else the end of an exhausted `x-ratelimit` window, in seconds since the epoch.
+/// else the end of an exhausted `x-ratelimit` window.
 pub fn asked_pause_ms(headers: &HeaderMap, now: Time) -> Option<u64> {
+    pause_ms(headers, now, false)
+}
+
+/// `limited`: the answer itself says that the window is exhausted, where no header does.
+fn pause_ms(headers: &HeaderMap, now: Time, limited: bool) -> Option<u64> {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim);
     if let Some(asked) = text("retry-after") {
         if let Ok(seconds) = asked.parse::<u64>() {
@@ -80,11 +85,25 @@ pub fn asked_pause_ms(headers: &HeaderMap, now: Time) -> Option<u64> {
             return Some(Time::from_seconds(at.as_second()).ms_since(now));
         }
     }
-    if text("x-ratelimit-remaining")?.parse::<u64>().ok()? > 0 {
-        return None;
+    match text("x-ratelimit-remaining") {
+        Some(left) if left.parse::<u64>().ok()? > 0 => return None,
+        None if !limited => return None,
+        _ => {}
     }
-    let reset = Time::from_seconds(text("x-ratelimit-reset")?.parse().ok()?);
-    Some(reset.ms_since(now))
+    Some(since_epoch(text("x-ratelimit-reset")?.parse().ok()?).ms_since(now))
+}
+
+/// Peers count the end of their window in seconds (Port), in milliseconds, or in microseconds (Dynatrace); for some
+/// thousand years, the number's size tells which.
+fn since_epoch(number: i64) -> Time {
+    const SECONDS_MAX: i64 = 100_000_000_000;
+    if number < SECONDS_MAX {
+        Time::from_seconds(number)
+    } else if number < SECONDS_MAX * 1000 {
+        Time::from_micros(number * 1000)
+    } else {
+        Time::from_micros(number)
+    }
 }
 
 #[cfg(test)]
@@ -133,7 +152,7 @@ mod tests {
     fn a_pause_is_honoured_in_every_form() {
         let now = Time::parse("1994-11-06T08:49:07Z").expect("a time");
         type Headers = &'static [(&'static str, &'static str)];
-        let cases: [(Headers, Option<u64>); 11] = [
+        let cases: [(Headers, Option<u64>); 16] = [
             (&[], None),
             (&[("retry-after", "120")], Some(120_000)),
             (&[("retry-after", " 0 ")], Some(0)),
@@ -143,6 +162,11 @@ mod tests {
             (&[("retry-after", "18446744073709551615")], Some(u64::MAX)),
             (&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "784111777")], Some(30_000)),
             (&[("x-ratelimit-remaining", "1"), ("x-ratelimit-reset", "784111777")], None),
+            (&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "784111777000")], Some(30_000)),
+            (&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "784111777000000")], Some(30_000)),
+            (&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "-1")], Some(0)),
+            (&[("x-ratelimit-reset", "784111777")], Some(30_000)),
+            (&[("x-ratelimit-remaining", "many"), ("x-ratelimit-reset", "784111777")], None),
             (&[("x-ratelimit-remaining", "0")], None),
             (&[("retry-after", "5"), ("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "784111777")], Some(5000)),
         ];

@@ -3,7 +3,7 @@
 //! A [`Client`] sends one request and reads one answer, both small. It follows no redirect, verifies TLS always, and
 //! bounds everything that it reads: a peer can be slow, broken or hostile, and costs no more than one try. It knows no
 //! deadline beside the ten seconds that a connection may take to stand: whoever tries wraps the try in one, and drops
-//! it; nothing of a dropped request lives on.
+//! it; nothing of a dropped request lives on. A peer may be reached through a proxy ([`Proxies`]).
 //!
 //! [`judge()`] says what follows from an answer, alike for every sink.
 
@@ -11,12 +11,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderValue, USER_AGENT};
+use http::header::{HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
 use http::{HeaderMap, Method, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::client::legacy::connect::Connect;
 use hyper_util::client::legacy::{self, Builder};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::OnceCell;
@@ -25,11 +25,15 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 mod connect;
 mod failure;
 mod judge;
+mod proxy;
+mod tunnel;
 
 pub use failure::Failure;
 pub use judge::{Verdict, answer_text, asked_pause_ms, judge};
+pub use proxy::{Except, Proxies, Proxy};
 
 use connect::Bounded;
+use tunnel::Way;
 
 /// A connection that stands unused for longer is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -45,11 +49,13 @@ pub struct Settings {
     pub ca_file: Option<PathBuf>,
     /// A larger answer is a failure, in bytes.
     pub answer_bytes_max: usize,
+    /// Through which proxy which peer is reached.
+    pub proxies: Proxies,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { ca_file: None, answer_bytes_max: 1 << 20 }
+        Settings { ca_file: None, answer_bytes_max: 1 << 20, proxies: Proxies::default() }
     }
 }
 
@@ -86,7 +92,8 @@ pub fn base_url(url: &str, example: &str) -> Result<String, String> {
     let is_plain = matches!(read.scheme_str(), Some("http" | "https"))
         && read.host().is_some_and(|host| !host.is_empty())
         && read.authority().is_some_and(|authority| !authority.as_str().contains('@'))
-        && read.query().is_none();
+        && read.query().is_none()
+        && !base.contains('#');
     is_plain.then(|| base.to_owned()).ok_or_else(hint)
 }
 
@@ -94,19 +101,21 @@ type Hyper<C> = legacy::Client<Bounded<C>, Full<Bytes>>;
 
 /// Sends requests and reads answers; keeps connections for the next ones. Share it.
 pub struct Client {
-    plain: Hyper<HttpConnector>,
+    plain: Hyper<Way>,
     /// Made at the first use: the machine's certificates are worth their memory only to those who need them.
-    tls: OnceCell<Hyper<HttpsConnector<HttpConnector>>>,
+    tls: OnceCell<Hyper<HttpsConnector<Way>>>,
     extra_roots: Vec<CertificateDer<'static>>,
     answer_bytes_max: usize,
+    proxies: Proxies,
 }
 
 impl Client {
     /// Reads `ca_file`, and nothing else yet.
     pub fn new(settings: &Settings) -> Result<Client, String> {
         let extra_roots = settings.ca_file.as_deref().map_or(Ok(Vec::new()), connect::read_roots)?;
-        let plain = hyper_client(connect::tcp());
-        Ok(Client { plain, tls: OnceCell::new(), extra_roots, answer_bytes_max: settings.answer_bytes_max })
+        let (proxies, answer_bytes_max) = (settings.proxies.clone(), settings.answer_bytes_max);
+        let plain = hyper_client(connect::tcp(proxies.clone()));
+        Ok(Client { plain, tls: OnceCell::new(), extra_roots, answer_bytes_max, proxies })
     }
 
     /// Sends one request and reads the answer, whatever its status. Dropped on the way, it closes the connection.
@@ -118,6 +127,8 @@ impl Client {
             (Some("https"), _) => true,
             _ => return Err(Failure::Url("it is neither http nor https".to_owned())),
         };
+        // In a tunnel, the proxy sees nothing of the request.
+        let asked = self.proxies.of(&url).filter(|_| !secure).cloned();
         let mut wire = http::Request::new(Full::new(body));
         *wire.method_mut() = method;
         *wire.uri_mut() = url;
@@ -125,16 +136,27 @@ impl Client {
         wire.headers_mut()
             .entry(USER_AGENT)
             .or_insert(HeaderValue::from_static(concat!("callbackd/", env!("CARGO_PKG_VERSION"))));
+        if let Some(value) = asked.as_ref().and_then(|proxy| proxy.authorization.clone()) {
+            wire.headers_mut().insert(PROXY_AUTHORIZATION, value);
+        }
         let answered = if secure { self.tls().await?.request(wire).await } else { self.plain.request(wire).await };
-        self.read(answered.map_err(Failure::of_request)?).await
+        let answer = self.read(answered.map_err(Failure::of_request)?).await?;
+        match asked {
+            None => Ok(answer),
+            // Of the proxy alone; the peer has not seen it.
+            Some(_) if answer.status == 407 => {
+                Err(Failure::Connect("the proxy wants a credential, or another one (407)".to_owned()))
+            }
+            Some(proxy) => Ok(Answer { body: proxy.redacted(answer.body), ..answer }),
+        }
     }
 
-    async fn tls(&self) -> Result<&Hyper<HttpsConnector<HttpConnector>>, Failure> {
+    async fn tls(&self) -> Result<&Hyper<HttpsConnector<Way>>, Failure> {
         let make = async || {
-            let extra = self.extra_roots.clone();
+            let (extra, proxies) = (self.extra_roots.clone(), self.proxies.clone());
             let config = tokio::task::spawn_blocking(|| connect::tls_config(extra)).await;
             let config = config.map_err(|_| Failure::Tls("the certificates could not be loaded".to_owned()))?;
-            config.map(|config| hyper_client(connect::tls(config))).map_err(Failure::Tls)
+            config.map(|config| hyper_client(connect::tls(config, proxies))).map_err(Failure::Tls)
         };
         self.tls.get_or_try_init(make).await
     }

@@ -81,7 +81,7 @@ fn build(section: &Section, context: &BuildContext<'_>) -> Result<Box<dyn Sink>,
     let (region, url, ca_file) = (options.region.clone(), options.url, options.ca_file);
     let answer_bytes_max = 1 << 20;
     let access = Access { secret_id, secret_key, security_token, region, url, ca_file, answer_bytes_max };
-    let ci = access.build(context.secrets, &mut faults);
+    let ci = access.build(context, &mut faults);
     let bucket = faults.keep("bucket", tencent::part_of_a_host(options.bucket));
     let source = faults.keep("source", source_of(options.source, context.sources));
     let workflow = faults.keep("workflow_id", workflow_of(options.workflow_id));

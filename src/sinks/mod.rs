@@ -12,6 +12,7 @@ use crate::options::{Build, Examine};
 
 mod cloudevent;
 mod cos_trigger;
+mod klyuch_astrom;
 mod port_run;
 mod stdout;
 mod webhook;
@@ -77,4 +78,4 @@ pub struct Kind {
 }
 
 /// Every kind of sink.
-pub static KINDS: &[Kind] = &[cos_trigger::KIND, port_run::KIND, stdout::KIND, webhook::KIND];
+pub static KINDS: &[Kind] = &[cos_trigger::KIND, klyuch_astrom::KIND, port_run::KIND, stdout::KIND, webhook::KIND];

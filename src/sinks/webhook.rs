@@ -122,7 +122,7 @@ impl Webhook {
                 Err(message) => faults.push(section.fault(&format!("headers.{name}"), message)),
             }
         }
-        let client = Client::new(&Settings { ca_file: options.ca_file, ..Settings::default() });
+        let client = Client::new(&Settings { ca_file: options.ca_file, ..context.outbound.clone() });
         let client = client.map_err(|message| faults.push(section.fault("ca_file", message)));
         match (url, keys, client) {
             (Ok(url), Ok(keys), Ok(client)) if faults.is_empty() => {
@@ -237,7 +237,13 @@ mod tests {
             _ => None,
         };
         let secrets = Resolver { env: &env, warnings: RefCell::default() };
-        let context = BuildContext { name: "any", instance: "edge", secrets: &secrets, sources: &[] };
+        let context = BuildContext {
+            name: "any",
+            instance: "edge",
+            secrets: &secrets,
+            sources: &[],
+            outbound: &Settings::default(),
+        };
         Webhook::new(&Section { key: "sinks.any".to_owned(), table }, &context)
             .map_err(|faults| faults.iter().map(|f| f.to_string()).collect::<Vec<_>>().join("\n"))
     }

@@ -15,9 +15,9 @@ use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use crate::model::Time;
-use crate::options::Faults;
+use crate::options::{BuildContext, Faults};
 use crate::outbound::{self, Answer, Client, Failure, Request, Settings, Verdict};
-use crate::secret::{Resolver, Secret, SecretSpec};
+use crate::secret::{Secret, SecretSpec};
 use crate::signature::cos::{self, Signed, encoded};
 
 mod object;
@@ -117,7 +117,8 @@ pub enum Fault {
 
 impl Access {
     /// Whoever calls with it, or what is wrong: kept as faults of the section's keys, and `None`.
-    pub fn build(self, secrets: &Resolver<'_>, faults: &mut Faults<'_>) -> Option<Ci> {
+    pub fn build(self, context: &BuildContext<'_>, faults: &mut Faults<'_>) -> Option<Ci> {
+        let secrets = context.secrets;
         let secret_id = faults.keep("secret_id", secrets.resolve(&self.secret_id).and_then(fit_for_a_header));
         let secret_key = faults.keep("secret_key", secrets.resolve(&self.secret_key));
         let token = self.security_token.map(|spec| secrets.resolve(&spec).and_then(fit_for_a_header)).transpose();
@@ -130,7 +131,8 @@ impl Access {
                 None
             }
         };
-        let settings = Settings { ca_file: self.ca_file, answer_bytes_max: self.answer_bytes_max };
+        let answer_bytes_max = self.answer_bytes_max;
+        let settings = Settings { ca_file: self.ca_file, answer_bytes_max, ..context.outbound.clone() };
         let client = faults.keep("ca_file", Client::new(&settings));
         Some(Ci {
             client: client?,

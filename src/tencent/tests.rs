@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use super::*;
 use crate::options::{Fault as Wrong, Section};
+use crate::secret::Resolver;
 
 const NOW: Time = Time::from_seconds(1_700_000_060);
 
@@ -23,8 +24,10 @@ fn build(access: Access) -> Result<Ci, Vec<Wrong>> {
     let table = ::config::Value::from(std::collections::HashMap::<String, ::config::Value>::new());
     let section = Section { key: "sinks.ci".to_owned(), table };
     let secrets = Resolver { env: &|_| None, warnings: RefCell::default() };
+    let outbound = Settings::default();
+    let context = BuildContext { name: "ci", instance: "test", secrets: &secrets, sources: &[], outbound: &outbound };
     let mut faults = Faults::of(&section);
-    let ci = access.build(&secrets, &mut faults);
+    let ci = access.build(&context, &mut faults);
     faults.finish(ci)
 }
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use callbackd::config::{
-    Admin, Config, Environment, Faults, LinkEntry, Log, RouteEntry, Server, SinkCommon, SourceCommon, Store, Tls, check,
+    Admin, Config, Environment, Faults, LinkEntry, Log, Outbound, RouteEntry, Server, SinkCommon, SourceCommon, Store,
+    Tls, check,
 };
 use callbackd::options::{self, Span};
 use callbackd::{sinks, sources};
@@ -191,6 +192,7 @@ fn keys(examine: options::Examine) -> Vec<String> {
 fn the_manual_as_it_is_shipped_is_the_defaults() {
     let config = load(&manual(), &[]).unwrap_or_else(|faults| panic!("{faults}"));
     let said = format!("{:?} {:?} {:?} {:?}", config.server, config.admin, config.store, config.log);
+    assert_eq!(format!("{:?}", config.outbound), format!("{:?}", Outbound::default()));
     let (server, admin, store, log) = (Server::default(), Admin::default(), Store::default(), Log::default());
     assert_eq!(said, format!("{server:?} {admin:?} {store:?} {log:?}"));
     assert!(config.sources.is_empty() && config.sinks.is_empty());
@@ -211,6 +213,7 @@ fn the_manual_lists_every_key() {
     has_all("server.tls", &[table("server")["tls"].as_table().expect("tls")], keys(options::examine::<Tls>));
     has_all("admin", &[table("admin")], keys(options::examine::<Admin>));
     has_all("store", &[table("store")], keys(options::examine::<Store>));
+    has_all("outbound", &[table("outbound")], keys(options::examine::<Outbound>));
     has_all("log", &[table("log")], keys(options::examine::<Log>));
     let all = |name: &str| table(name).values().filter_map(toml::Value::as_table).collect::<Vec<_>>();
     let of_kind = |name: &str, kind: &str| {

@@ -6,7 +6,7 @@ use std::path::Path;
 use callbackd::app;
 use callbackd::config::{Config, Environment};
 
-mod sinks;
+pub(crate) mod sinks;
 mod sources;
 
 /// Part of every secret in these tests, and of nothing else.

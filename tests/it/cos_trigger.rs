@@ -6,6 +6,7 @@ use std::sync::Arc;
 use callbackd::clock;
 use callbackd::model::{Change, ChangeMeta, Delivery, Execution, Learned, Outcome, State, Status};
 use callbackd::options::{BuildContext, Fault, Section};
+use callbackd::outbound::Settings;
 use callbackd::secret::Resolver;
 use callbackd::sinks::{KINDS, Sink, Tried};
 use serde_json::{Map, Value, json};
@@ -22,7 +23,9 @@ fn build(options: &str) -> Result<Box<dyn Sink>, Vec<Fault>> {
     let section = Section { key: "sinks.start".to_owned(), table: read.expect("TOML").cache };
     let secrets = Resolver { env: &|_| None, warnings: RefCell::default() };
     let sources = [("media".to_owned(), "cos_workflow".to_owned()), ("portal".to_owned(), "port_action".to_owned())];
-    let context = BuildContext { name: "start", instance: "edge.example", secrets: &secrets, sources: &sources };
+    let outbound = Settings::default();
+    let (name, instance) = ("start", "edge.example");
+    let context = BuildContext { name, instance, secrets: &secrets, sources: &sources, outbound: &outbound };
     let kind = KINDS.iter().find(|kind| kind.name == "cos_trigger").expect("a kind");
     (kind.build)(&section, &context)
 }

@@ -1,6 +1,7 @@
 //! The black-box tests: the library's seams from outside, and the built binary.
 
 mod admin;
+mod astrom;
 mod callbacks;
 mod circle;
 mod config;
@@ -16,6 +17,7 @@ mod nothing_lost;
 mod outbound;
 mod peers;
 mod port_run;
+mod proxy;
 mod readme;
 mod rig;
 mod senders;

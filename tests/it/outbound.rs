@@ -148,7 +148,7 @@ async fn nobody_there_and_no_url() {
 }
 
 /// Answers one request on each TLS connection.
-async fn tls_peer(names: &[&str]) -> (SocketAddr, String) {
+pub(crate) async fn tls_peer(names: &[&str]) -> (SocketAddr, String) {
     let rcgen::CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>())
             .expect("a certificate");

@@ -30,7 +30,13 @@ fn build(url: &str, options: &str) -> Result<Box<dyn Sink>, Vec<Fault>> {
     let section = Section { key: "sinks.portal".to_owned(), table: read.expect("TOML").cache };
     let secrets = Resolver { env: &|_| None, warnings: RefCell::default() };
     let sources = [("media".to_owned(), "cos_workflow".to_owned()), ("portal".to_owned(), "port_action".to_owned())];
-    let context = BuildContext { name: "portal", instance: "test", secrets: &secrets, sources: &sources };
+    let context = BuildContext {
+        name: "portal",
+        instance: "test",
+        secrets: &secrets,
+        sources: &sources,
+        outbound: &callbackd::outbound::Settings::default(),
+    };
     let kind = KINDS.iter().find(|kind| kind.name == "port_run").expect("a kind");
     (kind.build)(&section, &context)
 }

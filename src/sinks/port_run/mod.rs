@@ -105,7 +105,7 @@ fn build(section: &Section, context: &BuildContext<'_>) -> Result<Box<dyn Sink>,
     let base = faults.keep("url", outbound::base_url(&options.url, DEFAULT_URL));
     let client_id = faults.keep("client_id", context.secrets.resolve(&options.client_id));
     let client_secret = faults.keep("client_secret", context.secrets.resolve(&options.client_secret));
-    let settings = Settings { ca_file: options.ca_file, ..Settings::default() };
+    let settings = Settings { ca_file: options.ca_file, ..context.outbound.clone() };
     let client = faults.keep("ca_file", Client::new(&settings));
     let sources = faults.keep("source", sources_of(options.source, context.sources));
     let mut program = |key, text: Option<String>| text.and_then(|text| faults.keep(key, Jq::compile(&text)));

@@ -113,7 +113,8 @@ mod tests {
 
     use super::*;
     use crate::model::{Status, Update};
-    use crate::options::{Faults, Section};
+    use crate::options::{BuildContext, Faults, Section};
+    use crate::outbound::Settings;
     use crate::secret::{Resolver, Secret, SecretSpec};
     use crate::tencent::Access;
 
@@ -136,7 +137,10 @@ mod tests {
         let table = ::config::Value::from(std::collections::HashMap::<String, ::config::Value>::new());
         let section = Section { key: "sources.media".to_owned(), table };
         let secrets = Resolver { env: &|_| None, warnings: RefCell::default() };
-        let ci = access.build(&secrets, &mut Faults::of(&section)).expect("built");
+        let outbound = Settings::default();
+        let context =
+            BuildContext { name: "media", instance: "test", secrets: &secrets, sources: &[], outbound: &outbound };
+        let ci = access.build(&context, &mut Faults::of(&section)).expect("built");
         let buckets = buckets.iter().map(|name| (*name).to_owned()).collect();
         Asking { ci, buckets, limits: draft::Limits { elements_max: 1000, depth_max: 16 } }
     }

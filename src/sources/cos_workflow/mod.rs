@@ -117,7 +117,7 @@ fn build(section: &Section, context: &BuildContext<'_>) -> Result<Box<dyn Source
                 ca_file: options.ca_file,
                 answer_bytes_max: ask::ANSWER_BYTES_MAX,
             };
-            let ci = access.build(context.secrets, &mut faults);
+            let ci = access.build(context, &mut faults);
             let buckets = faults.keep("bucket", buckets(options.bucket));
             ci.zip(buckets).map(|(ci, buckets)| ask::Asking { ci, buckets, limits })
         }

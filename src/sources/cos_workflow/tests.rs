@@ -21,7 +21,13 @@ fn build_with(options: Value) -> Result<Box<dyn Source>, Vec<Fault>> {
         .and_then(|c| c.get::<::config::Value>("it"))
         .expect("a section");
     let secrets = Resolver { env: &|_| None, warnings: RefCell::default() };
-    let context = BuildContext { name: "media", instance: "test", secrets: &secrets, sources: &[] };
+    let context = BuildContext {
+        name: "media",
+        instance: "test",
+        secrets: &secrets,
+        sources: &[],
+        outbound: &crate::outbound::Settings::default(),
+    };
     build(&Section { key: "sources.media".to_owned(), table }, &context)
 }
 

@@ -20,7 +20,13 @@ fn source(options: &str) -> Result<Box<dyn Source>, Vec<String>> {
     let table = ::config::Config::builder().add_source(file).build().expect("TOML").cache;
     let env = |_: &str| None;
     let secrets = Resolver { env: &env, warnings: Default::default() };
-    let context = BuildContext { name: "portal", instance: "test", secrets: &secrets, sources: &[] };
+    let context = BuildContext {
+        name: "portal",
+        instance: "test",
+        secrets: &secrets,
+        sources: &[],
+        outbound: &crate::outbound::Settings::default(),
+    };
     build(&Section { key: "sources.portal".to_owned(), table }, &context)
         .map_err(|faults| faults.iter().map(|f| f.to_string()).collect())
 }

@@ -11,6 +11,7 @@ use callbackd::sinks::{KINDS, Sink, Tried};
 use serde_json::{Map, Value, json};
 
 use super::{NEEDLE, sink_of};
+use crate::peers::proxy::{FakeProxy, Policy};
 use crate::peers::scripted::{Act, Scripted, send};
 use crate::rig::{PATIENCE, Rig, service};
 
@@ -23,17 +24,13 @@ struct Speaker {
     kind: &'static str,
     /// Its options, with the needle in every secret.
     options: fn(&str) -> String,
-    /// What answers the question that it asks before it tells anything (for a token, or for what is there already), and
-    /// once more when it is refused.
-    asked: Option<fn() -> Act>,
-    /// Its own success.
-    success: fn() -> Act,
+    /// Whether it asks for something before it tells anything (a token, or what is there already), and once more when it
+    /// is refused.
+    asks: bool,
     /// The secrets that its requests hold, as a peer would repeat them.
     sends: [&'static str; 2],
     /// A 2xx whose body is no answer of such a peer.
     strange_success: Expected,
-    /// A 2xx whose body is empty, too large, or says nothing.
-    mute_success: Expected,
     gone: Expected,
     unauthorized: Expected,
 }
@@ -47,7 +44,7 @@ enum Expected {
     Halt,
 }
 
-const SPEAKERS: [Speaker; 3] = [
+const SPEAKERS: [Speaker; 4] = [
     Speaker {
         kind: "webhook",
         options: |url| {
@@ -56,11 +53,9 @@ const SPEAKERS: [Speaker; 3] = [
                  headers = {{ authorization = \"Bearer hunter2-in-a-header\" }}"
             )
         },
-        asked: None,
-        success: || answer(200, "OK", "", "ok"),
+        asks: false,
         sends: ["/hook?key=hunter2-in-the-query", "Bearer hunter2-in-a-header"],
         strange_success: Expected::Delivered,
-        mute_success: Expected::Delivered,
         gone: Expected::Halt,
         // Somebody's own endpoint may refuse one change and take the next.
         unauthorized: Expected::Reject,
@@ -68,12 +63,24 @@ const SPEAKERS: [Speaker; 3] = [
     Speaker {
         kind: "port_run",
         options: |url| format!("url = {url:?}\nclient_id = \"client-one\"\nclient_secret = \"hunter2-client-secret\""),
-        asked: Some(yes),
-        success: yes,
+        asks: true,
         sends: ["hunter2-client-secret", "Bearer hunter2-token"],
         // A login page or a proxy is not Port.
         strange_success: Expected::Retry(None),
-        mute_success: Expected::Delivered,
+        gone: Expected::Reject,
+        unauthorized: Expected::Halt,
+    },
+    Speaker {
+        kind: "klyuch_astrom",
+        options: |url| {
+            format!(
+                "url = \"{url}/e/19a63b03\"\ntoken = \"dt0c01.ST2EY72KQINMH574.hunter2-secret-part\"\n\
+                 others = \"CUSTOM_INFO\""
+            )
+        },
+        asks: false,
+        sends: ["Api-Token dt0c01.ST2EY72KQINMH574.hunter2-secret-part", "hunter2-secret-part"],
+        strange_success: Expected::Retry(None),
         gone: Expected::Reject,
         unauthorized: Expected::Halt,
     },
@@ -81,20 +88,58 @@ const SPEAKERS: [Speaker; 3] = [
         kind: "cos_trigger",
         options: |url| {
             format!(
-                "url = {url:?}\nworkflow_id = \"w4699c83b\"\nbucket = \"media-1250000000\"\nobject = '.execution.key'\nwhen = 'true'\n\
+                "url = {url:?}\nworkflow_id = \"w4699c83b\"\nbucket = \"media-1250000000\"\nobject = '.execution.key'\n\
+                 when = 'true'\n\
                  secret_id = \"hunter2-secret-id\"\nsecret_key = \"hunter2-secret-key\"\n\
                  security_token = \"hunter2-security-token\""
             )
         },
-        asked: Some(|| answer(200, "OK", "", "<Response><RequestId>r</RequestId></Response>")),
-        success: || answer(200, "OK", "", "<Response><InstanceId>i166ee19</InstanceId></Response>"),
+        asks: true,
         sends: ["q-ak=hunter2-secret-id&", "hunter2-security-token"],
         strange_success: Expected::Retry(None),
-        // What was started is not known yet.
-        mute_success: Expected::Retry(None),
         gone: Expected::Reject,
         unauthorized: Expected::Halt,
     },
+];
+
+/// What a peer answers that has taken a change, where neither a bare `ok` nor [`yes`] is it: kind, status, body.
+const SUCCESS: &[(&str, u16, &str)] = &[
+    (
+        "klyuch_astrom",
+        201,
+        "{\"reportCount\": 1, \"eventIngestResults\": [{\"correlationId\": \"cef\", \"status\": \"OK\"}]}",
+    ),
+    ("cos_trigger", 200, "<Response><InstanceId>i166ee19</InstanceId></Response>"),
+];
+
+/// Where a kind takes an answer for something else than the others do: the kind, the case, and what follows there.
+const APART: &[(&str, &str, Expected)] = &[
+    // Only its own words say that anything was stored.
+    ("klyuch_astrom", "created", Expected::Retry(None)),
+    ("klyuch_astrom", "no content", Expected::Retry(None)),
+    ("klyuch_astrom", "a huge success", Expected::Reject),
+    // The token lacks the scope: no event gets through.
+    ("klyuch_astrom", "403", Expected::Halt),
+    // What was started has to be found first.
+    ("cos_trigger", "created", Expected::Retry(None)),
+    ("cos_trigger", "no content", Expected::Retry(None)),
+    ("cos_trigger", "a huge success", Expected::Retry(None)),
+];
+
+/// What each kind makes of a success that is none, or only half of one: the kind, the case, status and body.
+const HALF: &[(&str, &str, u16, &str, Expected)] = &[
+    ("klyuch_astrom", "nothing stored", 201, "{\"reportCount\": 0, \"eventIngestResults\": []}", Expected::Retry(None)),
+    (
+        "klyuch_astrom",
+        "stored in part",
+        201,
+        "{\"reportCount\": 2, \"eventIngestResults\": [{\"status\": \"OK\"}, {\"status\": \"INVALID_METADATA\"}]}",
+        Expected::Reject,
+    ),
+    ("cos_trigger", "without an id", 200, "<Response><RequestId>r</RequestId></Response>", Expected::Retry(None)),
+    // Its receiver has no words for it.
+    ("webhook", "of several", 207, "{\"failed\": 1}", Expected::Delivered),
+    ("port_run", "not ok", 200, "{\"ok\": false, \"error\": \"half\"}", Expected::Reject),
 ];
 
 /// Those that speak no HTTP.
@@ -118,13 +163,37 @@ impl Speaker {
         sink(self.kind, &(self.options)(url))
     }
 
+    /// What it is answered by a peer of its own that has taken a change.
+    fn success(&self) -> Act {
+        Act::Send(self.success_bytes())
+    }
+
+    fn success_bytes(&self) -> Vec<u8> {
+        let own = SUCCESS.iter().find(|own| own.0 == self.kind);
+        let act = match own {
+            Some((_, status, body)) => answer(*status, "Word", "content-type: application/json\r\n", body),
+            None if self.asks => yes(),
+            None => answer(200, "OK", "", "ok"),
+        };
+        let Act::Send(bytes) = act else { unreachable!("it is sent") };
+        bytes
+    }
+
+    /// What it is answered by such a peer before it tells anything.
+    fn asked(&self) -> Act {
+        match self.kind {
+            "cos_trigger" => answer(200, "OK", "", "<Response><RequestId>r</RequestId></Response>"),
+            _ => yes(),
+        }
+    }
+
     /// A connection on which what tells the change meets `acts`, and so does its repetition.
     fn script(&self, acts: &[Act]) -> Vec<Act> {
         let met = [&[Act::Read], acts].concat();
-        let Some(asked) = self.asked else {
+        if !self.asks {
             return met;
-        };
-        let asked = [Act::Read, asked()];
+        }
+        let asked = [Act::Read, self.asked()];
         [&asked[..], &met, &asked, &met].concat()
     }
 
@@ -142,8 +211,13 @@ impl Speaker {
 
 /// The sink of that kind, beside a source of each kind.
 fn sink(kind: &str, options: &str) -> Box<dyn Sink> {
+    sink_behind("", kind, options)
+}
+
+/// The same, where peers are reached as `outbound` says.
+fn sink_behind(outbound: &str, kind: &str, options: &str) -> Box<dyn Sink> {
     sink_of(&format!(
-        "[server]\ninstance = \"edge\"\n\
+        "[outbound]\n{outbound}\n[server]\ninstance = \"edge\"\n\
          [sources.media]\nkind = \"cos_workflow\"\npath = \"/media\"\nallow_unauthenticated = true\n\
          [sources.portal]\nkind = \"port_action\"\npath = \"/portal\"\nallow_unauthenticated = true\n\
          [sinks.it]\nkind = {kind:?}\n{options}\n"
@@ -151,7 +225,7 @@ fn sink(kind: &str, options: &str) -> Box<dyn Sink> {
 }
 
 /// A change of an execution that runs, linked to a Port run.
-fn delivery() -> Delivery {
+pub(crate) fn delivery() -> Delivery {
     let execution = Execution {
         source: "media".to_owned(),
         key: "i5f17a1fb".to_owned(),
@@ -213,6 +287,9 @@ fn every_kind_is_described_here() {
     let named: BTreeSet<_> = KINDS.iter().map(|kind| kind.name).collect();
     let described: BTreeSet<_> = SPEAKERS.iter().map(|s| s.kind).chain(OTHERS).collect();
     assert_eq!(named, described, "kinds, and what is said of them here");
+    for speaker in &SPEAKERS {
+        assert!(HALF.iter().any(|half| half.0 == speaker.kind), "{}: say in HALF what half a success is", speaker.kind);
+    }
 }
 
 #[tokio::test]
@@ -290,9 +367,43 @@ async fn port_run_sends_exactly_this() {
 }
 
 #[tokio::test]
+async fn klyuch_astrom_sends_exactly_this() {
+    let (tried, peer) = SPEAKERS[2].try_against(&[SPEAKERS[2].success()]).await;
+    assert_eq!((found(&tried), tried.status), (Expected::Delivered, Some(201)));
+    let requests = peer.requests();
+    let [request] = &requests[..] else { panic!("one request: {requests:?}") };
+    let (line, sent, body) = taken_apart(request);
+    assert_eq!(line, "POST /e/19a63b03/api/v2/events/ingest HTTP/1.1");
+    let text = request.split_once("\r\n\r\n").expect("a body").1;
+    assert_eq!(
+        sent,
+        headers(&[
+            ("accept", "application/json; charset=utf-8"),
+            ("authorization", "Api-Token dt0c01.ST2EY72KQINMH574.hunter2-secret-part"),
+            ("content-length", &text.len().to_string()),
+            ("content-type", "application/json; charset=utf-8"),
+            ("host", &peer.address().to_string()),
+            ("user-agent", AGENT),
+        ])
+    );
+    let properties = json!({
+        "dt.event.description": "Transcode running: bucket/in/剪辑 1.mp4; 0 of 1 tasks succeeded",
+        "callbackd.run_id": "i5f17a1fb", "callbackd.status": "running", "callbackd.vendor_status": "Running",
+        "callbackd.workflow": "Transcode", "callbackd.subject": "bucket/in/剪辑 1.mp4", "callbackd.source": "media",
+        "callbackd.started_at": "2023-11-14T22:13:20Z", "callbackd.execution": "5", "callbackd.delivery": "99",
+        "callbackd.bucket": "bucket",
+    });
+    let event = json!({
+        "eventType": "CUSTOM_INFO", "title": "Transcode running: bucket/in/剪辑 1.mp4 (i5f17a1fb)",
+        "startTime": 1_700_000_000_000_i64, "properties": properties,
+    });
+    assert_eq!(body, event);
+}
+
+#[tokio::test]
 async fn cos_trigger_sends_exactly_this() {
-    let speaker = &SPEAKERS[2];
-    let (tried, peer) = speaker.try_against(&[(speaker.success)()]).await;
+    let speaker = &SPEAKERS[3];
+    let (tried, peer) = speaker.try_against(&[speaker.success()]).await;
     assert_eq!((found(&tried), tried.status), (Expected::Delivered, Some(200)));
     let (host, requests) = (peer.address().to_string(), peer.requests());
     let name = "name=callbackd-edge-99";
@@ -336,18 +447,33 @@ async fn an_answer_is_taken_for_what_it_is() {
     let with = |status, headers: &str| vec![answer(status, "Word", headers, "")];
     let date = "retry-after: Tue, 14 Nov 2023 22:13:50 GMT\r\n";
     let window = "x-ratelimit-remaining: 0\r\nx-ratelimit-reset: 1700000060\r\n";
+    let in_ms = "x-ratelimit-remaining: 0\r\nx-ratelimit-reset: 1700000060000\r\n";
+    let in_us = "x-ratelimit-limit: 50\r\nx-ratelimit-remaining: 0\r\nx-ratelimit-reset: 1700000060000000\r\n";
+    let reset_alone = "x-ratelimit-reset: 1700000060\r\n";
+    let left = "x-ratelimit-remaining: 3\r\nx-ratelimit-reset: 1700000060\r\n";
     let chunked = "HTTP/1.1 500 Oops\r\ntransfer-encoding: chunked\r\n\r\n";
     let huge = format!("HTTP/1.1 503 Busy\r\ncontent-length: {}\r\n\r\n", (1 << 20) + 1);
+    let mut met = BTreeSet::new();
     for speaker in &SPEAKERS {
+        let success = speaker.success_bytes();
+        let slow = Act::Trickle(success.clone(), Duration::from_millis(1));
+        let mislabelled = String::from_utf8_lossy(&success).replace("application/json", "text/plain");
         let mut cases: Vec<(String, Vec<Act>, Expected)> = [
-            ("its own success", vec![(speaker.success)()], Delivered),
-            ("created", vec![answer(201, "Created", "", "{\"ok\": true}")], speaker.mute_success),
-            ("no content", vec![send("HTTP/1.1 204 No Content\r\n\r\n")], speaker.mute_success),
+            ("its own success", vec![speaker.success()], Delivered),
+            ("its own success, byte by byte", vec![slow], Delivered),
+            ("its own success, called something else", vec![send(&mislabelled)], Delivered),
+            ("created", vec![answer(201, "Created", "", "{\"ok\": true}")], Delivered),
+            ("no content", vec![send("HTTP/1.1 204 No Content\r\n\r\n")], Delivered),
             ("a success that is a page", page(200, "OK"), speaker.strange_success),
             ("a pause in seconds", with(429, "retry-after: 7\r\n"), Retry(Some(7_000))),
             ("a pause until a date", with(429, date), Retry(Some(30_000))),
             ("a window that is used up", with(429, window), Retry(Some(60_000))),
+            ("a window in milliseconds", with(429, in_ms), Retry(Some(60_000))),
+            ("a window in microseconds", with(429, in_us), Retry(Some(60_000))),
+            ("a window's end alone", with(429, reset_alone), Retry(Some(60_000))),
+            ("a limit of something else", with(429, left), Retry(None)),
             ("a limit without a word", with(429, ""), Retry(None)),
+            ("a limit on a page", vec![answer(429, "Word", "retry-after: 7\r\n", html)], Retry(Some(7_000))),
             ("a pause for maintenance", with(503, "retry-after: 120\r\n"), Retry(Some(120_000))),
             ("a timeout", with(408, ""), Retry(None)),
             ("a proxy's page", page(502, "Bad Gateway"), Retry(None)),
@@ -363,11 +489,8 @@ async fn an_answer_is_taken_for_what_it_is() {
             ("no HTTP", vec![send("220 mail.example ESMTP\r\n\r\n"), Act::Hang], Retry(None)),
             ("an endless body", vec![send(chunked), Act::Flood(b"5\r\nabcde\r\n".to_vec())], Retry(None)),
             ("a huge body", vec![send(&huge), Act::Hang], Retry(None)),
-            (
-                "a huge success",
-                vec![send("HTTP/1.1 200 OK\r\n\r\n"), Act::Flood(vec![b'a'; 65_536])],
-                speaker.mute_success,
-            ),
+            // It was taken; that the answer is too long to be read changes nothing.
+            ("a huge success", vec![send("HTTP/1.1 200 OK\r\n\r\n"), Act::Flood(vec![b'a'; 65_536])], Delivered),
             ("a refused credential", with(401, ""), speaker.unauthorized),
             ("gone", with(410, ""), speaker.gone),
         ]
@@ -377,7 +500,14 @@ async fn an_answer_is_taken_for_what_it_is() {
         cases.extend(
             [400, 402, 403, 404, 405, 409, 413, 415, 422].map(|status| (status.to_string(), with(status, ""), Reject)),
         );
+        let halves = HALF.iter().filter(|half| half.0 == speaker.kind);
+        cases.extend(halves.map(|&(_, name, status, body, expected)| {
+            (name.to_owned(), vec![answer(status, "Word", "content-type: application/json\r\n", body)], expected)
+        }));
         for (name, acts, expected) in cases {
+            let apart = APART.iter().find(|apart| (apart.0, apart.1) == (speaker.kind, &*name));
+            let expected = apart.map_or(expected, |apart| apart.2);
+            met.extend(apart.map(|apart| (apart.0, apart.1)));
             let (tried, _) = speaker.try_against(&acts).await;
             assert_eq!(found(&tried), expected, "{} meets {name}: {tried:?}", speaker.kind);
             if let Outcome::Retry { reason, .. } | Outcome::Reject { reason } | Outcome::Halt { reason, .. } =
@@ -388,6 +518,7 @@ async fn an_answer_is_taken_for_what_it_is() {
             assert!(tried.answer.is_none_or(|answer| answer.chars().count() <= 500), "{}, {name}", speaker.kind);
         }
     }
+    assert_eq!(met.len(), APART.len(), "cases of APART that there are: {met:?}");
 }
 
 #[tokio::test]
@@ -420,17 +551,64 @@ async fn a_peer_that_repeats_what_it_was_sent_gets_no_secret_kept() {
 }
 
 #[tokio::test]
+async fn every_sink_goes_through_the_proxy_and_loses_nothing_to_it() {
+    const URL: &str = "http://peer.invalid:8080";
+    let page = "<html>not with bWU6aHVudGVyMi1wYXNz of hunter2-pass</html>";
+    let say = |status, word| match answer(status, word, "content-type: text/html\r\n", page) {
+        Act::Send(bytes) => Policy::Say(String::from_utf8(bytes).expect("text")),
+        other => unreachable!("{other:?}"),
+    };
+    for speaker in &SPEAKERS {
+        let one = |act: Act| vec![Act::Read, act];
+        let scripts = if speaker.asks {
+            vec![one(speaker.asked()), one(speaker.success())]
+        } else {
+            vec![one(speaker.success())]
+        };
+        let requests = scripts.len();
+        let peer = Scripted::start(scripts).await;
+        let credential = "Basic bWU6aHVudGVyMi1wYXNz";
+        for (policy, expected) in [
+            (Policy::Serve(peer.address(), credential), Expected::Delivered),
+            (Policy::Serve(peer.address(), "Basic another"), Expected::Retry(None)),
+            (say(502, "Bad Gateway"), Expected::Retry(None)),
+            (say(504, "Gateway Timeout"), Expected::Retry(None)),
+        ] {
+            let proxy = FakeProxy::start(policy).await;
+            let outbound = format!("proxy = \"http://me:hunter2-pass@{}\"", proxy.address());
+            let sink = sink_behind(&outbound, speaker.kind, &(speaker.options)(URL));
+            let tried = tokio::time::timeout(PATIENCE, sink.deliver(&delivery(), NOW)).await.expect("an end");
+            assert_eq!(found(&tried), expected, "{}: {tried:?}", speaker.kind);
+            let said = format!("{tried:?}");
+            assert!(!said.contains(NEEDLE) && !said.contains("bWU6aHVudGVyMi1wYXNz"), "{}: {said}", speaker.kind);
+            assert!(proxy.lines().iter().all(|line| line.contains(&format!(" {URL}/"))), "{:?}", proxy.lines());
+        }
+        let met = peer.requests();
+        assert_eq!(met.len(), requests, "{}", speaker.kind);
+        assert!(met.iter().all(|request| !request.to_ascii_lowercase().contains("proxy-authorization")), "{met:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_try_without_an_end_is_cut_off_and_comes_again() {
     let stuck = [
         ("no answer", vec![Act::Hang]),
         ("half a head", vec![send("HTTP/1.1 200 OK\r\ncontent-le"), Act::Hang]),
         ("a body that stops", vec![send("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"ok\": true"), Act::Hang]),
+        (
+            "a body that drips",
+            vec![
+                send("HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n"),
+                Act::Trickle(vec![b' '; 9999], Duration::from_millis(5)),
+            ],
+        ),
     ];
     for speaker in &SPEAKERS {
         for (name, acts) in &stuck {
             let name = format!("{} meets {name}", speaker.kind);
-            let asked = speaker.asked.unwrap_or(speaker.success)();
-            let well = [asked.clone(), asked, (speaker.success)(), (speaker.success)()];
+            // One that is in doubt asks twice.
+            let asked = if speaker.asks { speaker.asked() } else { speaker.success() };
+            let well = [asked.clone(), asked, speaker.success(), speaker.success()];
             let well = well.into_iter().flat_map(|act| [Act::Read, act]).collect();
             let peer = Scripted::start(vec![speaker.script(acts), well]).await;
             let sink = speaker.sink(&format!("http://{}", peer.address()));

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,6 +21,8 @@ pub(crate) enum Act {
     Close,
     /// Closes with a reset.
     Reset,
+    /// Sends these bytes one by one, so far apart, until the other side has gone.
+    Trickle(Vec<u8>, Duration),
     /// Sends these bytes over and over until the other side has gone.
     Flood(Vec<u8>),
     /// Does nothing until the other side has gone.
@@ -113,6 +116,14 @@ async fn follow(mut stream: TcpStream, script: Vec<Act>, seen: &Mutex<Seen>) {
             Act::Reset => {
                 let _ = stream.set_zero_linger();
                 return;
+            }
+            Act::Trickle(bytes, apart) => {
+                for byte in bytes {
+                    if stream.write_all(&[byte]).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(apart).await;
+                }
             }
             Act::Flood(bytes) => {
                 while stream.write_all(&bytes).await.is_ok() {}
