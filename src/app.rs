@@ -75,8 +75,8 @@ struct Parts {
 }
 
 impl Parts {
-    fn build(config: &Config, env: &Environment) -> Result<Parts, Faults> {
-        let Adapters { sources, sinks, admin_token, warnings } = config.adapters(env)?;
+    fn build(config: &Config, adapters: Adapters) -> Result<Parts, Faults> {
+        let Adapters { sources, sinks, admin_token, warnings } = adapters;
         for warning in warnings {
             tracing::warn!("{warning}");
         }
@@ -202,9 +202,9 @@ struct Forwarders {
 }
 
 impl Running {
-    /// Starts a daemon; it runs until [`Running::stop`].
-    pub async fn start(config: &Config, env: &Environment) -> Result<Running, Error> {
-        let parts = Parts::build(config, env).map_err(Error::Config)?;
+    /// Starts a daemon with the adapters that the configuration describes; it runs until [`Running::stop`].
+    pub async fn start(config: &Config, adapters: Adapters) -> Result<Running, Error> {
+        let parts = Parts::build(config, adapters).map_err(Error::Config)?;
         let certificate = match &config.server.tls {
             Some(tls) => {
                 let read = Certificate::read(tls.cert.clone(), tls.key.clone());
@@ -264,8 +264,8 @@ impl Running {
 
     /// Takes over a new configuration: sources, routes, links, sinks, secrets and limits. What was begun under the
     /// old one is finished under it. Addresses and the store stay: they need a restart.
-    pub async fn reload(&self, config: &Config, env: &Environment) -> Result<(), Error> {
-        let parts = Parts::build(config, env).map_err(Error::Config)?;
+    pub async fn reload(&self, config: &Config, adapters: Adapters) -> Result<(), Error> {
+        let parts = Parts::build(config, adapters).map_err(Error::Config)?;
         if let Some(certificate) = &self.certificate {
             certificate.refresh();
         }

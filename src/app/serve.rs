@@ -6,19 +6,19 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Error, Running};
-use crate::config::{self, Config, Environment};
+use crate::config::{self, Config, Environment, Report};
 use crate::telemetry::{self, Telemetry};
 
 /// Runs the daemon until SIGTERM or SIGINT; SIGHUP makes it read its configuration again. Tells systemd, where there
 /// is one, when it is ready, when it reloads, when it stops, and that it lives.
 pub async fn serve(file: &Path, env: &Environment) -> Result<(), Error> {
-    let config = config::check(Some(file), env).map_err(Error::Config)?.config;
+    let Report { config, adapters } = config::check(Some(file), env).map_err(Error::Config)?;
     let telemetry = log_as(&config, env)?;
     // Heard before anything runs: a signal that comes while the daemon starts would otherwise just kill it.
     let signal = |kind| signal(kind).map_err(|e| Error::Process(format!("signals cannot be received: {e}")));
     let (mut hangup, mut terminate) = (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?);
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let running = Running::start(&config, env).await?;
+    let running = Running::start(&config, adapters).await?;
     tell_systemd(&[NotifyState::Ready]);
     let alive = tokio::spawn(feed_watchdog());
     let mut look = tokio::time::interval(std::time::Duration::from_secs(1));
@@ -57,8 +57,8 @@ pub async fn serve(file: &Path, env: &Environment) -> Result<(), Error> {
 }
 
 async fn reload(running: &Running, telemetry: &Telemetry, file: &Path, env: &Environment) -> Result<Config, Error> {
-    let config = config::check(Some(file), env).map_err(Error::Config)?.config;
-    running.reload(&config, env).await?;
+    let Report { config, adapters } = config::check(Some(file), env).map_err(Error::Config)?;
+    running.reload(&config, adapters).await?;
     telemetry.set_level(telemetry::level(&config.log.level).map_err(Error::Process)?);
     Ok(config)
 }

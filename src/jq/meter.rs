@@ -162,13 +162,42 @@ pub(super) fn natives() -> impl Iterator<Item = Fun<Metered>> {
     library.filter(|(name, ..)| !SHUT_OUT.contains(name)).chain(counters)
 }
 
-/// jq's library, metered.
-pub(super) fn library<'s>() -> impl Iterator<Item = Def<&'s str>> {
+/// What `program` uses of jq's library, metered. The rest would stand compiled beside each program for as long as it
+/// lives, at a quarter of a megabyte.
+pub(super) fn library<'s>(program: &Term<&'s str>) -> Vec<Def<&'s str>> {
+    let mut used = HashSet::new();
+    calls_of(program, &mut used);
+    // A definition uses only what stands before it, or itself.
+    let mut kept = Vec::new();
+    for def in whole_library().into_iter().rev() {
+        if used.contains(def.name) {
+            calls_of(&def.body, &mut used);
+            kept.push(metered_def(def, By::Library));
+        }
+    }
+    kept.reverse();
+    kept
+}
+
+pub(super) fn whole_library() -> Vec<Def<&'static str>> {
     // Two that the jq manual has and jaq has not.
     const MORE: &str = "def IN(s): any(s == .; .); def IN(source; s): any(source == s; .);";
     let more = load::parse(MORE, |p| p.defs()).expect("two definitions in jq");
     let all = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs()).chain(more);
-    all.filter(|def| !SHUT_OUT.contains(&def.name)).map(|def| metered_def(def, By::Library))
+    all.filter(|def| !SHUT_OUT.contains(&def.name)).collect()
+}
+
+/// Adds the names of all that the term calls.
+fn calls_of<'s>(term: &Term<&'s str>, names: &mut HashSet<&'s str>) {
+    let judged = walk(term, &mut |term| {
+        match term {
+            Term::Call(name, _) => names.insert(name),
+            Term::Str(Some(format), _) => names.insert(format),
+            _ => false,
+        };
+        Ok(())
+    });
+    debug_assert!(judged.is_ok(), "nothing is refused");
 }
 
 /// Refuses what cannot be metered: a definition that calls itself goes as deep as the stack, and `*=` repeats texts.

@@ -91,10 +91,11 @@ impl Jq {
         }
         refuse(&term)?;
 
+        let library = meter::library(&term);
         let body = meter::metered(term, meter::By::Program);
         let program = Def { name: MAIN, args: Vec::new(), body };
         let arena = Arena::default();
-        let loaded = Loader::new(meter::library().chain([program])).load(&arena, File { code: MAIN, path: () });
+        let loaded = Loader::new(library.into_iter().chain([program])).load(&arena, File { code: MAIN, path: () });
         // Nothing is read from elsewhere, and the one word of the main module is jq.
         let modules = loaded.map_err(|_| "this is not jq".to_owned())?;
         let filter = Compiler::default().with_funs(meter::natives()).compile(modules);

@@ -369,3 +369,14 @@ fn runs_in_several_threads() {
         }
     });
 }
+
+#[test]
+fn every_function_of_the_library_finds_what_it_is_built_on() {
+    for def in super::meter::whole_library() {
+        let args = vec!["."; def.args.len()].join("; ");
+        let program = if args.is_empty() { def.name.to_owned() } else { format!("{}({args})", def.name) };
+        if let Err(fault) = Jq::compile(&program) {
+            panic!("{program}: {fault}");
+        }
+    }
+}

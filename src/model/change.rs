@@ -56,12 +56,22 @@ impl Change {
     pub const OVERDUE: &'static str = "callbackd.execution.overdue";
 
     /// The CloudEvents type of an accepted update.
-    pub fn kind_of(accepted: &Accepted) -> String {
+    pub fn kind_of(accepted: &Accepted) -> &'static str {
         let now = accepted.state.execution.status;
-        match accepted.previous_status {
-            _ if accepted.overdue => Change::OVERDUE.to_owned(),
-            Some(before) if before == now => "callbackd.execution.updated".to_owned(),
-            _ => format!("callbackd.execution.{now}"),
+        if accepted.overdue {
+            return Change::OVERDUE;
+        }
+        if accepted.previous_status == Some(now) {
+            return "callbackd.execution.updated";
+        }
+        match now {
+            Status::Pending => "callbackd.execution.pending",
+            Status::Running => "callbackd.execution.running",
+            Status::Paused => "callbackd.execution.paused",
+            Status::Succeeded => "callbackd.execution.succeeded",
+            Status::Failed => "callbackd.execution.failed",
+            Status::Cancelled => "callbackd.execution.cancelled",
+            Status::Unknown => "callbackd.execution.unknown",
         }
     }
 

@@ -55,37 +55,47 @@ impl Time {
         let seconds = self.seconds();
         let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
         let (year, month, day) = civil(days);
-        let us = self.0.rem_euclid(1_000_000) as u64;
+        let us = self.0.rem_euclid(1_000_000) as u32;
+        let of_day = of_day as u32;
         let mut text = *b"0000-00-00T00:00:00.000000Z";
         // A year of four digits holds until 9999 and from year 0 on; RFC 3339 knows no others.
-        put(&mut text[0..4], year.clamp(0, 9999) as u64);
-        put(&mut text[5..7], month);
-        put(&mut text[8..10], day);
-        put(&mut text[11..13], of_day as u64 / 3600);
-        put(&mut text[14..16], of_day as u64 / 60 % 60);
-        put(&mut text[17..19], of_day as u64 % 60);
-        put(&mut text[20..26], us);
+        let year = year.clamp(0, 9999) as u32;
+        let pairs = [
+            (0, year / 100),
+            (2, year % 100),
+            (5, month),
+            (8, day),
+            (11, of_day / 3600),
+            (14, of_day / 60 % 60),
+            (17, of_day % 60),
+        ];
+        for (at, pair) in pairs {
+            put(&mut text, at, pair);
+        }
         let end = match us {
             0 => 19,
             us if us.is_multiple_of(1000) => 23,
             _ => 26,
         };
+        if us > 0 {
+            for (at, pair) in [(20, us / 10_000), (22, us / 100 % 100), (24, us % 100)] {
+                put(&mut text, at, pair);
+            }
+        }
         text[end] = b'Z';
         use_text(std::str::from_utf8(&text[..=end]).expect("digits and punctuation"))
     }
 }
 
-/// Writes a number right-aligned over zeros.
-fn put(digits: &mut [u8], mut number: u64) {
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
-    }
+/// Writes a number below 100 as two digits.
+fn put(text: &mut [u8; 27], at: usize, pair: u32) {
+    text[at] = b'0' + (pair / 10) as u8;
+    text[at + 1] = b'0' + (pair % 10) as u8;
 }
 
 /// Year, month and day of a day counted from 1970-01-01 in the proleptic Gregorian calendar: eras of 400 years, years
 /// that begin in March, so that the leap day is the last.
-fn civil(days: i64) -> (i64, u64, u64) {
+fn civil(days: i64) -> (i64, u32, u32) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let of_era = shifted.rem_euclid(146_097);
@@ -94,7 +104,7 @@ fn civil(days: i64) -> (i64, u64, u64) {
     let month_from_march = (5 * of_year + 2) / 153;
     let day = of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month as u64, day as u64)
+    (year_of_era + era * 400 + i64::from(month <= 2), month as u32, day as u32)
 }
 
 /// RFC 3339 in UTC, with as many digits of a second as it has (none, three or six).

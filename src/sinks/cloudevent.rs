@@ -105,7 +105,7 @@ pub(super) fn delivery(key: &str) -> crate::model::Delivery {
     let accepted = State::begin("media", update);
     let received_at = Time::from_seconds(1_700_000_000);
     let meta = ChangeMeta {
-        kind: Change::kind_of(&accepted),
+        kind: Change::kind_of(&accepted).to_owned(),
         sequence: 1,
         previous_status: None,
         changed_tasks: accepted.changed_tasks,

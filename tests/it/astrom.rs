@@ -40,7 +40,7 @@ fn delivery(key: &str, status: Status, ago: i64) -> Delivery {
     update.tasks = vec![Task { error, ..Task::new("j1".to_owned(), status) }];
     let accepted = State::begin("media", update);
     let meta = ChangeMeta {
-        kind: Change::kind_of(&accepted),
+        kind: Change::kind_of(&accepted).to_owned(),
         sequence: 1,
         previous_status: None,
         changed_tasks: accepted.changed_tasks,

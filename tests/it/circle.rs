@@ -1,10 +1,11 @@
 //! The whole circle in one process: Port asks, Tencent works and calls back, Port is told.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use callbackd::app::{self, Running};
 use callbackd::clock;
-use callbackd::config::{Config, Environment};
+use callbackd::config::{Config, Environment, check};
 use callbackd::pipeline::ingest::Intake;
 use callbackd::store::{DeliveryRow, Filter, Store};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -13,7 +14,7 @@ use standardwebhooks::Webhook as Verifier;
 use tempfile::TempDir;
 use tokio::net::UnixStream;
 
-use crate::peers::port::{CLIENT_ID, CLIENT_SECRET, FakePort, How, bad_gateway};
+use crate::peers::port::{CLIENT_ID, CLIENT_SECRET, FakePort, How, answer, bad_gateway};
 use crate::peers::scripted::{Act, Scripted, send};
 use crate::rig::until;
 use crate::wire::{Wire, connect, post};
@@ -47,10 +48,7 @@ struct Circle {
 impl Circle {
     /// `options` are the sink's, `rest` is what follows.
     async fn start(options: &str, rest: &str) -> Circle {
-        let folder = tempfile::tempdir().expect("a folder");
-        let port = FakePort::start();
-        port.add_run(RUN);
-        port.add_run(NODE);
+        let (folder, port) = Circle::peers();
         let (at, url) = (folder.path().display(), port.url());
         let text = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\ninstance = \"edge\"\n\
@@ -63,8 +61,37 @@ impl Circle {
         );
         let env = Environment::default();
         let config = Config::from_toml(&text, &env).unwrap_or_else(|faults| panic!("{faults}\n{text}"));
-        let sources = app::sources(&config, &env).unwrap_or_else(|faults| panic!("{faults}"));
-        let daemon = Running::start(&config, &env).await.unwrap_or_else(|e| panic!("{e}\n{text}"));
+        Circle::run(folder, port, &config, &env).await
+    }
+
+    /// The example of that name, with nothing changed but where everything is.
+    async fn start_example(name: &str, secrets: &[(&str, &str)]) -> Circle {
+        let (folder, port) = Circle::peers();
+        let at = folder.path().display();
+        let (admin, store) = (format!("unix:{at}/admin.sock"), format!("sqlite:{at}/callbackd.db"));
+        let places = [
+            ("CALLBACKD__SERVER__LISTEN", "127.0.0.1:0"),
+            ("CALLBACKD__ADMIN__LISTEN", &admin),
+            ("CALLBACKD__STORE__URL", &store),
+            ("CALLBACKD__SINKS__PORT__URL", &port.url()),
+        ];
+        let env: Environment = places.iter().chain(secrets).copied().collect();
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples").join(name);
+        let checked = check(Some(&file), &env).unwrap_or_else(|faults| panic!("{faults}"));
+        Circle::run(folder, port, &checked.config, &env).await
+    }
+
+    fn peers() -> (TempDir, FakePort) {
+        let port = FakePort::start();
+        port.add_run(RUN);
+        port.add_run(NODE);
+        (tempfile::tempdir().expect("a folder"), port)
+    }
+
+    async fn run(folder: TempDir, port: FakePort, config: &Config, env: &Environment) -> Circle {
+        let sources = app::sources(config, env).unwrap_or_else(|faults| panic!("{faults}"));
+        let adapters = config.adapters(env).unwrap_or_else(|faults| panic!("{faults}"));
+        let daemon = Running::start(config, adapters).await.unwrap_or_else(|e| panic!("{e}"));
         Circle { folder, port, daemon, sources }
     }
 
@@ -244,6 +271,103 @@ async fn what_port_asks_late_is_told_all_the_same() {
     assert_eq!(late.status, "SUCCESS");
     assert_eq!(late.logs, ["step-j1 finished: Success", "Transcode finished: Success"]);
     assert_eq!(circle.port.run(RUN).status, "IN_PROGRESS");
+    circle.stop().await;
+}
+
+/// An entity for the object, and where it goes.
+const ENTITY: &str = "[sinks.portal.entity]\nblueprint = \"media\"\nproperties = '{state: .execution.status}'\n";
+const TIED: &str = "POST /v1/blueprints/media/entities?upsert=true&merge=true&run_id=r_AbCdEfGh12345678";
+const GET: &str = "GET /v1/actions/runs/r_AbCdEfGh12345678?version=v2";
+
+#[tokio::test]
+async fn the_entity_is_updated_and_tied_before_the_run_ends() {
+    let circle = Circle::start("", &format!("{ENTITY}{TO_PORT}{LINKS}")).await;
+    circle.port.add_blueprint("media", &["state"]);
+    circle.invoke(RUN, Some(CLIP)).await;
+    circle.tencent(&task_finish("j1", "Success")).await;
+    circle.tencent(&workflow_finish(KEY, CLIP, "Success", "", &[("j1", "Success")])).await;
+    circle.until_execution(RUN, "succeeded").await;
+    circle.until_standing(&[("delivered", ""), ("delivered", "")]).await;
+    assert_eq!(circle.port.lines(), [PATCH, LOG, TIED, TIED, PATCH, LOG]);
+    let subject = format!("bucket/{CLIP}");
+    assert_eq!(circle.port.entities()[&subject]["properties"], json!({"state": "succeeded"}));
+    assert_eq!(circle.port.ties(), vec![(RUN.to_owned(), subject); 2]);
+    assert_eq!(circle.port.run(RUN).status, "SUCCESS");
+    circle.stop().await;
+}
+
+#[tokio::test]
+async fn an_entity_that_port_refuses_is_a_dead_letter_of_a_run_that_ended() {
+    let circle = Circle::start("", &format!("{ENTITY}{TO_PORT}{LINKS}")).await;
+    circle.port.add_blueprint("media", &[]);
+    circle.invoke(RUN, Some(CLIP)).await;
+    circle.tencent(&succeeded(CLIP)).await;
+    circle.until_standing(&[("dead", "entity bucket/in/clip.mp4: answered 422")]).await;
+    circle.until_execution(RUN, "succeeded").await;
+    assert_eq!(circle.port.run(RUN).status, "SUCCESS");
+    assert!(circle.port.entities().is_empty());
+
+    circle.port.add_blueprint("media", &["state"]);
+    circle.admin("/api/v1/deliveries/retry", "{}").await;
+    circle.until_standing(&[("delivered", "the run ended as SUCCESS already")]).await;
+    assert_eq!(circle.port.entities().len(), 1);
+    assert_eq!(circle.port.run(RUN).logs, ["Transcode finished: Success"], "told once");
+    circle.stop().await;
+}
+
+#[tokio::test]
+async fn a_sink_that_is_halted_midway_goes_on_where_it_was() {
+    let circle = Circle::start("", &format!("{ENTITY}{TO_PORT}{LINKS}")).await;
+    circle.port.add_blueprint("media", &["state"]);
+    let no = json!({"ok": false, "error": "forbidden", "message": "IP not whitelisted 192.0.2.1"});
+    circle.port.script("PATCH", answer(403, &no), false);
+    circle.port.script("GET", answer(403, &no), false);
+    circle.invoke(RUN, Some(CLIP)).await;
+    circle.tencent(&workflow_finish(KEY, CLIP, "Success", "", &[("j1", "Success")])).await;
+    circle.until_standing(&[("waiting", "IP not whitelisted")]).await;
+    assert_eq!(circle.port.lines(), [LOG, TIED, PATCH, GET]);
+    let row = circle.deliveries().await.remove(0);
+    circle.admin("/api/v1/sinks/portal/resume", "").await;
+    circle.admin(&format!("/api/v1/deliveries/{}/retry", row.id), "").await;
+    circle.until_standing(&[("delivered", "")]).await;
+    assert_eq!(circle.port.lines()[4..], [PATCH, LOG], "neither lines nor entities again");
+    assert_eq!(circle.port.run(RUN).logs, ["step-j1 finished: Success", "Transcode finished: Success"]);
+    circle.stop().await;
+}
+
+#[tokio::test]
+async fn a_run_that_nobody_approved_yet_is_waited_for() {
+    let circle = Circle::start("", &format!("{TO_PORT}{LINKS}")).await;
+    circle.port.change_run(RUN, |run| run.status = "WAITING_FOR_APPROVAL".to_owned());
+    circle.invoke(RUN, Some(CLIP)).await;
+    circle.tencent(&succeeded(CLIP)).await;
+    circle.until_standing(&[("waiting", "waits for approval")]).await;
+    circle.daemon.idle().await.expect("what waits for somebody is not busy");
+    let row = circle.deliveries().await.remove(0);
+    assert_eq!((row.attempts, circle.port.lines()), (0, vec![PATCH.to_owned(), GET.to_owned()]));
+    circle.port.change_run(RUN, |run| run.status = "IN_PROGRESS".to_owned());
+    circle.admin(&format!("/api/v1/deliveries/{}/retry", row.id), "").await;
+    circle.until_execution(RUN, "succeeded").await;
+    assert_eq!(circle.port.run(RUN).status, "SUCCESS");
+    circle.stop().await;
+}
+
+#[tokio::test]
+async fn the_example_from_tencent_to_port_works() {
+    let secrets = [("MEDIA_TOKEN", "a token"), ("PORT_CLIENT_ID", CLIENT_ID), ("PORT_CLIENT_SECRET", CLIENT_SECRET)];
+    let circle = Circle::start_example("tencent_to_port.toml", &secrets).await;
+    circle.port.add_blueprint("media_file", &["status", "workflow_run"]);
+    circle.invoke(RUN, Some("in/剪辑 1.mp4")).await;
+    circle.tencent(&workflow_finish(KEY, "in/剪辑 1.mp4", "Success", "", &[("j1", "Success")])).await;
+    circle.until_execution(RUN, "succeeded").await;
+    circle.until_standing(&[("delivered", "")]).await;
+    let entities = circle.port.entities();
+    let (id, entity) = entities.first_key_value().expect("an entity");
+    assert!(id.starts_with("bucket/in/剪辑-1.mp4-"), "{id}");
+    assert_eq!(entity["title"], "in/剪辑 1.mp4");
+    assert_eq!(entity["properties"], json!({"status": "succeeded", "workflow_run": KEY}));
+    assert_eq!(circle.port.ties(), [(RUN.to_owned(), id.clone())]);
+    assert_eq!(circle.port.run(RUN).status, "SUCCESS");
     circle.stop().await;
 }
 

@@ -16,6 +16,7 @@ mod life;
 mod nothing_lost;
 mod outbound;
 mod peers;
+mod port_entity;
 mod port_run;
 mod proxy;
 mod readme;

@@ -14,17 +14,17 @@ use serde_json::{Map, Value, json};
 
 use crate::peers::port::{self, CLIENT_ID, CLIENT_SECRET, FakePort, How, Run, TOKEN_PREFIX};
 
-const RUN: &str = "r_AbCdEfGh12345678";
-const NODE: &str = "wfnr_AbCdEfGh12345678";
-const PATCH: &str = "PATCH /v1/actions/runs/r_AbCdEfGh12345678";
-const LOG: &str = "POST /v1/actions/runs/r_AbCdEfGh12345678/logs";
-const GET: &str = "GET /v1/actions/runs/r_AbCdEfGh12345678?version=v2";
+pub(crate) const RUN: &str = "r_AbCdEfGh12345678";
+pub(crate) const NODE: &str = "wfnr_AbCdEfGh12345678";
+pub(crate) const PATCH: &str = "PATCH /v1/actions/runs/r_AbCdEfGh12345678";
+pub(crate) const LOG: &str = "POST /v1/actions/runs/r_AbCdEfGh12345678/logs";
+pub(crate) const GET: &str = "GET /v1/actions/runs/r_AbCdEfGh12345678?version=v2";
 
-fn now() -> Time {
+pub(crate) fn now() -> Time {
     Time::from_seconds(1_700_000_000)
 }
 
-fn build(url: &str, options: &str) -> Result<Box<dyn Sink>, Vec<Fault>> {
+pub(crate) fn build(url: &str, options: &str) -> Result<Box<dyn Sink>, Vec<Fault>> {
     let table = format!("url = {url:?}\nclient_id = {CLIENT_ID:?}\nclient_secret = {CLIENT_SECRET:?}\n{options}");
     let read = config::Config::builder().add_source(config::File::from_str(&table, config::FileFormat::Toml)).build();
     let section = Section { key: "sinks.portal".to_owned(), table: read.expect("TOML").cache };
@@ -41,11 +41,11 @@ fn build(url: &str, options: &str) -> Result<Box<dyn Sink>, Vec<Fault>> {
     (kind.build)(&section, &context)
 }
 
-fn sink(port: &FakePort, options: &str) -> Box<dyn Sink> {
+pub(crate) fn sink(port: &FakePort, options: &str) -> Box<dyn Sink> {
     build(&port.url(), options).unwrap_or_else(|faults| panic!("{faults:?}"))
 }
 
-fn port() -> FakePort {
+pub(crate) fn port() -> FakePort {
     let port = FakePort::start();
     port.add_run(RUN);
     port.add_run(NODE);
@@ -53,7 +53,7 @@ fn port() -> FakePort {
 }
 
 /// A change of a COS execution that is linked to `run`.
-fn change(run: &str, status: Status, previous: Option<Status>) -> Change {
+pub(crate) fn change(run: &str, status: Status, previous: Option<Status>) -> Change {
     let execution = Execution {
         source: "media".to_owned(),
         key: "i5f17a1fb".to_owned(),
@@ -81,13 +81,13 @@ fn change(run: &str, status: Status, previous: Option<Status>) -> Change {
     Change { id: 1, execution_id: 1, state: State { execution, tasks: Vec::new() }, links: vec![link(run)], meta }
 }
 
-fn with_tasks(mut change: Change, tasks: impl IntoIterator<Item = Task>) -> Change {
+pub(crate) fn with_tasks(mut change: Change, tasks: impl IntoIterator<Item = Task>) -> Change {
     change.state.tasks = tasks.into_iter().collect();
     change.meta.changed_tasks = change.state.tasks.iter().map(|task| task.key.clone()).collect();
     change
 }
 
-fn task(key: &str, status: Status) -> Task {
+pub(crate) fn task(key: &str, status: Status) -> Task {
     Task {
         name: Some(format!("{key}-name")),
         vendor_status: Some("Success".to_owned()),
@@ -95,20 +95,20 @@ fn task(key: &str, status: Status) -> Task {
     }
 }
 
-fn delivery(change: Change) -> Delivery {
+pub(crate) fn delivery(change: Change) -> Delivery {
     Delivery { id: 1, change: Arc::new(change), attempts: 0, created_at: now(), resume: None }
 }
 
-fn succeeded(run: &str) -> Delivery {
+pub(crate) fn succeeded(run: &str) -> Delivery {
     delivery(change(run, Status::Succeeded, Some(Status::Running)))
 }
 
 /// Delivers, and makes sure that no credential is in anything that is kept.
-async fn deliver(sink: &dyn Sink, delivery: &Delivery) -> Tried {
+pub(crate) async fn deliver(sink: &dyn Sink, delivery: &Delivery) -> Tried {
     deliver_at(sink, delivery, now()).await
 }
 
-async fn deliver_at(sink: &dyn Sink, delivery: &Delivery, now: Time) -> Tried {
+pub(crate) async fn deliver_at(sink: &dyn Sink, delivery: &Delivery, now: Time) -> Tried {
     let tried = tokio::time::timeout(Duration::from_secs(20), sink.deliver(delivery, now)).await.expect("an end");
     let shown = format!("{tried:?}");
     assert!(!shown.contains("hunter2"), "a credential is kept: {shown}");
@@ -116,35 +116,35 @@ async fn deliver_at(sink: &dyn Sink, delivery: &Delivery, now: Time) -> Tried {
 }
 
 /// The next try of what has to be retried.
-fn again(delivery: &Delivery, tried: &Tried) -> Delivery {
+pub(crate) fn again(delivery: &Delivery, tried: &Tried) -> Delivery {
     let Outcome::Retry { resume, .. } = &tried.outcome else { panic!("to be retried: {tried:?}") };
     Delivery { attempts: delivery.attempts + 1, resume: resume.clone(), ..delivery.clone() }
 }
 
-fn delivered(tried: &Tried) -> (Option<&str>, &[Learned]) {
+pub(crate) fn delivered(tried: &Tried) -> (Option<&str>, &[Learned]) {
     let Outcome::Delivered { note, learned } = &tried.outcome else { panic!("to be delivered: {tried:?}") };
     (note.as_deref(), learned)
 }
 
 /// Whether what was learned is that the run ended so.
-fn run_ended(updates: &[Learned], status: Status, word: &str) -> bool {
+pub(crate) fn run_ended(updates: &[Learned], status: Status, word: &str) -> bool {
     matches!(updates, [Learned { source, update: u, linked: false }] if source == "portal" && u.key == RUN && u.known_only
         && u.identity == Some(format!("reported/{status}")) && u.execution.status == Some(status)
         && u.execution.vendor_status.as_deref() == Some(word)
         && u.execution.finished_at == Some(Time::from_seconds(1_699_999_990)))
 }
 
-fn retried(tried: &Tried) -> (Option<u64>, &str) {
+pub(crate) fn retried(tried: &Tried) -> (Option<u64>, &str) {
     let Outcome::Retry { after_ms, reason, .. } = &tried.outcome else { panic!("to be retried: {tried:?}") };
     (*after_ms, reason)
 }
 
-fn rejected(tried: &Tried) -> &str {
+pub(crate) fn rejected(tried: &Tried) -> &str {
     let Outcome::Reject { reason } = &tried.outcome else { panic!("to be rejected: {tried:?}") };
     reason
 }
 
-fn halted(tried: &Tried) -> &str {
+pub(crate) fn halted(tried: &Tried) -> &str {
     let Outcome::Halt { reason, .. } = &tried.outcome else { panic!("to be halted: {tried:?}") };
     reason
 }
@@ -172,11 +172,9 @@ async fn a_run_is_told_its_progress_and_then_its_end_once() {
     let tasks = [task("a", Status::Succeeded), failed, task("c", Status::Running)];
     let middle = with_tasks(change(RUN, Status::Running, Some(Status::Running)), tasks.clone());
     delivered(&deliver(&*sink, &delivery(middle)).await);
-    let lines = [
-        json!({"message": "a-name finished: Success"}),
-        json!({"message": "b-name finished: Failed (404: no such object)"}),
-    ];
-    assert_eq!(bodies(&port, LOG), lines);
+    // What has finished since the last report is one line of the log.
+    let lines = "a-name finished: Success\nb-name finished: Failed (404: no such object)";
+    assert_eq!(bodies(&port, LOG), [json!({"message": lines})]);
 
     let mut end = with_tasks(change(RUN, Status::Failed, Some(Status::Running)), tasks);
     end.meta.changed_tasks = vec!["c".to_owned()];
@@ -188,8 +186,8 @@ async fn a_run_is_told_its_progress_and_then_its_end_once() {
     assert_eq!(bodies(&port, PATCH)[1..], [json!({"externalRunId": "i5f17a1fb", "summary": summary})]);
     let last =
         json!({"message": "Transcode finished: Vendorfailed", "terminationStatus": "FAILURE", "statusLabel": "Failed"});
-    assert_eq!(bodies(&port, LOG)[2..], [last]);
-    assert_eq!(port.lines(), [PATCH, LOG, LOG, PATCH, LOG]);
+    assert_eq!(bodies(&port, LOG)[1..], [last]);
+    assert_eq!(port.lines(), [PATCH, LOG, PATCH, LOG]);
     assert_eq!(port.run(RUN).status, "FAILURE");
     assert_eq!(port.tokens_issued(), 1);
 }
@@ -233,7 +231,7 @@ async fn a_node_run_has_its_own_paths_and_words() {
     assert_eq!((update.key.as_str(), update.execution.status), (NODE, Some(Status::Cancelled)));
     let patch = format!("PATCH /v1/workflows/nodes/runs/{NODE}");
     let log = format!("POST /v1/workflows/nodes/runs/{NODE}/logs");
-    assert_eq!(port.lines(), [&patch, &log, &log, &log, &patch].map(String::as_str));
+    assert_eq!(port.lines(), [&patch, &log, &log, &patch].map(String::as_str));
     assert_eq!(
         bodies(&port, &patch),
         [
@@ -256,21 +254,34 @@ async fn a_node_run_has_its_own_paths_and_words() {
     }
 }
 
+/// Tasks whose lines need so many requests.
+fn loud_tasks(requests: usize) -> impl Iterator<Item = Task> {
+    (0..requests * 49).map(|n| Task {
+        error: Some(json!({"message": format!("{n} {}", "é".repeat(3_000))})),
+        ..task(&format!("t{n}"), Status::Failed)
+    })
+}
+
 #[tokio::test]
 async fn a_retry_goes_on_where_the_last_try_stopped() {
     let port = port();
     let sink = sink(&port, "");
-    let tasks = ["a", "b", "c"].map(|key| task(key, Status::Succeeded));
-    let first = delivery(with_tasks(change(RUN, Status::Running, None), tasks));
+    let first = delivery(with_tasks(change(RUN, Status::Running, None), loud_tasks(3)));
     port.script("/logs", port::answer(201, &json!({"ok": true})), true);
     port.script("/logs", port::bad_gateway(), false);
     let tried = deliver(&*sink, &first).await;
     assert_eq!((retried(&tried).0, tried.status), (None, Some(502)));
     let second = again(&first, &tried);
     delivered(&deliver(&*sink, &second).await);
-    let texts: Vec<_> = port.run(RUN).logs.iter().map(|log| log.as_str().expect("a text").to_owned()).collect();
-    assert_eq!(texts, ["a", "b", "c"].map(|key| format!("{key}-name finished: Success")));
+    assert_eq!(told(&port).len(), 3 * 49);
+    assert!(told(&port).iter().enumerate().all(|(n, line)| line.starts_with(&format!("t{n}-name finished"))));
     assert_eq!(port.lines(), [PATCH, LOG, LOG, LOG, LOG]);
+}
+
+/// The lines in the log of the action's run.
+pub(crate) fn told(port: &FakePort) -> Vec<String> {
+    let logs = port.run(RUN).logs;
+    logs.iter().flat_map(|log| log.as_str().expect("a text").lines().map(str::to_owned)).collect()
 }
 
 #[tokio::test]
@@ -278,16 +289,13 @@ async fn many_tasks_share_few_requests() {
     let port = port();
     let tasks = (0..1000).map(|n| task(&format!("t{n}"), Status::Succeeded));
     delivered(&deliver(&*sink(&port, ""), &delivery(with_tasks(change(RUN, Status::Running, None), tasks))).await);
-    let logs = port.run(RUN).logs;
-    assert_eq!(logs.len(), 20);
-    let text = logs.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("\n");
-    assert_eq!(text.lines().count(), 1000);
+    assert_eq!((port.run(RUN).logs.len(), told(&port).len()), (1, 1000));
 
     let mut loud = task("loud", Status::Failed);
     loud.error = Some(json!({"message": "é".repeat(2_000_000)}));
     let tasks = with_tasks(change(RUN, Status::Failed, Some(Status::Running)), [loud]);
     delivered(&deliver(&*sink(&port, ""), &delivery(tasks)).await);
-    assert_eq!(port.run(RUN).logs[20].as_str().expect("a text").chars().count(), 10_000);
+    assert_eq!(told(&port)[1000].chars().count(), 2_000);
 }
 
 #[tokio::test]
@@ -375,12 +383,35 @@ async fn what_comes_after_the_end_looks_first() {
 }
 
 #[tokio::test]
-async fn a_run_that_waits_for_approval_is_tried_later() {
+async fn a_run_that_waits_for_approval_is_waited_for() {
     for attempts in [0, 1] {
         let port = port();
         port.change_run(RUN, |run| run.status = "WAITING_FOR_APPROVAL".to_owned());
-        let tried = deliver(&*sink(&port, ""), &Delivery { attempts, ..succeeded(RUN) }).await;
-        assert!(retried(&tried).1.contains("waits for approval"), "{tried:?}");
+        let sink = sink(&port, "");
+        let mut first = Delivery { attempts, ..succeeded(RUN) };
+        for looks in 0..3 {
+            let tried = deliver(&*sink, &first).await;
+            let Outcome::Wait { wait_for: WaitFor::Peer(reason), until, resume, learned } = tried.outcome else {
+                panic!("to wait: {tried:?}")
+            };
+            assert_eq!(
+                (reason.as_str(), until, learned.len()),
+                ("run r_AbCdEfGh12345678 waits for approval", now().plus_ms(60_000), 0)
+            );
+            first.resume = resume;
+            // Refused once at most; from then on the run is only looked at.
+            assert_eq!(port.lines().iter().filter(|line| *line == GET).count(), looks + 1, "{:?}", port.lines());
+        }
+        assert!(port.lines().len() <= 4 && port.run(RUN).fields.is_empty(), "{:?}", port.lines());
+        port.change_run(RUN, |run| run.status = if attempts == 0 { "IN_PROGRESS" } else { "DECLINED" }.to_owned());
+        let tried = deliver(&*sink, &first).await;
+        let (note, updates) = delivered(&tried);
+        if attempts == 0 {
+            assert!(note.is_none() && run_ended(updates, Status::Succeeded, "SUCCESS"), "{tried:?}");
+        } else {
+            assert!(note.is_some_and(|note| note.contains("ended as DECLINED")), "{tried:?}");
+            assert!(run_ended(updates, Status::Cancelled, "DECLINED"), "{tried:?}");
+        }
     }
 }
 

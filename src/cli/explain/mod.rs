@@ -185,7 +185,7 @@ impl World {
             execution_id: held.id,
             links: held.links.clone(),
             meta: ChangeMeta {
-                kind: Change::kind_of(&accepted),
+                kind: Change::kind_of(&accepted).to_owned(),
                 sequence: held.changes,
                 previous_status: accepted.previous_status,
                 changed_tasks: accepted.changed_tasks,

@@ -96,7 +96,7 @@ async fn elsewhere(senders: &Senders, to: &Target, fixtures: &[Fixture]) -> Resu
 /// Posts to a daemon in this process, waits until everybody was told, and looks at what it holds.
 async fn here(context: &Context<'_>, config: Config, fixtures: &[Fixture]) -> Result<(), Failure> {
     let senders = Senders::of(&config, context.env)?;
-    let running = Running::start(&config, context.env).await?;
+    let running = Running::start(&config, config.adapters(context.env)?).await?;
     let played = interruptible(watch(&senders, &running, fixtures)).await;
     running.stop().await;
     verdict(&played?)

@@ -56,7 +56,7 @@ fn change(status: Status) -> Change {
     update.tasks = vec![Task::new("j1".to_owned(), Status::Succeeded), failed];
     let accepted = State::begin("media", update);
     let meta = ChangeMeta {
-        kind: Change::kind_of(&accepted),
+        kind: Change::kind_of(&accepted).to_owned(),
         sequence: 1,
         previous_status: None,
         changed_tasks: accepted.changed_tasks,

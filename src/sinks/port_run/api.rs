@@ -18,6 +18,8 @@ use crate::sinks::cut;
 /// However long a peer says that its limit lasts, it is asked again after this time.
 const QUIET_MS_MAX: u64 = 600_000;
 const WORDS_CHARS_MAX: usize = 300;
+/// When less than this part of a limit is left, progress is held back.
+const SCARCE_BELOW_PERCENT: u64 = 10;
 
 /// Speaks to Port.
 pub(super) struct Api {
@@ -29,6 +31,8 @@ pub(super) struct Api {
     token: Mutex<Option<Token>>,
     /// Microseconds since the epoch: the organization's limit is used up until then.
     quiet_until: AtomicI64,
+    /// So it is nearly, for what runs are told; entities have a limit of their own.
+    scarce_until: AtomicI64,
 }
 
 #[derive(Clone)]
@@ -40,14 +44,14 @@ struct Token {
 }
 
 /// What is kept of a try: the last answer.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Seen {
     pub(super) status: Option<u16>,
     pub(super) answer: Option<String>,
 }
 
 /// Why a call did not do what it should.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Fault {
     /// Worth another try.
     Retry { after_ms: Option<u64>, reason: String },
@@ -60,7 +64,7 @@ pub(super) enum Fault {
 }
 
 /// Port's no.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Refusal {
     pub(super) status: u16,
     /// Port's own word for it, where it gave one: `run_synchronized_error`.
@@ -77,12 +81,18 @@ struct TokenAnswer {
 
 impl Api {
     pub(super) fn new(client: Client, base: String, client_id: Secret, client_secret: Secret) -> Api {
-        let (token, quiet_until) = (Mutex::new(None), AtomicI64::new(i64::MIN));
-        Api { client, base, client_id, client_secret, token, quiet_until }
+        let [quiet_until, scarce_until] = [i64::MIN; 2].map(AtomicI64::new);
+        Api { client, base, client_id, client_secret, token: Mutex::new(None), quiet_until, scarce_until }
     }
 
     pub(super) fn base(&self) -> &str {
         &self.base
+    }
+
+    /// Until when the rest of the organization's limit is for final reports, if it is.
+    pub(super) fn scarce_until(&self, now: Time) -> Option<Time> {
+        let until = Time::from_micros(self.scarce_until.load(Ordering::Relaxed));
+        (now < until).then_some(until)
     }
 
     /// Calls Port, once more with a new token when it refuses the one we have.
@@ -192,12 +202,17 @@ impl Api {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             Bytes::from(body.to_string())
         });
-        let url = format!("{}{path}", self.base).parse().expect("a checked base and a checked run id make a URL");
+        let url = format!("{}{path}", self.base).parse().expect("a checked base and an encoded path make a URL");
         let sent = self.client.send(Request { method: method.clone(), url, headers, body }).await;
         match &sent {
             Ok(answer) => {
                 seen.status = Some(answer.status);
                 seen.answer = Some(outbound::answer_text(&self.redacted(answer, token)));
+                if path.contains("/runs/") {
+                    let until = scarce_until(&answer.headers)
+                        .map_or(i64::MIN, |until| until.micros().min(now.plus_ms(QUIET_MS_MAX).micros()));
+                    self.scarce_until.store(until, Ordering::Relaxed);
+                }
                 if let Some(pause_ms) = outbound::asked_pause_ms(&answer.headers, now) {
                     let until = now.plus_ms(pause_ms.min(QUIET_MS_MAX));
                     self.quiet_until.fetch_max(until.micros(), Ordering::Relaxed);
@@ -226,8 +241,9 @@ impl Api {
         let words = || self.words(&answer, Some(token));
         match verdict {
             Verdict::Taken if answer.body.is_empty() => Ok(Value::Null),
-            Verdict::Taken => match serde_json::from_slice::<Value>(&answer.body) {
-                Ok(value) if value.get("ok") == Some(&Value::Bool(false)) => {
+            Verdict::Taken => match serde_json::from_slice::<Value>(&self.redacted(&answer, Some(token)).body) {
+                // An answer to many entities says of each how it went.
+                Ok(value) if value.get("ok") == Some(&Value::Bool(false)) && value.get("errors").is_none() => {
                     let (error, said) = words();
                     let reason = format!("answered {status}, and yet that it is not ok{said}");
                     Err(Fault::Refused(Refusal { status, error, reason }))
@@ -272,4 +288,13 @@ impl Api {
         }
         Answer { body: Bytes::from(text), ..answer.clone() }
     }
+}
+
+/// When a limit begins anew of which little is left: `x-ratelimit-*`, the reset in seconds since the epoch.
+fn scarce_until(headers: &HeaderMap) -> Option<Time> {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+    let (limit, remaining) = (number("x-ratelimit-limit")?, number("x-ratelimit-remaining")?);
+    let is_scarce = remaining.saturating_mul(100) < limit.saturating_mul(SCARCE_BELOW_PERCENT);
+    let reset = i64::try_from(number("x-ratelimit-reset")?).ok()?;
+    is_scarce.then(|| Time::from_seconds(reset))
 }

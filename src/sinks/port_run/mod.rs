@@ -1,4 +1,4 @@
-//! Tells Port how a run goes: progress as log lines, then exactly one final report.
+//! Tells Port how a run goes: progress as log lines, the entities that it made, then exactly one final report.
 //!
 //! Port's API is described by its OpenAPI document (port-labs/port-docs, `static/apispec.yaml`): an action's run is
 //! reported on by `PATCH /v1/actions/runs/{run_id}` and `POST …/logs`, a workflow node's run by
@@ -9,7 +9,9 @@
 
 use std::path::PathBuf;
 
+use http::Method;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{Kind, Preview, Sink, Tried};
 use crate::Boxed;
@@ -20,11 +22,15 @@ use crate::outbound::{self, Client, Settings};
 use crate::secret::SecretSpec;
 
 mod api;
+mod entity;
+mod lines;
 mod plan;
 mod report;
 mod run;
 
-use api::{Api, Fault, Seen};
+use api::{Api, Fault, Refusal, Seen};
+use entity::{Answered, Entities, Gather};
+use lines::Held;
 use plan::{Plan, Shape};
 use report::Report;
 use run::Found;
@@ -43,28 +49,30 @@ struct Options {
     client_id: SecretSpec,
     client_secret: SecretSpec,
     run_id: Option<String>,
-    #[serde(default)]
-    unlinked: Unlinked,
-    #[serde(default = "default_link_within")]
-    link_within: Span,
+    #[serde(default = "default_true")]
+    reports: bool,
+    entity: Option<entity::Options>,
+    unlinked: Option<Unlinked>,
+    link_within: Option<Span>,
     #[serde(default)]
     terminal: Terminal,
     summary: Option<String>,
     link: Option<String>,
     status_label: Option<String>,
-    #[serde(default = "default_progress")]
+    #[serde(default = "default_true")]
     progress: bool,
     source: Option<Vec<String>>,
     ca_file: Option<PathBuf>,
 }
 
 /// What becomes of a change that no run was found for.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Unlinked {
-    #[default]
     Discard,
     Dead,
+    /// Its entities are made all the same.
+    Entity,
 }
 
 /// What carries an action run's final status.
@@ -82,11 +90,7 @@ fn default_url() -> String {
     DEFAULT_URL.to_owned()
 }
 
-fn default_link_within() -> Span {
-    Span::seconds(86_400)
-}
-
-fn default_progress() -> bool {
+fn default_true() -> bool {
     true
 }
 
@@ -97,6 +101,8 @@ struct PortRun {
     link_within: Span,
     shape: Shape,
     sources: Vec<String>,
+    held: Held,
+    gather: Gather,
 }
 
 fn build(section: &Section, context: &BuildContext<'_>) -> Result<Box<dyn Sink>, Vec<Wrong>> {
@@ -109,19 +115,31 @@ fn build(section: &Section, context: &BuildContext<'_>) -> Result<Box<dyn Sink>,
     let client = faults.keep("ca_file", Client::new(&settings));
     let sources = faults.keep("source", sources_of(options.source, context.sources));
     let mut program = |key, text: Option<String>| text.and_then(|text| faults.keep(key, Jq::compile(&text)));
+    let has_entity = options.entity.is_some();
     let run_id = program("run_id", options.run_id);
     let summary = program("summary", options.summary);
     let link = program("link", options.link);
     let status_label = program("status_label", options.status_label);
-    let shape = Shape { terminal: options.terminal, summary, link, status_label, progress: options.progress };
+    let Options { reports, terminal, progress, .. } = options;
+    let entities = options.entity.and_then(|options| Entities::new(options, &mut faults));
+    // Who keeps entities only has nothing to wait for.
+    let (unlinked, link_within) = if reports { (Unlinked::Discard, 86_400) } else { (Unlinked::Entity, 0) };
+    let unlinked = options.unlinked.unwrap_or(unlinked);
+    if !has_entity && (!reports || unlinked == Unlinked::Entity) {
+        let key = if reports { "unlinked" } else { "reports" };
+        faults.add(key, "without entities this sink would do nothing; write [sinks.NAME.entity] with its blueprint");
+    }
+    let shape = Shape { reports, terminal, summary, link, status_label, progress, entities };
     let built = || {
         Some(Box::new(PortRun {
             api: Api::new(client?, base?, client_id?, client_secret?),
             run_id,
-            unlinked: options.unlinked,
-            link_within: options.link_within,
+            unlinked,
+            link_within: options.link_within.unwrap_or(Span::seconds(link_within)),
             shape,
             sources: sources?,
+            held: Held::default(),
+            gather: Gather::default(),
         }) as Box<dyn Sink>)
     };
     faults.finish(built())
@@ -140,18 +158,23 @@ fn sources_of(named: Option<Vec<String>>, all: &[(String, String)]) -> Result<Ve
 }
 
 impl Sink for PortRun {
-    fn preview(&self, delivery: &Delivery, _: Time) -> Vec<Preview> {
+    fn preview(&self, delivery: &Delivery, now: Time) -> Vec<Preview> {
         let nothing = |why: String| vec![Preview { action: why, body: String::new() }];
+        let show = |(method, path, body): (Method, String, Option<Value>)| Preview {
+            action: format!("{method} {}{path}", self.api.base()),
+            body: body.map_or(String::new(), |body| body.to_string()),
+        };
         match self.plan(delivery) {
-            Ok(Planned::Report(plan)) => {
-                let show = |step: &plan::Step| Preview {
-                    action: format!("{} {}{}", step.method, self.api.base(), step.path),
-                    body: step.body.to_string(),
-                };
-                plan.steps.iter().map(show).collect()
-            }
+            Ok(Planned::Report(plan)) => plan.requests(&self.shape).into_iter().map(show).collect(),
             Ok(Planned::Own(note)) => nothing(note.to_owned()),
-            Ok(Planned::Unlinked) => nothing("wait for a link to a Port run".to_owned()),
+            Ok(Planned::Unlinked(data)) => match &self.shape.entities {
+                Some(entities) if self.unlinked == Unlinked::Entity && now >= self.link_until(delivery) => {
+                    let made = entities.make(&data);
+                    let calls = entities.calls(&made.entities, None).into_iter();
+                    calls.map(|call| show((call.method, call.path, call.body))).collect()
+                }
+                _ => nothing("wait for a link to a Port run".to_owned()),
+            },
             Err(reason) => nothing(format!("reject: {reason}")),
         }
     }
@@ -162,7 +185,7 @@ impl Sink for PortRun {
             let outcome = match self.plan(delivery) {
                 Ok(Planned::Report(plan)) => Report::new(self, delivery, *plan, now).run(&mut seen).await,
                 Ok(Planned::Own(note)) => Outcome::Delivered { note: Some(note.to_owned()), learned: Vec::new() },
-                Ok(Planned::Unlinked) => self.unlinked(delivery, now),
+                Ok(Planned::Unlinked(data)) => self.unlinked(delivery, &data, now, &mut seen).await,
                 Err(reason) => Outcome::Reject { reason },
             };
             Tried { outcome, status: seen.status, answer: seen.answer }
@@ -185,7 +208,8 @@ enum Planned {
     Report(Box<Plan>),
     /// A change of the run's own execution: Port began it, and what ended it was reported already.
     Own(&'static str),
-    Unlinked,
+    /// A change of no run, as programs see it.
+    Unlinked(Value),
 }
 
 impl PortRun {
@@ -196,20 +220,66 @@ impl PortRun {
             Found::Run(run) => Planned::Report(Box::new(Plan::of(&self.shape, run, change, &data))),
             Found::Own if change.state.execution.status.is_finished() => Planned::Own("the run itself; it is reported"),
             Found::Own => Planned::Own("the run itself; nothing to report yet"),
-            Found::Nothing => Planned::Unlinked,
+            Found::Nothing => Planned::Unlinked(data),
         })
     }
 
-    fn unlinked(&self, delivery: &Delivery, now: Time) -> Outcome {
-        let until = delivery.created_at.plus_ms(self.link_within.ms());
+    fn link_until(&self, delivery: &Delivery) -> Time {
+        delivery.created_at.plus_ms(self.link_within.ms())
+    }
+
+    async fn unlinked(&self, delivery: &Delivery, data: &Value, now: Time, seen: &mut Seen) -> Outcome {
+        let until = self.link_until(delivery);
         let reason = || "no Port run".to_owned();
-        match self.unlinked {
+        match (self.unlinked, &self.shape.entities) {
             _ if now < until => {
                 let resume = delivery.resume.clone();
                 Outcome::Wait { wait_for: WaitFor::Link, until, resume, learned: Vec::new() }
             }
-            Unlinked::Discard => Outcome::Discard { reason: reason() },
-            Unlinked::Dead => Outcome::Reject { reason: reason() },
+            (Unlinked::Entity, Some(entities)) => {
+                self.make_untied(entities, data, now, seen).await.unwrap_or_else(|early| early)
+            }
+            (Unlinked::Dead, _) => Outcome::Reject { reason: reason() },
+            (Unlinked::Discard | Unlinked::Entity, _) => Outcome::Discard { reason: reason() },
         }
+    }
+
+    /// Makes the entities of a change that belongs to no run.
+    async fn make_untied(
+        &self,
+        entities: &Entities,
+        data: &Value,
+        now: Time,
+        seen: &mut Seen,
+    ) -> Result<Outcome, Outcome> {
+        let made = entities.make(data);
+        let (mut refused, count) = (made.refused, made.entities.len());
+        let mut take = |answered: Result<Answered, Fault>| match answered {
+            // There is one blueprint, so that every delivery would fail alike.
+            Ok(answered) if answered.forbidden => {
+                Err(Outcome::Halt { reason: entity::reasons(&answered.reasons()), resume: None })
+            }
+            Ok(answered) => {
+                refused.extend(answered.reasons());
+                Ok(())
+            }
+            Err(Fault::Halt { reason }) => Err(Outcome::Halt { reason, resume: None }),
+            Err(Fault::Retry { after_ms, reason }) => Err(Outcome::Retry { after_ms, reason, resume: None }),
+            Err(Fault::Missing { reason } | Fault::Refused(Refusal { reason, .. })) => Err(Outcome::Reject { reason }),
+        };
+        if count == 1 && entities.is_bulk() {
+            for entity in made.entities {
+                take(self.gather.send(&self.api, entities, entity, now, seen).await)?;
+            }
+        } else {
+            for call in entities.calls(&made.entities, None) {
+                take(entity::send(&self.api, &call, now, seen).await)?;
+            }
+        }
+        if !refused.is_empty() {
+            return Ok(Outcome::Reject { reason: entity::reasons(&refused) });
+        }
+        let note = if count == 0 { "no Port run, and no entity" } else { "no Port run; its entities only" };
+        Ok(Outcome::Delivered { note: Some(note.to_owned()), learned: Vec::new() })
     }
 }

@@ -1,7 +1,7 @@
 //! What is to be said of one change, as requests in their order; pure.
 //!
 //! Port's words differ between an action's run and a workflow node's run, and a final status freezes both: so log
-//! lines and fields go first, and exactly one request, the last, is final.
+//! lines, entities and fields go first, and exactly one request, the last, is final.
 
 use http::Method;
 use serde_json::{Map, Value, json};
@@ -10,13 +10,13 @@ use crate::jq::Jq;
 use crate::model::{Change, Delivery, Status, Task};
 
 use super::Terminal;
+use super::entity::{Entities, Made};
+use super::lines::{self, Line};
 use super::run::RunId;
 use crate::sinks::cut;
 
-/// One change makes no more log requests than this: Port's rate limit is the whole organization's, and what is begun
-/// has to end within one try. Beyond it, several tasks share a request.
-const LOG_REQUESTS_MAX: usize = 20;
-const LINE_CHARS_MAX: usize = 10_000;
+const LINE_CHARS_MAX: usize = 2_000;
+const SUMMARY_CHARS_MAX: usize = 10_000;
 const LABEL_CHARS_MAX: usize = 200;
 const LINKS_MAX: usize = 50;
 const LINK_CHARS_MAX: usize = 2_000;
@@ -24,11 +24,14 @@ const FAILED_TASKS_SUMMED_MAX: usize = 5;
 
 /// How the configuration wants reports to look.
 pub(super) struct Shape {
+    /// Whether anything is said of the run itself.
+    pub(super) reports: bool,
     pub(super) terminal: Terminal,
     pub(super) summary: Option<Jq>,
     pub(super) link: Option<Jq>,
     pub(super) status_label: Option<Jq>,
     pub(super) progress: bool,
+    pub(super) entities: Option<Entities>,
 }
 
 /// One request.
@@ -43,8 +46,6 @@ pub(super) struct Step {
 /// What a step is for: decides what a retry repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// Log lines: sent again, they stand there twice.
-    Lines,
     /// Fields of the run: sent again, they say the same.
     Fields,
     /// The final status: can be said once.
@@ -60,11 +61,17 @@ pub(super) struct End {
     pub(super) word: &'static str,
 }
 
-/// Everything to be said of one change.
+/// Everything to be said of one change, in the order of the fields.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) run: RunId,
-    pub(super) steps: Vec<Step>,
+    /// At most one update.
+    pub(super) first: Vec<Step>,
+    /// Sent again, they stand there twice.
+    pub(super) lines: Vec<Line>,
+    pub(super) made: Made,
+    /// The last is the final status, where there is one.
+    pub(super) last: Vec<Step>,
     pub(super) end: Option<End>,
     /// What went wrong in making it, for a person.
     pub(super) notes: Vec<String>,
@@ -74,37 +81,21 @@ pub(super) struct Plan {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub(super) struct Progress {
-    /// Log requests that Port has taken.
-    logged: usize,
-    /// Whether it has taken the fields.
-    patched: bool,
+    /// Lines of its own that Port has taken.
+    pub(super) lines: usize,
+    /// Whether it has taken the fields,
+    pub(super) patched: bool,
+    /// every entity,
+    pub(super) entities: bool,
+    /// and the final status, so that only entities are left.
+    pub(super) ended: bool,
+    /// Whether the run waited for its approval.
+    pub(super) unapproved: bool,
 }
 
 impl Progress {
     pub(super) fn of(delivery: &Delivery) -> Progress {
         delivery.resume.as_ref().and_then(|v| serde::Deserialize::deserialize(v).ok()).unwrap_or_default()
-    }
-
-    /// What is left of `steps`.
-    pub(super) fn rest(self, steps: &[Step]) -> impl Iterator<Item = &Step> {
-        let mut lines = 0;
-        steps.iter().filter(move |step| match step.part {
-            Part::Lines => {
-                lines += 1;
-                lines > self.logged
-            }
-            Part::Fields => !self.patched,
-            Part::End => true,
-        })
-    }
-
-    /// Port has taken `step`.
-    pub(super) fn took(&mut self, step: &Step) {
-        match step.part {
-            Part::Lines => self.logged += 1,
-            Part::Fields => self.patched = true,
-            Part::End => {}
-        }
     }
 
     /// To be kept; nothing when there is nothing to remember.
@@ -116,67 +107,91 @@ impl Progress {
 impl Plan {
     /// Plans the report of `change` to `run`. `data` is the change as programs see it.
     pub(super) fn of(shape: &Shape, run: RunId, change: &Change, data: &Value) -> Plan {
-        let mut notes = Vec::new();
-        let execution = &change.state.execution;
-        let end = End::of(execution.status, run.is_node);
-        let label =
-            text(shape.status_label.as_ref(), data, "status_label", &mut notes).unwrap_or_else(|| label(change));
+        let made = shape.entities.as_ref().map_or_else(Made::default, |entities| entities.make(data));
+        let mut plan =
+            Plan { run, first: Vec::new(), lines: Vec::new(), made, last: Vec::new(), end: None, notes: Vec::new() };
+        if shape.reports {
+            plan.report(shape, change, data);
+        }
+        plan
+    }
+
+    fn report(&mut self, shape: &Shape, change: &Change, data: &Value) {
+        let (execution, notes) = (&change.state.execution, &mut self.notes);
+        let is_node = self.run.is_node;
+        self.end = End::of(execution.status, is_node);
+        let label = text(shape.status_label.as_ref(), data, "status_label", notes).unwrap_or_else(|| label(change));
+        let label = json!(cut(&label, LABEL_CHARS_MAX));
         let mut fields = Map::new();
         fields.insert("externalRunId".to_owned(), cut(&execution.key, LINK_CHARS_MAX).into());
-        let links = links(shape.link.as_ref(), data, &mut notes);
-        match links.as_slice() {
+        match links(shape.link.as_ref(), data, notes).as_slice() {
             [] => {}
-            all if run.is_node => drop(fields.insert("links".to_owned(), json!(all))),
+            all if is_node => drop(fields.insert("links".to_owned(), json!(all))),
             [one] => drop(fields.insert("link".to_owned(), json!(one))),
             all => drop(fields.insert("link".to_owned(), json!(all))),
         }
-        let label = json!(cut(&label, LABEL_CHARS_MAX));
-
-        let mut steps = Steps { run: &run, steps: Vec::new() };
-        let moved = change.meta.sequence == 1 || change.meta.previous_status != Some(execution.status);
-        if end.is_none() && moved {
-            let mut fields = fields.clone();
-            fields.insert("statusLabel".to_owned(), label.clone());
-            if run.is_node {
-                fields.insert("status".to_owned(), json!("IN_PROGRESS"));
-            }
-            steps.patch(fields, Part::Fields);
-        }
         if shape.progress {
-            let finished: Vec<_> = finished_tasks(change).collect();
-            for some in finished.chunks(finished.len().div_ceil(LOG_REQUESTS_MAX).max(1)) {
-                let lines: Vec<_> = some.iter().map(|task| line(task)).collect();
-                let worst = some.iter().map(|task| task.status).max_by_key(|&s| severity(s));
-                steps.log(&lines.join("\n"), worst.unwrap_or(execution.status), None);
-            }
+            let line = |task: &Task| Line { text: cut(&line(task), LINE_CHARS_MAX), status: task.status };
+            self.lines.extend(finished_tasks(change).map(line));
         }
-        if let Some(end) = end {
-            let own = text(shape.summary.as_ref(), data, "summary", &mut notes);
-            let summary = cut(&own.unwrap_or_else(|| summary(change)), LINE_CHARS_MAX);
-            if run.is_node {
-                // A node's run has no summary.
-                steps.log(&summary, end.status, None);
-                fields.insert("status".to_owned(), json!("COMPLETED"));
-                fields.insert("result".to_owned(), json!(end.word));
+        let Some(end) = self.end else {
+            let moved = change.meta.sequence == 1 || change.meta.previous_status != Some(execution.status);
+            if moved {
                 fields.insert("statusLabel".to_owned(), label);
-                steps.patch(fields, Part::End);
-            } else {
-                fields.insert("summary".to_owned(), summary.into());
-                match shape.terminal {
-                    Terminal::Log => {
-                        steps.patch(fields, Part::Fields);
-                        steps.log(&headline(change), end.status, Some((end, label)));
-                    }
-                    Terminal::Patch => {
-                        fields.insert("status".to_owned(), json!(end.word));
-                        fields.insert("statusLabel".to_owned(), label);
-                        steps.patch(fields, Part::End);
-                    }
+                if is_node {
+                    fields.insert("status".to_owned(), json!("IN_PROGRESS"));
                 }
+                self.first.push(self.patch(fields, Part::Fields));
+            }
+            return;
+        };
+        let own = text(shape.summary.as_ref(), data, "summary", notes);
+        let summary = cut(&own.unwrap_or_else(|| summary(change)), SUMMARY_CHARS_MAX);
+        if is_node {
+            // A node's run has no summary.
+            self.lines.push(Line { text: summary, status: end.status });
+            fields.insert("status".to_owned(), json!("COMPLETED"));
+            fields.insert("result".to_owned(), json!(end.word));
+            fields.insert("statusLabel".to_owned(), label);
+            self.last.push(self.patch(fields, Part::End));
+            return;
+        }
+        fields.insert("summary".to_owned(), summary.into());
+        match shape.terminal {
+            Terminal::Log => {
+                self.last.push(self.patch(fields, Part::Fields));
+                let message = cut(&headline(change), LINE_CHARS_MAX);
+                let body = json!({"message": message, "terminationStatus": end.word, "statusLabel": label});
+                self.last.push(self.post(body, Part::End));
+            }
+            Terminal::Patch => {
+                fields.insert("status".to_owned(), json!(end.word));
+                fields.insert("statusLabel".to_owned(), label);
+                self.last.push(self.patch(fields, Part::End));
             }
         }
-        let steps = steps.steps;
-        Plan { run, steps, end, notes }
+    }
+
+    fn patch(&self, fields: Map<String, Value>, part: Part) -> Step {
+        Step { method: Method::PATCH, path: self.run.path(), body: Value::Object(fields), part }
+    }
+
+    fn post(&self, body: Value, part: Part) -> Step {
+        Step { method: Method::POST, path: self.run.logs(), body, part }
+    }
+
+    /// Every request in its order, if nothing was said before and nothing goes wrong: method, path and body.
+    pub(super) fn requests(&self, shape: &Shape) -> Vec<(Method, String, Option<Value>)> {
+        let step = |step: &Step| (step.method.clone(), step.path.clone(), Some(step.body.clone()));
+        let log = |some| (Method::POST, self.run.logs(), Some(lines::body(&self.run, some)));
+        let mut all: Vec<_> = self.first.iter().map(step).collect();
+        all.extend(lines::requests(&self.lines).into_iter().map(log));
+        if let Some(entities) = &shape.entities {
+            let calls = entities.calls(&self.made.entities, self.run.ties());
+            all.extend(calls.into_iter().map(|call| (call.method, call.path, call.body)));
+        }
+        all.extend(self.last.iter().map(step));
+        all
     }
 }
 
@@ -190,40 +205,6 @@ impl End {
             (Status::Pending | Status::Running | Status::Paused | Status::Unknown, _) => return None,
         };
         Some(End { status, word })
-    }
-}
-
-struct Steps<'a> {
-    run: &'a RunId,
-    steps: Vec<Step>,
-}
-
-impl Steps<'_> {
-    fn patch(&mut self, fields: Map<String, Value>, part: Part) {
-        self.steps.push(Step { method: Method::PATCH, path: self.run.path(), body: Value::Object(fields), part });
-    }
-
-    fn log(&mut self, text: &str, status: Status, end: Option<(End, Value)>) {
-        let text = cut(text, LINE_CHARS_MAX);
-        let (body, part) = match end {
-            Some((end, label)) => {
-                (json!({"message": text, "terminationStatus": end.word, "statusLabel": label}), Part::End)
-            }
-            None if self.run.is_node => {
-                let level = ["INFO", "WARN", "ERROR"][severity(status)];
-                (json!({"logs": [{"level": level, "message": text}]}), Part::Lines)
-            }
-            None => (json!({"message": text}), Part::Lines),
-        };
-        self.steps.push(Step { method: Method::POST, path: format!("{}/logs", self.run.path()), body, part });
-    }
-}
-
-fn severity(status: Status) -> usize {
-    match status {
-        Status::Failed => 2,
-        Status::Cancelled => 1,
-        _ => 0,
     }
 }
 

@@ -37,6 +37,16 @@ impl RunId {
         &self.text
     }
 
+    /// The run that entities can be tied to: Port ties none to a node's run.
+    pub(super) fn ties(&self) -> Option<&RunId> {
+        (!self.is_node).then_some(self)
+    }
+
+    /// Where its log lines go.
+    pub(super) fn logs(&self) -> String {
+        format!("{}/logs", self.path())
+    }
+
     /// Where the run is read and patched. That a node's run can also be read there is not documented: it is only
     /// ever asked in doubt, and a 404 then settles nothing.
     pub(super) fn path(&self) -> String {

@@ -32,10 +32,10 @@ CREATE TABLE execution_heads (
     previous        INTEGER,        -- the change before it
     type            TEXT NOT NULL,
     previous_status TEXT,
-    changed_tasks   TEXT NOT NULL,  -- JSON array of keys
+    changed_tasks   TEXT,           -- JSON array of keys; NULL for all of them
     receipt         INTEGER,
     received_at     INTEGER NOT NULL,
-    snapshot        TEXT NOT NULL   -- JSON: {"execution", "tasks"}
+    snapshot        TEXT NOT NULL   -- JSON: {"execution", "tasks"}; what is absent is left out
 ) STRICT;
 
 -- By a hash of its key, an execution is found again. Run ids come in random order: an index kept up by every callback
@@ -57,17 +57,21 @@ CREATE TABLE earlier_changes (
     previous        INTEGER,
     type            TEXT NOT NULL,
     previous_status TEXT,
-    changed_tasks   TEXT NOT NULL,
+    changed_tasks   TEXT,
     receipt         INTEGER,
     received_at     INTEGER NOT NULL,
     snapshot        TEXT NOT NULL
 ) STRICT;
 
 CREATE VIEW changes AS
-SELECT change AS id, id AS execution, sequence, previous, type, previous_status, changed_tasks, receipt, received_at, snapshot
-FROM execution_heads
-UNION ALL
-SELECT id, execution, sequence, previous, type, previous_status, changed_tasks, receipt, received_at, snapshot FROM earlier_changes;
+SELECT id, execution, sequence, previous, type, previous_status,
+       coalesce(changed_tasks, (SELECT json_group_array(value ->> '$.key') FROM json_each(snapshot, '$.tasks'))) AS changed_tasks,
+       receipt, received_at, snapshot
+FROM (SELECT change AS id, id AS execution, sequence, previous, type, previous_status, changed_tasks, receipt, received_at, snapshot
+      FROM execution_heads
+      UNION ALL
+      SELECT id, execution, sequence, previous, type, previous_status, changed_tasks, receipt, received_at, snapshot
+      FROM earlier_changes);
 
 CREATE TABLE deliveries (
     id           INTEGER PRIMARY KEY,

@@ -24,7 +24,7 @@ pub(super) struct Claimed {
     sequence: u32,
     kind: String,
     previous_status: Option<String>,
-    changed_tasks: String,
+    changed_tasks: Option<String>,
     receipt: Option<i64>,
     received_at: i64,
     snapshot: String,
@@ -47,7 +47,7 @@ impl Claimed {
             kind: self.kind,
             sequence: self.sequence,
             previous_status,
-            changed_tasks: serde_json::from_str(&self.changed_tasks).unwrap_or_default(),
+            changed_tasks: changed_tasks(self.changed_tasks.as_deref(), &state),
             receipt: self.receipt.map(|id| id.to_string()),
             received_at: Time::from_micros(self.received_at),
         };
@@ -59,6 +59,14 @@ impl Claimed {
             created_at: Time::from_micros(self.created_at),
             resume: self.resume.and_then(|text| serde_json::from_str(&text).ok()),
         })
+    }
+}
+
+/// The keys of the tasks that a change changed, as they are stored.
+pub(super) fn changed_tasks(stored: Option<&str>, state: &State) -> Vec<String> {
+    match stored {
+        Some(keys) => serde_json::from_str(keys).unwrap_or_default(),
+        None => state.tasks.iter().map(|task| task.key.clone()).collect(),
     }
 }
 

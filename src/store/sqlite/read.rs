@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::filter::{DELIVERIES, EXECUTIONS, RECEIPTS, conditions};
-use super::{identity, open};
+use super::{deliver, identity, open};
 use crate::Boxed;
 use crate::model::{Attempt, Change, ChangeMeta, Link, State, Status, Time};
 use crate::store::{DeliveryRow, Filter, Queries, ReceiptRow, SinkRow, StoreError};
@@ -102,8 +102,9 @@ fn execution(conn: &Connection, row: &Row<'_>) -> Read<(Value, Value)> {
     let (id, sequence, changed_at, snapshot) = read().map_err(fault)?;
     let status: Status = word(row, 4).map_err(fault)?;
     let is_overdue = row.get::<_, bool>(5).map_err(fault)? && !status.is_finished();
-    let mut state: Value = serde_json::from_str(&snapshot)
+    let state: State = serde_json::from_str(&snapshot)
         .map_err(|e| StoreError::Unusable(format!("the snapshot of execution {id} cannot be read: {e}")))?;
+    let mut state = json!(state);
     let links = links(conn, id).map_err(fault)?;
     let mut flat = serde_json::Map::new();
     flat.insert("id".to_owned(), json!(id.to_string()));
@@ -179,7 +180,7 @@ fn change(row: &Row<'_>, links: &[Link]) -> rusqlite::Result<Value> {
         kind,
         sequence: row.get(2)?,
         previous_status,
-        changed_tasks: serde_json::from_str(&row.get::<_, String>(5)?).unwrap_or_default(),
+        changed_tasks: deliver::changed_tasks(row.get::<_, Option<String>>(5)?.as_deref(), &state),
         receipt: row.get::<_, Option<i64>>(6)?.map(|id| id.to_string()),
         received_at: at(row, 7)?,
     };

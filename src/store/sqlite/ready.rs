@@ -31,8 +31,9 @@ pub(super) struct ReadyUpdate {
 pub(super) struct Rendered {
     pub(super) status: Status,
     pub(super) previous_status: Option<Status>,
-    pub(super) kind: String,
-    pub(super) changed_tasks: String,
+    pub(super) kind: &'static str,
+    /// `None` when all of them are.
+    pub(super) changed_tasks: Option<String>,
     pub(super) snapshot: String,
     pub(super) targets: Targets,
     pub(super) known_by: Vec<KnownBy>,
@@ -74,7 +75,7 @@ pub(super) fn render(
     let mut rendered = Rendered {
         status: accepted.state.execution.status,
         previous_status: accepted.previous_status,
-        changed_tasks: text::texts(&accepted.changed_tasks),
+        changed_tasks: (sequence > 1).then(|| text::texts(&accepted.changed_tasks)),
         snapshot: accepted.state.snapshot(),
         targets: Targets::default(),
         known_by: Vec::new(),
@@ -91,7 +92,7 @@ pub(super) fn render(
         state: accepted.state.clone(),
         links: Vec::new(),
         meta: ChangeMeta {
-            kind: rendered.kind.clone(),
+            kind: rendered.kind.to_owned(),
             sequence,
             previous_status: accepted.previous_status,
             changed_tasks: accepted.changed_tasks.clone(),

@@ -22,8 +22,10 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
+mod catalog;
 mod rules;
 
+use catalog::Catalog;
 use rules::{ACTION_FIELDS, ACTION_LOG, NODE_FIELDS, NODE_LOG, TOKEN, check, object};
 
 pub(crate) const CLIENT_ID: &str = "client-one";
@@ -95,6 +97,7 @@ pub(crate) fn answer(status: u16, body: &Value) -> How {
 #[derive(Default)]
 struct State {
     runs: BTreeMap<String, Run>,
+    catalog: Catalog,
     requests: Vec<Seen>,
     faults: Vec<String>,
     twists: VecDeque<(String, Twist)>,
@@ -137,6 +140,28 @@ impl FakePort {
     /// A new run, under way.
     pub(crate) fn add_run(&self, id: &str) {
         self.state().runs.insert(id.to_owned(), Run { status: "IN_PROGRESS".to_owned(), ..Run::default() });
+    }
+
+    /// A blueprint with the names of its properties and relations.
+    pub(crate) fn add_blueprint(&self, name: &str, fields: &[&str]) {
+        let fields = fields.iter().map(|field| (*field).to_owned()).collect();
+        self.state().catalog.blueprints.insert(name.to_owned(), fields);
+    }
+
+    /// An entity that somebody else made.
+    pub(crate) fn add_entity(&self, blueprint: &str, entity: Value) {
+        let id = entity["identifier"].as_str().expect("an identifier").to_owned();
+        self.state().catalog.entities.insert((blueprint.to_owned(), id), entity);
+    }
+
+    /// The entities by their identifiers.
+    pub(crate) fn entities(&self) -> BTreeMap<String, Value> {
+        self.state().catalog.entities.iter().map(|((_, id), entity)| (id.clone(), entity.clone())).collect()
+    }
+
+    /// Which run which entity was tied to, in order.
+    pub(crate) fn ties(&self) -> Vec<(String, String)> {
+        self.state().catalog.ties.clone()
     }
 
     /// Changes a run behind everybody's back.
@@ -313,6 +338,10 @@ impl State {
             return self.issue(&object(headers, body)?);
         }
         self.check_token(headers)?;
+        if let ["v1", "blueprints", _, ..] = path[..] {
+            let runs = &self.runs;
+            return self.catalog.admit(method, uri, headers, body, |run| Some(runs.get(run)?.status.clone()));
+        }
         let (id, is_log) = match path[..] {
             ["v1", "actions", "runs", id] if id.starts_with("r_") => (id, false),
             ["v1", "actions", "runs", id, "logs"] if id.starts_with("r_") => (id, true),
