@@ -15,12 +15,12 @@ comma := ,
 
 ran = @echo "  ran       $(1)" >>$(REPORT)
 
-.PHONY: check tools format clippy test docs deny packages systemd fmt bless soak bench
+.PHONY: check tools format clippy test docs deny packages systemd zabbix fmt bless soak bench
 
 check:
 	@mkdir -p $(TARGET)
 	@: >$(REPORT)
-	@$(MAKE) --no-print-directory tools format clippy test docs deny packages systemd
+	@$(MAKE) --no-print-directory tools format clippy test docs deny packages systemd zabbix
 	@echo
 	@cat $(REPORT)
 	@echo "make check: passed"
@@ -88,6 +88,16 @@ systemd:
 	else \
 	  echo "left out: systemd test (needs root; sudo tests/peers/systemd.sh)"; \
 	  echo "  left out  systemd test (needs root; sudo tests/peers/systemd.sh)" >>$(REPORT); \
+	fi
+
+# The same: a real PostgreSQL and a real Zabbix are installed and started for it.
+zabbix:
+	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
+	  tests/peers/zabbix.sh; \
+	  echo "  ran       zabbix: sink and apply against a real one" >>$(REPORT); \
+	else \
+	  echo "left out: Zabbix test (needs root; sudo tests/peers/zabbix.sh)"; \
+	  echo "  left out  Zabbix test (needs root; sudo tests/peers/zabbix.sh)" >>$(REPORT); \
 	fi
 
 # Formats everything.

@@ -26,6 +26,7 @@ mod receipts;
 mod replay;
 mod serve;
 mod sinks;
+mod zabbix;
 
 use reach::Context;
 
@@ -63,6 +64,9 @@ enum Command {
     Sinks(sinks::Sinks),
     /// Say what a callback would change, and who would be told what; nothing is stored or sent
     Explain(explain::Explain),
+    /// What the zabbix sink needs at Zabbix
+    #[command(subcommand)]
+    Zabbix(zabbix::Zabbix),
 }
 
 impl Cli {
@@ -83,6 +87,7 @@ impl Cli {
             Command::Deliveries(command) => command.run(&context),
             Command::Sinks(command) => command.run(&context),
             Command::Explain(command) => command.run(&context),
+            Command::Zabbix(command) => command.run(&context),
         };
         match ended {
             Ok(()) => 0,

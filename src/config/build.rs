@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use super::load::{add, read, take};
-use super::{Config, Environment, Faults, proxies};
+use super::{Config, Environment, Faults, SinkEntry, proxies};
 use crate::options::{BuildContext, Fault, Section};
 use crate::secret::{Resolver, Secret};
 use crate::sinks::{self, Sink};
@@ -47,8 +47,7 @@ impl Config {
     pub fn adapters(&self, environment: &Environment) -> Result<Adapters, Faults> {
         let env = |name: &str| environment.get(name);
         let secrets = Resolver { env: &env, warnings: RefCell::default() };
-        let instance = self.instance();
-        let names: Vec<(String, String)> = self.sources.iter().map(|s| (s.name.clone(), s.kind.clone())).collect();
+        let (instance, names) = (self.instance(), self.source_names());
         let mut faults = Vec::new();
         let outbound = proxies::settings(&self.outbound, &secrets, &mut faults);
         let context =
@@ -88,11 +87,45 @@ impl Config {
             }
         }
         if !faults.is_empty() {
-            let placed = faults.into_iter().map(|fault| self.places.mark(fault)).collect();
-            return Err(Faults::new(self.file.clone(), placed));
+            return Err(self.placed(faults));
         }
         let warnings = self.warnings.iter().cloned().chain(secrets.warnings.into_inner()).collect();
         Ok(Adapters { sources, sinks, admin_token, warnings })
+    }
+
+    /// Builds something of one sink's section, as the sink itself is built.
+    pub fn of_sink<T>(
+        &self,
+        sink: &SinkEntry,
+        environment: &Environment,
+        build: impl FnOnce(&Section, &BuildContext<'_>) -> Result<T, Vec<Fault>>,
+    ) -> Result<T, Faults> {
+        let env = |name: &str| environment.get(name);
+        let secrets = Resolver { env: &env, warnings: RefCell::default() };
+        let (instance, names) = (self.instance(), self.source_names());
+        let mut faults = Vec::new();
+        let outbound = proxies::settings(&self.outbound, &secrets, &mut faults);
+        let context = BuildContext {
+            name: &sink.name,
+            instance: &instance,
+            secrets: &secrets,
+            sources: &names,
+            outbound: &outbound,
+        };
+        if !faults.is_empty() {
+            return Err(self.placed(faults));
+        }
+        build(&sink.section, &context).map_err(|faults| self.placed(faults))
+    }
+
+    /// Name and kind of every source.
+    fn source_names(&self) -> Vec<(String, String)> {
+        self.sources.iter().map(|s| (s.name.clone(), s.kind.clone())).collect()
+    }
+
+    /// Faults with their lines.
+    fn placed(&self, faults: Vec<Fault>) -> Faults {
+        Faults::new(self.file.clone(), faults.into_iter().map(|fault| self.places.mark(fault)).collect())
     }
 
     /// This callbackd's name, as it stands in CloudEvents' `source`: as configured, else the machine's.

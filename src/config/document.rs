@@ -202,7 +202,9 @@ impl<'i> Document<'i> {
             }
             let message = match complaint {
                 Complaint::Unknown(word, mut words) => {
-                    words.extend(known);
+                    if path.len() == 1 {
+                        words.extend(known);
+                    }
                     words.sort_unstable();
                     format!("no such key; {}", instead(word, &words))
                 }

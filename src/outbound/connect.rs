@@ -9,20 +9,22 @@ use std::time::Duration;
 use http::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
+use tokio_rustls::rustls::client::WantsClientCert;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use tower_service::Service;
 
 use super::proxy::Proxies;
+use super::tcp::TlsFiles;
 use super::tunnel::Way;
 use crate::Boxed;
 
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A connection has to stand within this time: name, TCP and TLS together.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connector that gives up in time. The pool may go on connecting for a request that has gone, where no deadline of
 /// that request reaches.
@@ -75,21 +77,43 @@ pub(super) fn tls_config(extra: Vec<CertificateDer<'static>>) -> Result<ClientCo
     if roots.is_empty() {
         return Err("this machine trusts no certificate: install ca-certificates, or set ca_file".to_owned());
     }
+    Ok(trusting(roots)?.with_no_client_auth())
+}
+
+/// Trusts what `files` say and nothing else, and shows their certificate. Reads files.
+pub(super) fn mutual_tls_config(files: &TlsFiles<'_>) -> Result<ClientConfig, (&'static str, String)> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(read_roots(files.ca).map_err(|message| ("ca", message))?);
+    let certs = read_certificates(files.cert).map_err(|message| ("cert", message))?;
+    // What is wrong with a key is not quoted.
+    let key = PrivateKeyDer::from_pem_file(files.key)
+        .map_err(|_| ("key", format!("{}: there is no key in PEM that can be read", files.key.display())))?;
+    let config = trusting(roots).map_err(|message| ("ca", message))?.with_client_auth_cert(certs, key);
+    config.map_err(|e| ("cert", format!("{}: does not go with its key: {e}", files.cert.display())))
+}
+
+fn trusting(roots: RootCertStore) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
+    Ok(config.with_root_certificates(roots))
+}
+
+fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let fault = |what: String| format!("{}: {what}", file.display());
+    let pem = std::fs::read(file).map_err(|e| fault(e.to_string()))?;
+    let found: Vec<_> =
+        CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|e| fault(format!("not PEM: {e}")))?;
+    if found.is_empty() {
+        return Err(fault("holds no certificate; it has to be PEM (-----BEGIN CERTIFICATE-----)".to_owned()));
+    }
+    Ok(found)
 }
 
 /// The certificates of a PEM file; every one of them has to be usable.
 pub(super) fn read_roots(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let fault = |what: String| format!("{}: {what}", file.display());
-    let pem = std::fs::read(file).map_err(|e| fault(e.to_string()))?;
-    let roots: Vec<_> =
-        CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|e| fault(format!("not PEM: {e}")))?;
-    if roots.is_empty() {
-        return Err(fault("holds no certificate; it has to be PEM (-----BEGIN CERTIFICATE-----)".to_owned()));
-    }
+    let roots = read_certificates(file)?;
     let mut store = RootCertStore::empty();
     for root in &roots {
         store.add(root.clone()).map_err(|e| fault(format!("not a usable certificate: {e}")))?;

@@ -62,7 +62,7 @@ impl Failure {
 }
 
 /// The first error of that type in the chain. An I/O error hides what it wraps from `source`.
-fn find<'e, E: Error + 'static>(mut at: &'e (dyn Error + 'static)) -> Option<&'e E> {
+pub(super) fn find<'e, E: Error + 'static>(mut at: &'e (dyn Error + 'static)) -> Option<&'e E> {
     loop {
         if let Some(found) = at.downcast_ref() {
             return Some(found);

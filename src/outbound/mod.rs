@@ -1,4 +1,4 @@
-//! The one HTTP client: what sinks speak to their peers with.
+//! The one HTTP client: what sinks speak to their peers with; and [`Dial`], for peers that do not speak HTTP.
 //!
 //! A [`Client`] sends one request and reads one answer, both small. It follows no redirect, verifies TLS always, and
 //! bounds everything that it reads: a peer can be slow, broken or hostile, and costs no more than one try. It knows no
@@ -26,11 +26,13 @@ mod connect;
 mod failure;
 mod judge;
 mod proxy;
+mod tcp;
 mod tunnel;
 
 pub use failure::Failure;
 pub use judge::{Verdict, answer_text, asked_pause_ms, judge};
 pub use proxy::{Except, Proxies, Proxy};
+pub use tcp::{Dial, Duplex, TlsFiles};
 
 use connect::Bounded;
 use tunnel::Way;

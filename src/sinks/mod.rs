@@ -16,6 +16,7 @@ mod klyuch_astrom;
 mod port_run;
 mod stdout;
 mod webhook;
+pub mod zabbix;
 
 /// How one try went, with what is kept of it.
 #[derive(Clone, Debug)]
@@ -78,4 +79,5 @@ pub struct Kind {
 }
 
 /// Every kind of sink.
-pub static KINDS: &[Kind] = &[cos_trigger::KIND, klyuch_astrom::KIND, port_run::KIND, stdout::KIND, webhook::KIND];
+pub static KINDS: &[Kind] =
+    &[cos_trigger::KIND, klyuch_astrom::KIND, port_run::KIND, stdout::KIND, webhook::KIND, zabbix::KIND];

@@ -6,3 +6,4 @@ pub(crate) mod hook;
 pub(crate) mod port;
 pub(crate) mod proxy;
 pub(crate) mod scripted;
+pub(crate) mod zabbix;
