@@ -5,8 +5,10 @@ use callbackd::{clock, signature};
 use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, soon};
+use crate::peers::astrom::{self, FakeAstrom};
 use crate::peers::ci::{FakeCi, SECRET_ID, SECRET_KEY, Twist, WORKFLOW};
 use crate::peers::port::{CLIENT_ID, CLIENT_SECRET, FakePort};
+use crate::peers::zabbix::{self, FakeZabbix};
 
 const RUN: &str = "r_AbCdEfGh12345678";
 const OBJECT: &str = "in/游戏 1+2.mp4";
@@ -19,12 +21,16 @@ struct Circle {
     daemon: Daemon,
     ci: FakeCi,
     port: FakePort,
+    astrom: FakeAstrom,
+    zabbix: FakeZabbix,
 }
 
 impl Circle {
     fn start() -> Circle {
         let (ci, port) = (FakeCi::start(), FakePort::start());
+        let (astrom, zabbix) = (FakeAstrom::start(), FakeZabbix::start("6.0.14"));
         port.add_run(RUN);
+        port.add_blueprint("media_file", &["status", "workflow_run"]);
         let mut daemon = Daemon::prepare();
         let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config/examples/whole_circle.toml");
         daemon.write("callbackd.toml", &std::fs::read_to_string(example).expect("the example"));
@@ -42,10 +48,15 @@ impl Circle {
             ("CALLBACKD__SINKS__START__URL", &ci.url()),
             ("CALLBACKD__SINKS__START__RETRY_FIRST", "1ms"),
             ("CALLBACKD__SINKS__PORT__URL", &port.url()),
+            ("CALLBACKD__SINKS__ASTROM__URL", &astrom.url()),
+            ("CALLBACKD__SINKS__ZBX__URL", &zabbix.url()),
+            ("CALLBACKD__SINKS__ZBX__TRAPPER", &zabbix.trapper().to_string()),
+            ("ASTROM_TOKEN", astrom::TOKEN),
+            ("ZABBIX_TOKEN", zabbix::TOKEN),
         ];
         daemon.environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         daemon.start();
-        Circle { daemon, ci, port }
+        Circle { daemon, ci, port, astrom, zabbix }
     }
 
     /// Port posts an action that asks for work on the object, signed.
@@ -122,6 +133,20 @@ fn port_asks_tencent_works_and_everybody_is_told() {
     assert_eq!(run.fields["externalRunId"], json!(execution.run));
     let ends = circle.port.requests().into_iter().filter(|seen| seen.body.get("terminationStatus").is_some()).count();
     assert_eq!((ends, circle.ci.executions().len()), (1, 1));
+
+    // The catalog, the monitoring and the alerting were told of the end, once each.
+    let entities = circle.port.entities();
+    let [entity] = &entities.values().collect::<Vec<_>>()[..] else { panic!("one entity: {entities:?}") };
+    let properties = json!({ "status": "succeeded", "workflow_run": execution.run });
+    assert_eq!((&entity["title"], &entity["properties"]), (&json!(OBJECT), &properties));
+    let events = circle.astrom.events();
+    let [event] = &events[..] else { panic!("one event: {events:?}") };
+    assert_eq!(event["eventType"], "CUSTOM_INFO");
+    assert_eq!(event["properties"]["callbackd.run_id"], json!(execution.run));
+    let pushed = circle.zabbix.pushed();
+    let [value] = &pushed[..] else { panic!("one value: {pushed:?}") };
+    let value: Value = serde_json::from_str(&value.value).expect("JSON");
+    assert_eq!((&value["status"], &value["run"]), (&json!("succeeded"), &json!(execution.run)));
 
     // Neither a repeat nor a forgery changes anything any more.
     let forged = execution.callback().replace("Running", "Failed");
