@@ -339,7 +339,7 @@ fn failed(fault: Fault, delivery: &Delivery, triggers: bool) -> Outcome {
             Outcome::Retry { after_ms, reason, resume }
         }
         Fault::Halt { reason } => Outcome::Halt { reason, resume: delivery.resume.clone() },
-        Fault::Missing { reason } | Fault::Refused { reason } => Outcome::Reject { reason },
+        Fault::Missing { reason } | Fault::Refused { reason, .. } => Outcome::Reject { reason },
     }
 }
 
@@ -378,7 +378,7 @@ impl Sink for CosTrigger {
                     Fault::Retry { reason, .. }
                     | Fault::Halt { reason }
                     | Fault::Missing { reason }
-                    | Fault::Refused { reason },
+                    | Fault::Refused { reason, .. },
                 ) => Err(reason),
             }
         })

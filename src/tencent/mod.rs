@@ -112,6 +112,8 @@ pub enum Fault {
     Refused {
         /// Why.
         reason: String,
+        /// Whether CI said so in its own words, and not somebody on the way.
+        in_its_words: bool,
     },
 }
 
@@ -218,7 +220,7 @@ impl Ci {
 
     /// Calls once. What is told of success is the body's text.
     pub async fn call(&self, call: &Call<'_>, now: Time, seen: &mut Seen) -> Result<String, Fault> {
-        let request = self.request(call, now).map_err(|reason| Fault::Refused { reason })?;
+        let request = self.request(call, now).map_err(|reason| Fault::Refused { reason, in_its_words: false })?;
         let authorization = request.headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
         let sent = self.client.send(request).await;
         let redacted = sent.as_ref().ok().map(|answer| self.redacted(answer, &authorization));
@@ -272,7 +274,7 @@ fn refused(status: u16, reason: String, error: Option<&Error>) -> Fault {
     let Some(error) = error else {
         return match status {
             401 => Fault::Halt { reason },
-            _ => Fault::Refused { reason },
+            _ => Fault::Refused { reason, in_its_words: false },
         };
     };
     match (status, error.code.as_str()) {
@@ -290,7 +292,7 @@ fn refused(status: u16, reason: String, error: Option<&Error>) -> Fault {
         (401 | 403, _) => {
             Fault::Halt { reason: format!("{reason}; the account of secret_id has to be allowed to do this") }
         }
-        _ => Fault::Refused { reason },
+        _ => Fault::Refused { reason, in_its_words: true },
     }
 }
 

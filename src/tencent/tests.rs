@@ -122,7 +122,7 @@ fn a_refusal_is_taken_for_what_it_is() {
             Fault::Retry { reason, in_doubt: false, .. } => ("retry", reason),
             Fault::Halt { reason } => ("halt", reason),
             Fault::Missing { reason } => ("missing", reason),
-            Fault::Refused { reason } => ("refused", reason),
+            Fault::Refused { reason, in_its_words: true } => ("refused", reason),
             other => panic!("{other:?}"),
         };
         assert!(found == expected && reason.contains(part), "{code}: {found}, {reason}");

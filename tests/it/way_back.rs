@@ -109,11 +109,12 @@ fn a_ci_that_does_not_answer_refuses_nothing() {
     let daemon = daemon(&ci, "confirm = true");
     let run = ci.uploaded("a.mp4");
     let truth = ci.end(&run, "Failed");
+    ci.script(ASKED, Twist::Answer(404, "<html>no such page</html>".to_owned()));
     ci.script(ASKED, Twist::Answer(503, "<html>busy</html>".to_owned()));
-    let (id, _) = post(&daemon, &truth.callback());
-    until_held(&daemon, &id, "503");
+    assert_eq!(post(&daemon, &truth.callback()).1, "held");
     let failed = until_status(&daemon, &run, "failed");
     assert_eq!(failed["tasks"][0]["error"]["code"], "Failed");
+    assert_eq!(ci.asked(ASKED), 3);
 }
 
 #[test]

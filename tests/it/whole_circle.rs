@@ -27,6 +27,11 @@ struct Circle {
 
 impl Circle {
     fn start() -> Circle {
+        Circle::start_with(&[])
+    }
+
+    /// The example, with more in its environment.
+    fn start_with(more: &[(&str, &str)]) -> Circle {
         let (ci, port) = (FakeCi::start(), FakePort::start());
         let (astrom, zabbix) = (FakeAstrom::start(), FakeZabbix::start("6.0.14"));
         port.add_run(RUN);
@@ -54,7 +59,8 @@ impl Circle {
             ("ASTROM_TOKEN", astrom::TOKEN),
             ("ZABBIX_TOKEN", zabbix::TOKEN),
         ];
-        daemon.environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let environment = environment.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        daemon.environment = environment.collect();
         daemon.start();
         Circle { daemon, ci, port, astrom, zabbix }
     }
@@ -179,4 +185,26 @@ fn two_runs_on_one_object_are_two_executions_each_with_its_own_end() {
     circle.until(RUN, "succeeded");
     circle.all_delivered();
     assert_eq!(circle.port.run("r_second").status, "FAILURE");
+}
+
+#[test]
+fn a_callback_that_comes_before_its_start_is_known_closes_the_run_all_the_same() {
+    let circle = Circle::start_with(&[("CALLBACKD__SINKS__START__RETRY_FIRST", "5m")]);
+    circle.ci.script(TRIGGER, Twist::LostAnswer);
+    circle.invoke(RUN, OBJECT);
+    let execution = soon("the workflow's start", || circle.ci.executions().pop());
+    let waiting = || circle.daemon.list(&["deliveries", "list", "--sink", "start", "--status", "waiting"]).pop();
+    let start = soon("the answer is lost", || waiting().filter(|row| row["attempts"] == 1));
+    circle.finish(&execution.run, "Failed");
+    let ended = circle.until(&execution.run, "failed");
+    assert_eq!(ended["execution"]["links"], json!([]), "nobody knows yet whose it is");
+    assert_eq!(circle.port.run(RUN).status, "IN_PROGRESS");
+
+    // The next try finds what the first one started.
+    let retried = circle.daemon.cli(&["deliveries", "retry", start["id"].as_str().expect("an id")]);
+    assert_eq!(retried.code, Some(0), "{retried:?}");
+    circle.until(RUN, "failed");
+    circle.all_delivered();
+    assert_eq!((circle.port.run(RUN).status.as_str(), circle.ci.executions().len()), ("FAILURE", 1));
+    assert_eq!(circle.daemon.execution(&execution.run)["execution"]["links"][0]["key"], json!(RUN));
 }

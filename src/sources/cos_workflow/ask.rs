@@ -45,11 +45,12 @@ impl Inquire for Asking {
             let call = Call { bucket, method: Method::GET, path, query: Vec::new() };
             match self.ci.call(&call, now, &mut Seen::default()).await {
                 Ok(reply) => self.understood(&reply, bucket, asked),
-                Err(Fault::Missing { .. }) => Answer::Unknown,
+                // An id that CI finds wrong is none of its executions'.
+                Err(Fault::Missing { .. } | Fault::Refused { in_its_words: true, .. }) => Answer::Unknown,
                 Err(Fault::Halt { reason }) => Answer::Halt { reason },
                 Err(Fault::Retry { after_ms, reason, .. }) => Answer::Later { after_ms, reason },
-                // Perhaps of somebody on the way; that CI knows no such execution it says with a 404 of its own.
-                Err(Fault::Refused { reason }) => Answer::Later { after_ms: None, reason },
+                // Somebody on the way, who knows nothing of it.
+                Err(Fault::Refused { reason, .. }) => Answer::Later { after_ms: None, reason },
             }
         })
     }
