@@ -15,13 +15,11 @@ use crate::admin::{Admin, AdminState};
 use crate::clock;
 use crate::config::{Adapters, Config, Environment, Faults, SinkCommon, SinkEntry, SourceEntry};
 use crate::jq::Jq;
-use crate::model::{
-    DeliveryStatus, Expectation, LinkRule, Program, ReceiptStatus, RetryPolicy, Route, Rules, SinkRule,
-};
+use crate::model::{DeliveryStatus, Expectation, LinkRule, Program, RetryPolicy, Route, Rules, SinkRule};
 use crate::options::{Fault, Span};
 use crate::pipeline::forward::{Forwarder, HALTED, Service};
 use crate::pipeline::ingest::{Ingest, Intake, Rate};
-use crate::pipeline::inquire::{Inquirer, Pace};
+use crate::pipeline::inquire::{self, Inquirer, Pace};
 use crate::pipeline::{Wake, upkeep};
 use crate::secret::Secret;
 use crate::server::{self, BindError, Bound, Certificate, Inherited, Limits, Live, Reception};
@@ -29,7 +27,7 @@ use crate::shutdown::Shutdown;
 use crate::sinks::Sink;
 use crate::sources::Source;
 use crate::store::sqlite::{Options, SqliteStore};
-use crate::store::{Filter, ReceiptRow, Store, StoreError};
+use crate::store::{Filter, Store, StoreError};
 
 mod serve;
 
@@ -192,9 +190,6 @@ pub struct Running {
     drain: Duration,
 }
 
-/// A vendor that was not asked within this time will not be asked soon: it is down, or refuses us.
-const ASKED_WITHIN_MS: u64 = 30_000;
-
 /// The forwarders of one configuration, and of earlier ones that still finish what they had begun.
 struct Forwarders {
     stop: Shutdown,
@@ -322,20 +317,14 @@ impl Running {
     /// about what is held, for a while.
     pub async fn idle(&self) -> Result<(), StoreError> {
         loop {
-            let held = Filter { status: vec![ReceiptStatus::Held.to_string()], ..Filter::default() };
-            let held = self.store.receipts(held).await?;
-            let now = clock::now();
-            let asked = |r: &ReceiptRow| r.reason.is_some() || now.ms_since(r.received_at) > ASKED_WITHIN_MS;
-            if !held.iter().all(asked) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                continue;
-            }
+            // Before the deliveries are looked at, which an answer makes.
+            let asked = inquire::is_idle(&*self.store, clock::now()).await?;
             let open = [DeliveryStatus::Waiting, DeliveryStatus::Leased].map(|s| s.to_string());
             let open = self.store.deliveries(Filter { status: open.into(), ..Filter::default() }).await?;
             let soon = clock::now().plus_ms(2000);
             let busy =
                 open.iter().any(|d| d.status == DeliveryStatus::Leased || d.due_at.is_some_and(|due| due < soon));
-            if !busy {
+            if asked && !busy {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -5,6 +5,7 @@
 //! catch up with a delay. All else that both speak of is recorded in the vendor's words: a callback cannot put a true
 //! end under a false name.
 
+use super::update::short;
 use super::{Advance, Status, Task, Update};
 
 /// What an answer means for a callback.
@@ -28,9 +29,9 @@ impl Update {
         // Whether an answer lists every task of a run that is over is the vendor's affair.
         let is_over = of_execution == Agreement::Agrees && claims.status.is_some_and(Status::is_finished);
         let of_tasks = self.tasks.iter().map(|task| match truth.task(&task.key) {
-            Some(held) => compare(&format!("task {}", task.key), task.status, held.status),
+            Some(held) => compare(&format!("task {}", short(&task.key)), task.status, held.status),
             None if task.status.is_finished() && !is_over => {
-                Agreement::NotYet(format!("the vendor does not list task {}", task.key))
+                Agreement::NotYet(format!("the vendor does not list task {}", short(&task.key)))
             }
             None => Agreement::Agrees,
         });
@@ -55,24 +56,43 @@ impl Update {
         part.attributes.extend(said.map(|(key, value)| (key.clone(), value.clone())));
         over(&mut part.created_at, &theirs.created_at);
         over(&mut part.started_at, &theirs.started_at);
-        for task in self.tasks.iter_mut().filter(|task| task.status.is_finished()) {
-            let Some(theirs) = truth.task(&task.key) else { continue };
-            let Task { key: _, name, kind, status: _, vendor_status, created_at, started_at, finished_at, .. } = theirs;
-            over(&mut task.name, name);
-            over(&mut task.kind, kind);
-            over(&mut task.vendor_status, vendor_status);
-            over(&mut task.created_at, created_at);
-            over(&mut task.started_at, started_at);
-            over(&mut task.finished_at, finished_at);
-            over(&mut task.template, &theirs.template);
-            over(&mut task.outputs, &theirs.outputs);
-            over(&mut task.error, &theirs.error);
-        }
+        let told = std::mem::take(&mut self.tasks);
+        self.tasks = if part.status.is_some_and(Status::is_finished) && !truth.tasks.is_empty() {
+            // Of a run that is over, the vendor's list is the list.
+            let told = |theirs: &Task| told.iter().find(|task| task.key == theirs.key).cloned();
+            truth
+                .tasks
+                .iter()
+                .map(|theirs| told(theirs).unwrap_or_else(|| theirs.clone()).in_words_of(theirs))
+                .collect()
+        } else {
+            let in_their_words = |task: Task| match truth.task(&task.key) {
+                Some(theirs) if task.status.is_finished() => task.in_words_of(theirs),
+                _ => task,
+            };
+            told.into_iter().map(in_their_words).collect()
+        };
         self
     }
 
     fn task(&self, key: &str) -> Option<&Task> {
         self.tasks.iter().find(|task| task.key == key)
+    }
+}
+
+impl Task {
+    fn in_words_of(mut self, theirs: &Task) -> Task {
+        self.status = theirs.status;
+        over(&mut self.name, &theirs.name);
+        over(&mut self.kind, &theirs.kind);
+        over(&mut self.vendor_status, &theirs.vendor_status);
+        over(&mut self.created_at, &theirs.created_at);
+        over(&mut self.started_at, &theirs.started_at);
+        over(&mut self.finished_at, &theirs.finished_at);
+        over(&mut self.template, &theirs.template);
+        over(&mut self.outputs, &theirs.outputs);
+        over(&mut self.error, &theirs.error);
+        self
     }
 }
 
@@ -166,25 +186,44 @@ mod tests {
 
     #[test]
     fn the_vendors_words_stand_over_the_callbacks() {
-        let mut claims = says(Some(Status::Failed), &[("a", Status::Failed), ("b", Status::Running)]);
-        claims.tasks[0].error = Some(json!({"code": "Forged"}));
-        claims.tasks[0].outputs = Some(json!({"objects": []}));
-        let attributes = [("headers", json!({"a": "b"})), ("object", "forged.mp4".into())];
-        claims.execution.attributes = attributes.map(|(key, value)| (key.to_owned(), value)).into_iter().collect();
-        claims.execution.subject = Some("media/forged.mp4".to_owned());
-        let mut truth =
-            says(Some(Status::Failed), &[("a", Status::Failed), ("b", Status::Succeeded), ("c", Status::Failed)]);
+        let (failed, running) = (Status::Failed, Status::Running);
+        let claims = |status| {
+            let mut claims = says(status, &[("a", failed), ("b", running), ("forged", failed)]);
+            claims.tasks[0].error = Some(json!({"code": "Forged"}));
+            claims.tasks[0].outputs = Some(json!({"objects": []}));
+            let attributes = [("headers", json!({"a": "b"})), ("object", "forged.mp4".into())];
+            claims.execution.attributes = attributes.map(|(key, value)| (key.to_owned(), value)).into_iter().collect();
+            claims.execution.subject = Some("media/forged.mp4".to_owned());
+            claims
+        };
+        let mut truth = says(Some(failed), &[("a", failed), ("b", Status::Succeeded), ("c", failed)]);
         truth.tasks[0].error = Some(json!({"code": "Real"}));
         truth.execution.started_at = Some(Time::from_seconds(7));
         truth.execution.subject = Some("media/real.mp4".to_owned());
         truth.execution.attributes.insert("object".to_owned(), "real.mp4".into());
         truth.execution.attributes.insert("headers".to_owned(), serde_json::Value::Null);
-        let recorded = claims.in_words_of(&truth);
-        assert_eq!(recorded.tasks.iter().map(|t| t.status).collect::<Vec<_>>(), [Status::Failed, Status::Running]);
+        let tasks = |recorded: &Update| recorded.tasks.iter().map(|t| (t.key.clone(), t.status)).collect::<Vec<_>>();
+        let pair = |(key, status): (&str, Status)| (key.to_owned(), status);
+
+        let recorded = claims(Some(failed)).in_words_of(&truth);
+        assert_eq!(tasks(&recorded), [("a", failed), ("b", Status::Succeeded), ("c", failed)].map(pair));
         assert_eq!(recorded.tasks[0].error, Some(json!({"code": "Real"})));
         assert!(recorded.tasks[0].outputs.is_some(), "what the answer leaves out");
         let e = recorded.execution;
         assert_eq!((e.subject.as_deref(), e.started_at), (Some("media/real.mp4"), Some(Time::from_seconds(7))));
         assert_eq!(serde_json::Value::Object(e.attributes), json!({"headers": {"a": "b"}, "object": "real.mp4"}));
+
+        // News of a task stays news of that task.
+        let mut one = claims(None);
+        one.tasks.truncate(2);
+        let recorded = one.in_words_of(&truth);
+        assert_eq!(
+            (tasks(&recorded), recorded.execution.status),
+            ([("a", failed), ("b", running)].map(pair).into(), None)
+        );
+        assert_eq!(recorded.tasks[0].error, Some(json!({"code": "Real"})));
+        // An answer without a list says nothing of it.
+        truth.tasks.clear();
+        assert_eq!(tasks(&claims(Some(failed)).in_words_of(&truth)).len(), 3);
     }
 }

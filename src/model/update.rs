@@ -23,6 +23,18 @@ pub struct Update {
     pub known_only: bool,
 }
 
+impl Update {
+    /// Its key, cut to what a reason has room for: nobody has vouched for what a held callback says.
+    pub fn short_key(&self) -> &str {
+        short(&self.key)
+    }
+}
+
+/// The beginning of a vendor's id, which is whole where it is one.
+pub(super) fn short(key: &str) -> &str {
+    key.char_indices().nth(100).map_or(key, |(end, _)| &key[..end])
+}
+
 /// The execution's share of an [`Update`].
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ExecutionPart {

@@ -12,11 +12,12 @@ pub(super) struct Breaker {
     probe: Duration,
     failures: u32,
     probe_at: Time,
+    is_halted: bool,
 }
 
 impl Breaker {
     pub(super) fn new(failures_max: u32, probe: Duration) -> Breaker {
-        Breaker { failures_max: failures_max.max(1), probe, failures: 0, probe_at: Time::default() }
+        Breaker { failures_max: failures_max.max(1), probe, failures: 0, probe_at: Time::default(), is_halted: false }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -28,9 +29,11 @@ impl Breaker {
         self.is_open().then(|| nothing_under_way && now >= self.probe_at)
     }
 
-    /// How long until a probe may go.
-    pub(super) fn pause(&self, now: Time) -> Duration {
-        Duration::from_millis(self.probe_at.ms_since(now).max(1))
+    /// How long until a probe may go; `None` when it is not time that one waits for: nothing is stopped, one may go now,
+    /// or one is under way, whose end tells.
+    pub(super) fn pause(&self, now: Time, nothing_under_way: bool) -> Option<Duration> {
+        let waits = self.is_open() && nothing_under_way && now < self.probe_at;
+        waits.then(|| Duration::from_millis(self.probe_at.ms_since(now).max(1)))
     }
 
     /// Whether this failure opened it. `jitter` in `0.0..=1.0` spreads the probes of many daemons.
@@ -44,18 +47,18 @@ impl Breaker {
         self.is_open() && !was_open
     }
 
-    /// The peer refuses us: open, and probed no earlier than after `pause`. Whether this opened it.
+    /// The peer refuses us: open, and probed no earlier than after `pause`. Whether that is news.
     pub(super) fn halted(&mut self, now: Time, pause: Duration) -> bool {
-        let was_open = self.is_open();
         self.failures = self.failures_max;
         self.probe_at = self.probe_at.max(now.plus_ms(pause.as_millis() as u64));
-        !was_open
+        !std::mem::replace(&mut self.is_halted, true)
     }
 
     /// Whether this answer closed it.
     pub(super) fn answered(&mut self) -> bool {
         let was_open = self.is_open();
         self.failures = 0;
+        self.is_halted = false;
         was_open
     }
 }
@@ -73,7 +76,13 @@ mod tests {
         assert_eq!(breaker.allows(t0, true), None);
         assert!(!breaker.failed(t0, None, 1.0) && !breaker.failed(t0, None, 1.0) && breaker.failed(t0, None, 1.0));
         assert_eq!(breaker.allows(t0, true), Some(false));
-        assert_eq!(breaker.pause(t0), Duration::from_secs(5));
+        assert_eq!(breaker.pause(t0, true), Some(Duration::from_secs(5)));
+        assert_eq!(breaker.pause(t0, false), None, "a probe is under way");
+        assert_eq!(
+            breaker.pause(t0.plus_ms(5000), true),
+            None,
+            "a probe may go, and there may be nothing to probe with"
+        );
         assert_eq!(breaker.allows(t0.plus_ms(5000), true), Some(true));
         assert_eq!(breaker.allows(t0.plus_ms(5000), false), Some(false), "one at a time");
         assert!(!breaker.failed(t0.plus_ms(5000), Some(60_000), 0.0), "open already");
@@ -81,5 +90,9 @@ mod tests {
         assert_eq!(breaker.allows(t0.plus_ms(65_000), true), Some(true));
         assert!(breaker.answered());
         assert_eq!(breaker.allows(t0.plus_ms(65_000), true), None);
+        let minute = Duration::from_secs(60);
+        assert!(breaker.halted(t0, minute) && !breaker.halted(t0, minute), "news once");
+        assert_eq!(breaker.allows(t0.plus_ms(59_000), true), Some(false));
+        assert!(!breaker.failed(t0.plus_ms(60_000), None, 1.0) && breaker.answered() && breaker.halted(t0, minute));
     }
 }

@@ -94,8 +94,8 @@ impl Forwarder {
                     }
                 }
             }
-            if breaker.is_open() {
-                pause = pause.min(breaker.pause(clock::now()));
+            if let Some(until_probe) = breaker.pause(now, under_way.is_empty()) {
+                pause = pause.min(until_probe);
             }
             tokio::select! {
                 () = &mut wake_up => {}

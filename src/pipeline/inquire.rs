@@ -19,10 +19,10 @@ use super::Wake;
 use super::breaker::Breaker;
 use super::ingest::Intake;
 use crate::clock;
-use crate::model::{Agreement, Next, RetryPolicy, Rules, Time, Update};
+use crate::model::{Agreement, Next, ReceiptStatus, RetryPolicy, Rules, Time, Update};
 use crate::shutdown::Shutdown;
 use crate::sources::{Answer, Asked};
-use crate::store::{Held, Inquiry, Late, Lateness, Ruling, Store, StoreError};
+use crate::store::{Filter, Held, Inquiries, Inquiry, Late, Lateness, ReceiptRow, Ruling, Store, StoreError, UNASKED};
 
 /// How vendors are asked. Not configurable: what follows from an answer is the same however it is paced.
 #[derive(Clone, Debug)]
@@ -65,7 +65,8 @@ impl Default for Pace {
             unconfirmed: policy(10_000, 160_000, 6),
             // From ten minutes to six hours, for about ten days.
             going_on: policy(600_000, 21_600_000, 45),
-            grace: 3,
+            // Two seconds to half a minute between them: about one in all.
+            grace: 6,
             breaker_failures: 5,
             breaker_probe: Duration::from_secs(5),
             refused_probe: Duration::from_secs(300),
@@ -109,9 +110,8 @@ impl Inquirer {
             wake_up.as_mut().enable();
             let now = clock::now();
             let free = self.pace.concurrency.saturating_sub(under_way.len());
-            let probes = breaker.allows(now, under_way.is_empty());
             // What is late is looked at even when nobody can be asked.
-            let (limit, asks) = match probes {
+            let (limit, asks) = match breaker.allows(now, under_way.is_empty()) {
                 None => (free, is_askable),
                 Some(true) => (free.min(1), is_askable),
                 Some(false) => (free, false),
@@ -133,8 +133,8 @@ impl Inquirer {
                     }
                 }
             }
-            if probes == Some(false) && under_way.is_empty() {
-                pause = pause.min(breaker.pause(now));
+            if let Some(until_probe) = breaker.pause(now, under_way.is_empty()) {
+                pause = pause.min(until_probe);
             }
             tokio::select! {
                 () = &mut wake_up => {}
@@ -151,7 +151,7 @@ impl Inquirer {
         while under_way.join_next().await.is_some() {}
     }
 
-    async fn claim(&self, limit: usize, asks: bool, now: Time) -> Result<crate::store::Inquiries, StoreError> {
+    async fn claim(&self, limit: usize, asks: bool, now: Time) -> Result<Inquiries, StoreError> {
         let lease_ms = self.pace.timeout.as_millis() as u64 + 60_000;
         self.store.claim_inquiries(self.intake.name.to_string(), limit, lease_ms, asks, now).await
     }
@@ -251,23 +251,24 @@ impl Asking<'_> {
         };
         let updates = match intake.source.parse(&receipt) {
             Ok(updates) => updates,
-            Err(e) => return Some(Ruling::Refused(format!("it is not understood any more: {e}"))),
+            Err(e) => return Some(Ruling::Refused(format!("not understood any more: {e}"))),
         };
         let mut confirmed = Vec::with_capacity(updates.len());
         let (mut not_yet, mut unanswered) = (None, None);
         for update in updates {
+            let key = update.short_key();
             match self.answer(Asked::from(&update)).await {
                 Answer::Known(truth) => match update.agrees_with(truth) {
                     Agreement::Agrees => confirmed.push(update.in_words_of(truth)),
-                    Agreement::NotYet(reason) => not_yet = Some(reason),
-                    Agreement::Contradicts(reason) => return Some(Ruling::Refused(reason)),
+                    Agreement::NotYet(reason) => not_yet = Some(format!("{key}: {reason}")),
+                    Agreement::Contradicts(reason) => return Some(Ruling::Refused(format!("{key}: {reason}"))),
                 },
-                Answer::Unknown => not_yet = Some(format!("the vendor knows no execution {}", update.key)),
+                Answer::Unknown => not_yet = Some(format!("{key}: the vendor knows no execution of this id")),
                 Answer::Unanswerable { reason } => {
-                    return Some(Ruling::Refused(format!("it cannot be confirmed: {reason}")));
+                    return Some(Ruling::Refused(format!("{key}: cannot be confirmed: {reason}")));
                 }
-                Answer::Later { after_ms, reason } => unanswered = Some((*after_ms, reason.clone())),
-                Answer::Halt { reason } => unanswered = Some((None, reason.clone())),
+                Answer::Later { after_ms, reason } => unanswered = Some((*after_ms, format!("{key}: {reason}"))),
+                Answer::Halt { reason } => unanswered = Some((None, format!("{key}: {reason}"))),
             }
         }
         let now = clock::now();
@@ -340,7 +341,7 @@ impl Inquirer {
         let later = |reason| Answer::Later { after_ms: None, reason };
         match tokio::time::timeout(self.pace.timeout, vendor.ask(asked, clock::now())).await {
             Ok(Answer::Known(truth)) if truth.key != asked.key => {
-                later(format!("asked about {}, the vendor answers about another execution", asked.key))
+                later("the vendor answers about another execution".to_owned())
             }
             Ok(answer) => answer,
             Err(_) => later(format!("no answer within {} s", self.pace.timeout.as_secs_f64())),
@@ -354,6 +355,15 @@ fn again(policy: &RetryPolicy, failures: u32, after_ms: Option<u64>, now: Time) 
         Next::At(due_at) => Some(due_at),
         Next::Dead(_) => None,
     }
+}
+
+/// Whether no vendor is still to be asked for the first time about something that is held. One that was not asked for a
+/// while will not be asked soon: it is down, or refuses us.
+pub async fn is_idle(store: &dyn Store, now: Time) -> Result<bool, StoreError> {
+    let held = Filter { status: vec![ReceiptStatus::Held.to_string()], ..Filter::default() };
+    let is_unasked = |row: &ReceiptRow| row.reason.as_ref().is_some_and(|reason| reason.ends_with(UNASKED));
+    let held = store.receipts(held).await?;
+    Ok(!held.iter().any(|row| is_unasked(row) && now.ms_since(row.received_at) < 30_000))
 }
 
 /// What one inquiry says of the vendor's health.

@@ -3,6 +3,9 @@
 
 use crate::model::{State, Time, Update};
 
+/// What a held receipt's reason ends with until its vendor was asked; before it stands the execution's key.
+pub const UNASKED: &str = ": the vendor is to be asked";
+
 /// What was claimed of one source.
 #[derive(Debug, Default)]
 pub struct Inquiries {

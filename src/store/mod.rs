@@ -21,7 +21,7 @@ use crate::model::{Attempt, Delivery, Learned, Receipt, ReceiptStatus, Rules, Ti
 mod inquiry;
 pub mod sqlite;
 
-pub use inquiry::{Held, Inquiries, Inquiry, Late, Lateness, Ruling};
+pub use inquiry::{Held, Inquiries, Inquiry, Late, Lateness, Ruling, UNASKED};
 
 /// Why the store could not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -640,7 +640,7 @@ async fn a_held_receipt_changes_nothing_until_it_is_confirmed() {
     let kept = hold(store, at(0), "i1", Status::Failed).await;
     assert_eq!((kept.outcome, kept.executions.len(), kept.wake.len()), (ReceiptStatus::Held, 0, 0));
     assert!(store.executions(Filter::default()).await.expect("listed").is_empty());
-    assert_eq!(receipts(store, "held").await, [(kept.receipt, None)]);
+    assert_eq!(receipts(store, "held").await, [(kept.receipt, Some("i1: the vendor is to be asked".to_owned()))]);
     let first = Held { receipt: kept.receipt, asked: 0, failures: 0 };
     assert_eq!(held(store, at(1)).await, [first]);
     assert!(held(store, at(2)).await.is_empty(), "a question is under way");
@@ -670,26 +670,29 @@ async fn repeats_of_what_is_held_wait_in_one_line_and_ask_nobody_anew() {
     let folder = TempDir::new().expect("a folder");
     let store = open(&folder);
     let store = &*store;
-    let mut line = Vec::new();
+    let (mut line, mut others) = (Vec::new(), Vec::new());
     for now in 0..3 {
         line.push(hold(store, at(now), "i1", Status::Failed).await.receipt);
-        hold(store, at(now), &format!("other{now}"), Status::Failed).await;
+        others.push(hold(store, at(now), &format!("other{now}"), Status::Failed).await.receipt);
     }
     let claimed = inquiries(store, "media", at(3)).await;
     assert_eq!(claimed.len(), 4, "one for each execution");
     let Inquiry::Held(first) = &claimed[0] else { panic!("{claimed:?}") };
     assert_eq!(first.iter().map(|held| held.receipt).collect::<Vec<_>>(), line);
 
+    for other in others {
+        rule(store, other, Ruling::Refused("odd".to_owned()), at(3)).await;
+    }
     // One that comes during the question waits for its answer, and then for the next question.
     let during = hold(store, at(4), "i1", Status::Failed).await;
     assert!(held(store, at(5)).await.is_empty());
     for &receipt in &line {
-        rule(store, receipt, Ruling::Waits { due_at: at(20), answered: true, reason: "soon".to_owned() }, at(6)).await;
+        rule(store, receipt, Ruling::Waits { due_at: at(14), answered: true, reason: "soon".to_owned() }, at(6)).await;
     }
     let after = hold(store, at(7), "i1", Status::Failed).await;
-    assert!(held(store, at(19)).await.is_empty());
+    assert!(held(store, at(13)).await.is_empty());
     line.extend([during.receipt, after.receipt]);
-    let claimed = held(store, at(20)).await;
+    let claimed = held(store, at(14)).await;
     assert_eq!(claimed.iter().map(|held| held.receipt).collect::<Vec<_>>(), line);
     for &receipt in &line {
         rule(store, receipt, Ruling::Confirmed(vec![update("i1", Status::Failed)]), at(21)).await;
@@ -699,12 +702,23 @@ async fn repeats_of_what_is_held_wait_in_one_line_and_ask_nobody_anew() {
     let (row, body) = store.receipt(line[1]).await.expect("kept");
     assert!(body.is_empty() && row.digest.is_some_and(|digest| digest.len() == 64));
 
+    // Behind one that is asked about seldom, nobody waits as long as that.
+    let odd = hold(store, at(22), "i9", Status::Succeeded).await;
+    assert_eq!(held(store, at(22)).await.len(), 1);
+    let during = hold(store, at(23), "i9", Status::Failed).await;
+    rule(store, odd.receipt, Ruling::Waits { due_at: at(500), answered: true, reason: "odd".to_owned() }, at(24)).await;
+    assert!(held(store, at(33)).await.is_empty());
+    assert_eq!(held(store, at(34)).await.iter().map(|held| held.receipt).collect::<Vec<_>>(), [during.receipt]);
+    rule(store, during.receipt, Ruling::Refused("odd".to_owned()), at(35)).await;
+    let after = hold(store, at(35), "i9", Status::Cancelled).await;
+    assert_eq!(held(store, at(45)).await.iter().map(|held| held.receipt).collect::<Vec<_>>(), [after.receipt]);
+
     // What repeats something confirmed is known to be true.
-    let repeat = hold(store, at(30), "i1", Status::Failed).await;
+    let repeat = hold(store, at(50), "i1", Status::Failed).await;
     assert_eq!((repeat.outcome, repeat.executions.len()), (ReceiptStatus::Duplicate, 1));
     // What contradicts it is for the vendor to say.
-    assert_eq!(hold(store, at(31), "i1", Status::Succeeded).await.outcome, ReceiptStatus::Held);
-    assert_eq!(claim(store, "a", at(31)).await.len(), 1, "told once");
+    assert_eq!(hold(store, at(51), "i1", Status::Succeeded).await.outcome, ReceiptStatus::Held);
+    assert_eq!(claim(store, "a", at(51)).await.len(), 1, "told once");
 }
 
 #[tokio::test]
@@ -712,7 +726,7 @@ async fn what_was_refused_is_kept_until_an_operator_vouches_for_it_or_it_is_old(
     let folder = TempDir::new().expect("a folder");
     let store = open(&folder);
     let store = &*store;
-    let refused = Ruling::Refused("the vendor knows no such execution".to_owned());
+    let refused = Ruling::Refused("the vendor knows no execution of this id".to_owned());
     let mut forged = Vec::new();
     for now in 0..2 {
         let kept = hold(store, at(now), &format!("i{now}"), Status::Failed).await;
@@ -720,7 +734,7 @@ async fn what_was_refused_is_kept_until_an_operator_vouches_for_it_or_it_is_old(
         rule(store, kept.receipt, refused.clone(), at(now)).await;
         forged.push(kept.receipt);
     }
-    let reason = Some("the vendor knows no such execution".to_owned());
+    let reason = Some("the vendor knows no execution of this id".to_owned());
     assert_eq!(receipts(store, "refused").await, [(forged[1], reason.clone()), (forged[0], reason)]);
     assert!(claim(store, "a", at(2)).await.is_empty() && held(store, at(9999)).await.is_empty());
 
@@ -738,7 +752,8 @@ async fn what_was_refused_is_kept_until_an_operator_vouches_for_it_or_it_is_old(
     let waits = hold(store, at(7), "i7", Status::Failed).await;
     store.prune(at(100_000)).await.expect("pruned");
     assert!(receipts(store, "refused").await.is_empty());
-    assert_eq!(receipts(store, "held").await, [(waits.receipt, None)], "what nobody decided stays");
+    let held = receipts(store, "held").await;
+    assert_eq!(held.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [waits.receipt], "what nobody decided stays");
 }
 
 #[tokio::test]

@@ -9,10 +9,13 @@ use super::ready::{ReadyUpdate, ready_update, render};
 use super::record::{Done, Place, apply, find, follow, state_of};
 use super::writer::{Fault, Tx};
 use crate::model::{ReceiptStatus, Rules, State, Status, Time, Update, Verdict};
-use crate::store::{Held, Inquiry, Late, Lateness, Recorded};
+use crate::store::{Held, Inquiry, Late, Lateness, Recorded, UNASKED};
 
 /// So many receipts of one execution are decided by one answer; what is beyond waits for the next.
 const LINE_MAX: usize = 100;
+/// What comes in while others of its execution wait, waits with them, but no longer than this: a forged callback that is
+/// asked about ever more seldom is not to hold up a true one, nor are many repeats to be asked about one by one.
+const LINE_PAUSE_MS: u64 = 10_000;
 
 /// Holds a receipt until its vendor was asked. What says nothing that we do not hold already needs no confirmation: it
 /// is a duplicate, and its vendor is not asked again.
@@ -23,21 +26,23 @@ pub(super) fn hold(tx: &mut Tx<'_>, source: &str, receipt: i64, now: Time, updat
     }
     let mut recorded =
         Recorded { receipt, outcome: ReceiptStatus::Duplicate, executions: Vec::new(), wake: Vec::new() };
-    if let Some(mut executions) = known.into_iter().collect::<Option<Vec<i64>>>() {
-        executions.dedup();
-        recorded.executions = executions;
+    if let Some(executions) = known.into_iter().collect::<Option<Vec<i64>>>() {
+        for execution in executions {
+            if !recorded.executions.contains(&execution) {
+                recorded.executions.push(execution);
+            }
+        }
         return Ok(Done { recorded, reason: None });
     }
     recorded.outcome = ReceiptStatus::Held;
-    let key = updates.first().map_or("", |update| update.key.as_str());
-    // Repeats wait for the question that is due anyway, however many they are.
+    let (key, short) = updates.first().map_or(("", ""), |update| (update.key.as_str(), update.short_key()));
     tx.conn.execute(
         "INSERT INTO inquiries (id, source, key, due_at, leased, asked, failures)
          SELECT ?1, ?2, ?3,
-                coalesce((SELECT min(due_at) FROM inquiries WHERE source = ?2 AND key = ?3 AND leased = 0), ?4), 0, 0, 0",
-        params![receipt, source, key, now.micros()],
+                coalesce((SELECT min(min(due_at), ?5) FROM inquiries WHERE source = ?2 AND key = ?3 AND leased = 0), ?4), 0, 0, 0",
+        params![receipt, source, key, now.micros(), now.plus_ms(LINE_PAUSE_MS).micros()],
     )?;
-    Ok(Done { recorded, reason: None })
+    Ok(Done { recorded, reason: Some([short, UNASKED].concat()) })
 }
 
 /// The execution that the update speaks of, when it tells us nothing of it.
@@ -168,7 +173,7 @@ pub(super) enum ReadyRuling {
 
 impl ReadyRuling {
     /// Nothing follows when an operator has decided meanwhile.
-    pub(super) fn settle(&self, tx: &mut Tx<'_>, receipt: i64) -> Result<Vec<String>, Fault> {
+    pub(super) fn settle(&self, tx: &mut Tx<'_>, receipt: i64, now: Time) -> Result<Vec<String>, Fault> {
         let is_held: bool = tx.conn.query_row(
             "SELECT EXISTS (SELECT 1 FROM receipts WHERE id = ?1 AND status = 'held')",
             [receipt],
@@ -188,12 +193,12 @@ impl ReadyRuling {
                     "UPDATE inquiries SET leased = 0, due_at = ?2, asked = asked + ?3, failures = iif(?3, 0, failures + 1) WHERE id = ?1",
                     params![receipt, due_at.micros(), answered],
                 )?;
-                // What came in during the question waits for the next one, too.
+                // And what came in during the question.
                 tx.conn.execute(
                     "UPDATE inquiries SET due_at = ?2
                      WHERE source = (SELECT source FROM inquiries WHERE id = ?1) AND key = (SELECT key FROM inquiries WHERE id = ?1)
                        AND due_at < ?2 AND leased = 0",
-                    params![receipt, due_at.micros()],
+                    params![receipt, (*due_at).min(now.plus_ms(LINE_PAUSE_MS)).micros()],
                 )?;
                 ("held", reason)
             }

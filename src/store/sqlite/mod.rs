@@ -237,7 +237,7 @@ impl Store for SqliteStore {
                 Ruling::Refused(reason) => ReadyRuling::Refused(reason),
                 Ruling::Waits { due_at, answered, reason } => ReadyRuling::Waits { due_at, answered, reason },
             };
-            self.call(0, move |tx| ready.settle(tx, receipt)).await
+            self.call(0, move |tx| ready.settle(tx, receipt, now)).await
         })
     }
 
