@@ -11,6 +11,7 @@ use crate::model::{Delivery, Outcome, Time};
 use crate::options::{Build, Examine, Section};
 
 mod cloudevent;
+mod cos_trigger;
 mod klyuch_astrom;
 mod port_run;
 mod secmaster;
@@ -87,5 +88,12 @@ fn starts_nothing(_: &Section) -> bool {
 }
 
 /// Every kind of sink.
-pub static KINDS: &[Kind] =
-    &[klyuch_astrom::KIND, port_run::KIND, secmaster::KIND, stdout::KIND, webhook::KIND, zabbix::KIND];
+pub static KINDS: &[Kind] = &[
+    cos_trigger::KIND,
+    klyuch_astrom::KIND,
+    port_run::KIND,
+    secmaster::KIND,
+    stdout::KIND,
+    webhook::KIND,
+    zabbix::KIND,
+];

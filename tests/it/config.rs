@@ -266,11 +266,15 @@ fn the_manuals_examples_are_right_and_at_the_defaults() {
 fn the_examples_work() {
     let names = [
         "ALERTS_SECRET",
+        "ASTROM_TOKEN",
         "MEDIA_TOKEN",
         "PORT_CLIENT_ID",
         "PORT_CLIENT_SECRET",
         "SECMASTER_ACCESS_KEY",
         "SECMASTER_SECRET_KEY",
+        "TENCENT_SECRET_ID",
+        "TENCENT_SECRET_KEY",
+        "ZABBIX_TOKEN",
     ];
     let environment: Environment = names.map(|name| (name, "x")).into_iter().collect();
     for file in files("config/examples") {

@@ -59,7 +59,7 @@ fn of_run(run: Run<'_>, starts: bool) -> Result<Update, ParseError> {
         attributes.insert("create_time".to_owned(), text.into());
     }
     let execution = ExecutionPart {
-        name: own(run.workflow_name),
+        name: own(run.workflow_name.or(run.name)),
         workflow: own(run.workflow_id),
         subject,
         status: Some(status),

@@ -8,21 +8,25 @@
 //! Promises: every generation of those pages is understood, whatever the order of its elements; a repeated callback is
 //! known by its event, id and state, not by its bytes; what is not understood is quarantined, never repaired, and no
 //! unknown word becomes a success. A body is read by events, never expanded, and bounded in depth and elements.
+//!
+//! With a credential CI can be asked what is true of an execution (`ask`).
 
-use std::borrow::Cow;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
 use serde::Deserialize;
 
-use super::{AuthError, Kind, ParseError, RawRequest, SenderRequest, Source};
+use super::{AuthError, Inquire, Kind, ParseError, RawRequest, SenderRequest, Source};
 use crate::model::{Receipt, Time, Update};
-use crate::options::{BuildContext, Fault, Section, examine};
-use crate::secret::{Secret, SecretSpecs};
+use crate::options::{BuildContext, Fault, Faults, Section, examine};
+use crate::secret::{Secret, SecretSpec, SecretSpecs};
 use crate::signature;
+use crate::tencent::{self, Access, decoded};
 
+mod ask;
 mod draft;
 mod json;
 mod meaning;
@@ -46,39 +50,100 @@ struct Options {
     elements_max: usize,
     /// A body of elements nested deeper is quarantined.
     depth_max: usize,
+    /// With what CI is asked. Without it, it is not.
+    secret_id: Option<SecretSpec>,
+    secret_key: Option<SecretSpec>,
+    security_token: Option<SecretSpec>,
+    /// Where the buckets are that may be asked about.
+    region: Option<String>,
+    bucket: Buckets,
+    url: Option<String>,
+    ca_file: Option<PathBuf>,
+}
+
+/// One bucket or a list of them.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a bucket's name or a list of them")]
+enum Buckets {
+    One(String),
+    Many(Vec<String>),
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { token: SecretSpecs::default(), allow_unauthenticated: false, elements_max: 200_000, depth_max: 64 }
+        Options {
+            token: SecretSpecs::default(),
+            allow_unauthenticated: false,
+            elements_max: 200_000,
+            depth_max: 64,
+            secret_id: None,
+            secret_key: None,
+            security_token: None,
+            region: None,
+            bucket: Buckets::Many(Vec::new()),
+            url: None,
+            ca_file: None,
+        }
     }
 }
 
 fn build(section: &Section, context: &BuildContext<'_>) -> Result<Box<dyn Source>, Vec<Fault>> {
     let options: Options = section.read()?;
-    let mut faults = Vec::new();
+    let mut faults = Faults::of(section);
     if options.token.0.is_empty() && !options.allow_unauthenticated {
-        faults.push(section.fault(
+        faults.add(
             "token",
             "callbacks of this vendor are not signed, so a token has to be part of the URL: write \
              token = { file = \"…\" } and register …?token=<its content>, or write allow_unauthenticated = true to \
              believe whoever can reach this address",
-        ));
+        );
     }
     for (key, limit) in [("elements_max", options.elements_max), ("depth_max", options.depth_max)] {
         if limit == 0 {
-            faults.push(section.fault(key, "0 would quarantine every callback; write at least 1, or leave it out"));
+            faults.add(key, "0 would quarantine every callback; write at least 1, or leave it out");
         }
     }
-    let tokens = context.secrets.resolve_all(&options.token).unwrap_or_else(|fault| {
-        faults.push(section.fault("token", fault));
-        Vec::new()
-    });
-    if !faults.is_empty() {
-        return Err(faults);
-    }
     let limits = draft::Limits { elements_max: options.elements_max, depth_max: options.depth_max };
-    Ok(Box::new(CosWorkflow { name: context.name.into(), tokens, limits }))
+    let tokens = faults.keep("token", context.secrets.resolve_all(&options.token));
+    let asking = match (options.secret_id, options.secret_key) {
+        (None, None) => None,
+        (Some(secret_id), Some(secret_key)) => {
+            let access = Access {
+                secret_id,
+                secret_key,
+                security_token: options.security_token,
+                region: options.region,
+                url: options.url,
+                ca_file: options.ca_file,
+                answer_bytes_max: ask::ANSWER_BYTES_MAX,
+            };
+            let ci = access.build(context, &mut faults);
+            let buckets = faults.keep("bucket", buckets(options.bucket));
+            ci.zip(buckets).map(|(ci, buckets)| ask::Asking { ci, buckets, limits })
+        }
+        (given, _) => {
+            let missing = if given.is_some() { "secret_key" } else { "secret_id" };
+            faults.add(missing, "is missing: secret_id and secret_key belong together");
+            None
+        }
+    };
+    let built = tokens.map(|tokens| CosWorkflow { name: context.name.into(), tokens, limits, asking });
+    faults.finish(built.map(|source| Box::new(source) as Box<dyn Source>))
+}
+
+fn buckets(buckets: Buckets) -> Result<Vec<String>, String> {
+    let named = match buckets {
+        Buckets::One(name) => vec![name],
+        Buckets::Many(names) => names,
+    };
+    if named.is_empty() {
+        return Err(
+            "is needed to ask Tencent Cloud, since nothing that a callback says may choose whom to ask; write \
+                    \"media-1250000000\", or a list of them"
+                .to_owned(),
+        );
+    }
+    named.into_iter().map(tencent::part_of_a_host).collect()
 }
 
 struct CosWorkflow {
@@ -86,6 +151,8 @@ struct CosWorkflow {
     /// Newest first; empty when anybody may call.
     tokens: Vec<Secret>,
     limits: draft::Limits,
+    /// Where there is a credential for it.
+    asking: Option<ask::Asking>,
 }
 
 /// The headers that may matter later. Whatever could hold a credential is not among them.
@@ -133,8 +200,12 @@ impl Source for CosWorkflow {
         let json = matches!(first(&body), Some(b'{' | b'['));
         let format = HeaderValue::from_static(if json { "application/json" } else { "application/xml" });
         headers.entry(header::CONTENT_TYPE).or_insert(format);
-        let suffix = self.tokens.first().map(|token| ["?token=", &encoded(token.expose())].concat());
+        let suffix = self.tokens.first().map(|token| ["?token=", &signature::cos::encoded(token.expose())].concat());
         SenderRequest { method: Method::POST, suffix: suffix.unwrap_or_default(), headers, body }
+    }
+
+    fn inquire(&self) -> Option<&dyn Inquire> {
+        self.asking.as_ref().map(|asking| asking as &dyn Inquire)
     }
 }
 
@@ -200,45 +271,4 @@ fn written(address: IpAddr) -> String {
 fn first(body: &[u8]) -> Option<u8> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     body.iter().copied().find(|b| !b.is_ascii_whitespace())
-}
-
-/// Undoes percent-encoding as RFC 3986 has it: a plus sign is a plus sign, and a percent sign that begins no byte is
-/// itself, so that a token may also be pasted into the URL as it is.
-fn decoded(text: &str) -> Cow<'_, [u8]> {
-    let digit = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16));
-    let bytes = text.as_bytes();
-    if !bytes.contains(&b'%') {
-        return Cow::Borrowed(bytes);
-    }
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        match (byte, digit(bytes.get(at + 1)), digit(bytes.get(at + 2))) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            _ => {
-                out.push(byte);
-                at += 1;
-            }
-        }
-    }
-    Cow::Owned(out)
-}
-
-/// Percent-encodes all but RFC 3986's unreserved characters.
-fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for &byte in text.as_bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            const HEX: &[u8; 16] = b"0123456789ABCDEF";
-            out.push('%');
-            out.push(char::from(HEX[usize::from(byte >> 4)]));
-            out.push(char::from(HEX[usize::from(byte & 15)]));
-        }
-    }
-    out
 }

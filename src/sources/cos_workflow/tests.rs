@@ -498,7 +498,7 @@ fn a_token_opens_from_either_place_and_nothing_else_does() {
     for (at, bit) in (0..9).flat_map(|at| (0..7).map(move |bit| (at, bit))) {
         let mut flipped = b"old-token".to_vec();
         flipped[at] ^= 1 << bit;
-        wrong.push(encoded(std::str::from_utf8(&flipped).expect("ASCII")));
+        wrong.push(signature::cos::encoded(std::str::from_utf8(&flipped).expect("ASCII")));
     }
     for text in wrong {
         for (query, rest) in [(Some(format!("token={text}")), ""), (None, text.as_str())] {

@@ -26,6 +26,8 @@ pub(super) struct Run<'a> {
     pub(super) run_id: Text<'a>,
     pub(super) workflow_id: Text<'a>,
     pub(super) workflow_name: Text<'a>,
+    /// `Name`: what `WorkflowName` is called in the reply to a question.
+    pub(super) name: Text<'a>,
     pub(super) state: Text<'a>,
     pub(super) created: Text<'a>,
     pub(super) input: Input<'a>,
@@ -238,6 +240,7 @@ impl<'a> Body<'a> {
                 "Region" => Word(|b| &mut b.run().input.region),
                 "WorkflowId" => Word(|b| &mut b.run().workflow_id),
                 "WorkflowName" => Word(|b| &mut b.run().workflow_name),
+                "Name" => Word(|b| &mut b.run().name),
                 "CreateTime" | "Createtime" | "CreationTime" => Word(|b| &mut b.run().created),
                 "State" => Word(|b| &mut b.run().state),
                 "CosHeaders" => {

@@ -1,9 +1,12 @@
-//! Keyed digests: made and compared in constant time. The schemes themselves stand with the vendor that uses them.
+//! Keyed digests: made and compared in constant time. A vendor's scheme stands with that vendor's adapter, or here when
+//! several adapters that do not know one another sign alike.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
+
+pub mod cos;
 
 /// HMAC-SHA256 over the concatenation of `parts`.
 pub fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
