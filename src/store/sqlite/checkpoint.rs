@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use rusqlite::Connection;
 
 /// The log is copied when it has so many pages (8 KiB each), and again after as many.
-const PAGES: usize = 1024;
+const PAGES: usize = 2048;
 /// So few pages the writer copies itself.
 const PAGES_FEW: usize = 128;
 /// So often the thread tries to catch up before the writer has to copy the rest, however much it is: then callbacks
