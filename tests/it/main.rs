@@ -13,6 +13,7 @@ mod full_disk;
 mod inquire;
 mod layers;
 mod life;
+mod monitoring;
 mod nothing_lost;
 mod outbound;
 mod peers;
