@@ -35,7 +35,7 @@ export CALLBACKD__STORE__URL=sqlite:callbackd.db
 export CALLBACKD__SERVER__LISTEN=127.0.0.1:$port CALLBACKD__ADMIN__LISTEN=127.0.0.1:$((port + 1))
 measure "one source" "$(configure one)"
 
-sed -n '/^```toml$/,/^```$/{/^```/d;p}' README.md >"$work/readme.toml"
+awk '/^```toml$/ {inside = 1; next} /^```$/ && inside {exit} inside' README.md >"$work/readme.toml"
 mkdir "$work/credentials"
 for name in $(sed -nE 's/.*\{ credential = "([^"]+)" \}.*/\1/p' "$work/readme.toml"); do
   (umask 077 && echo 'whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz' >"$work/credentials/$name")

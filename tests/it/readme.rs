@@ -14,10 +14,17 @@ fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The configuration in README, with the credentials that it names, passes `check` without a warning.
+/// The configuration in README, and with what goes on with it, passes `check` without a warning when the credentials
+/// that it names are there.
 #[test]
 fn the_configuration_is_valid() {
-    let toml = README.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a TOML block");
+    let blocks: Vec<_> = README.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let [first, more] = blocks[..] else { panic!("two TOML blocks") };
+    passes(first);
+    passes(&[first, more].concat());
+}
+
+fn passes(toml: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("callbackd.toml");
     fs::write(&file, toml).expect("written");
