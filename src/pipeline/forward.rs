@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::Wake;
 use super::breaker::Breaker;
 use crate::clock;
-use crate::model::{Attempt, Delivery, Next, Outcome, RetryPolicy, Rules, WaitFor};
+use crate::model::{Attempt, Delivery, Next, Outcome, RetryPolicy, Rules, Time, WaitFor};
 use crate::shutdown::Shutdown;
 use crate::sinks::{Sink, Tried};
 use crate::store::{Fate, Settlement, Store, StoreError};
@@ -85,7 +85,7 @@ impl Forwarder {
                             pause = if full { POLL } else { POLL.min(Duration::from_millis(due.ms_since(now).max(1))) };
                         }
                         for delivery in claim.deliveries {
-                            under_way.spawn(Arc::clone(&self).serve(delivery, stop.clone()));
+                            under_way.spawn(Arc::clone(&self).serve(delivery, claim.until, stop.clone()));
                         }
                     }
                     Err(e) => {
@@ -134,7 +134,7 @@ impl Forwarder {
     }
 
     /// One try, from the sink's answer to its settlement.
-    async fn serve(self: Arc<Self>, delivery: Delivery, stop: Shutdown) -> Report {
+    async fn serve(self: Arc<Self>, delivery: Delivery, lease: Time, stop: Shutdown) -> Report {
         let started_at = clock::now();
         let delivery = Arc::new(delivery);
         let tried = self.attempt(&delivery, started_at).await;
@@ -206,12 +206,12 @@ impl Forwarder {
             reason,
             answer: tried.answer,
         };
-        self.settle(Settlement { delivery: delivery.id, attempt, fate, learned: taught }).await;
+        self.settle(Settlement { delivery: delivery.id, lease, attempt, fate, learned: taught }).await;
         report
     }
 
     /// The sink's answer; a panic or a try without an end is a failed try like any other.
-    async fn attempt(&self, delivery: &Arc<Delivery>, now: crate::model::Time) -> Tried {
+    async fn attempt(&self, delivery: &Arc<Delivery>, now: Time) -> Tried {
         let (sink, handed) = (Arc::clone(&self.sink), Arc::clone(delivery));
         let mut work = tokio::spawn(async move { sink.deliver(&handed, now).await });
         let again =
@@ -239,16 +239,16 @@ impl Forwarder {
         }
     }
 
-    /// Records the end of a try. While the store cannot, it is tried again until the lease is nearly over: what was
-    /// delivered should not be delivered twice only because the disk was full for a moment.
+    /// Records the end of a try. While the store cannot, it is tried again until the lease is over: what was delivered
+    /// should not be delivered twice only because the disk was full for a moment.
     async fn settle(&self, settlement: Settlement) {
-        for _ in 0..50 {
+        loop {
             let rules = Arc::clone(&self.rules);
             match self.store.settle(settlement.clone(), rules, clock::now()).await {
                 Ok(wake) => return self.wake.sinks(&wake),
                 Err(StoreError::Unavailable(reason)) => {
                     tracing::warn!(sink.name = %self.name, delivery.id = settlement.delivery, reason, "a try is not recorded yet");
-                    if self.store.is_closed() {
+                    if self.store.is_closed() || clock::now() >= settlement.lease {
                         return;
                     }
                     tokio::time::sleep(STORE_PAUSE).await;

@@ -70,6 +70,8 @@ pub struct Recorded {
 pub struct Claim {
     /// Leased to the caller until the lease ends.
     pub deliveries: Vec<Delivery>,
+    /// The lease's end.
+    pub until: Time,
     /// When the next delivery of this sink is due, if one waits.
     pub next_due: Option<Time>,
 }
@@ -101,6 +103,8 @@ pub enum Fate {
 pub struct Settlement {
     /// The delivery.
     pub delivery: i64,
+    /// The end of the lease under which it was tried: once it is leased anew, its new holder has the word.
+    pub lease: Time,
     /// How the try went.
     pub attempt: Attempt,
     /// What follows.

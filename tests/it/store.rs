@@ -95,8 +95,10 @@ async fn try_record(store: &dyn Store, source: &str, now: Time, parsed: Parsed) 
     store.record(receipt, parsed, Arc::new(rules())).await
 }
 
+const LEASE_MS: u64 = 30_000;
+
 async fn claim(store: &dyn Store, sink: &str, now: Time) -> Vec<Delivery> {
-    store.claim(sink.to_owned(), 10, 30_000, now, now).await.expect("claimed").deliveries
+    store.claim(sink.to_owned(), 10, LEASE_MS, now, now).await.expect("claimed").deliveries
 }
 
 async fn settle(store: &dyn Store, delivery: &Delivery, fate: Fate, now: Time) -> Vec<String> {
@@ -108,7 +110,9 @@ async fn settle(store: &dyn Store, delivery: &Delivery, fate: Fate, now: Time) -
         reason: None,
         answer: Some("ok".to_owned()),
     };
-    let settlement = Settlement { delivery: delivery.id, attempt, fate, learned: Vec::new() };
+    // As long as it is leased, it is due at the lease's end.
+    let lease = store.delivery(delivery.id).await.expect("a delivery").0.due_at.unwrap_or(now);
+    let settlement = Settlement { delivery: delivery.id, lease, attempt, fate, learned: Vec::new() };
     store.settle(settlement, Arc::new(rules()), now).await.expect("settled")
 }
 
@@ -456,6 +460,31 @@ async fn a_link_made_during_the_try_is_not_missed() {
 }
 
 #[tokio::test]
+async fn who_was_late_has_no_word_once_another_holds_the_lease() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    record(&*store, "media", at(0), vec![update("i1", Status::Running)]).await;
+    record(&*store, "media", at(1), vec![update("i1", Status::Failed)]).await;
+    let late = store.claim("a".to_owned(), 10, LEASE_MS, at(2), at(2)).await.expect("claimed");
+    let after = at(2).plus_ms(LEASE_MS + 1);
+    assert_eq!(claim(&*store, "a", after).await.len(), 1, "the lease ran out");
+    let attempt = Attempt {
+        started_at: at(2),
+        duration_ms: LEASE_MS,
+        outcome: "delivered".to_owned(),
+        status: None,
+        reason: None,
+        answer: None,
+    };
+    let delivery = late.deliveries[0].id;
+    let (fate, learned) = (Fate::Delivered, Vec::new());
+    let settlement = Settlement { delivery, lease: late.until, attempt, fate, learned };
+    store.settle(settlement, Arc::new(rules()), after).await.expect("heard");
+    assert_eq!(store.delivery(delivery).await.expect("there").0.status.as_str(), "leased");
+    assert!(claim(&*store, "a", after).await.is_empty(), "the next change waits for who holds the lease now");
+}
+
+#[tokio::test]
 async fn what_a_sink_learned_is_recorded_with_its_settlement() {
     let folder = TempDir::new().expect("a folder");
     let store = open(&folder);
@@ -479,7 +508,8 @@ async fn what_a_sink_learned_is_recorded_with_its_settlement() {
         reason: None,
         answer: None,
     };
-    let settlement = Settlement { delivery: claimed[0].id, attempt, fate: Fate::Delivered, learned };
+    let lease = at(2).plus_ms(LEASE_MS);
+    let settlement = Settlement { delivery: claimed[0].id, lease, attempt, fate: Fate::Delivered, learned };
     store.settle(settlement, Arc::new(rules()), at(3)).await.expect("settled");
     assert_eq!(status_of(&*store, "r_1").await, "failed");
     assert!(matches!(store.execution("r_unknown".to_owned()).await, Err(StoreError::NotFound(_))));

@@ -123,6 +123,7 @@ pub(super) fn claim(
 /// What of a settlement was made ready off the writer's thread.
 pub(super) struct ReadySettlement {
     pub(super) delivery: i64,
+    pub(super) lease: Time,
     pub(super) attempt: Attempt,
     pub(super) fate: Fate,
     pub(super) learned: Vec<ReadyLearned>,
@@ -130,7 +131,7 @@ pub(super) struct ReadySettlement {
 
 impl ReadySettlement {
     /// The end of a delivery whose change cannot be read.
-    pub(super) fn unreadable(delivery: i64, reason: String, now: Time) -> ReadySettlement {
+    pub(super) fn unreadable(delivery: i64, reason: String, lease: Time, now: Time) -> ReadySettlement {
         let attempt = Attempt {
             started_at: now,
             duration_ms: 0,
@@ -139,7 +140,7 @@ impl ReadySettlement {
             reason: Some(reason),
             answer: None,
         };
-        ReadySettlement { delivery, attempt, fate: Fate::Dead, learned: Vec::new() }
+        ReadySettlement { delivery, lease, attempt, fate: Fate::Dead, learned: Vec::new() }
     }
 }
 
@@ -192,12 +193,13 @@ pub(super) fn settle(
                 finished_at,
                 i64::from(until_linked),
                 resume,
-                attempt.reason
+                attempt.reason,
+                settlement.lease.micros()
             ],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )
         .optional()?;
-    // The lease ran out and somebody else settled it: their word stands.
+    // The lease ran out, and somebody else has or had it since: their word stands.
     let Some((execution, sink)) = settled else { return Ok(Vec::new()) };
     let id = tx.new_id(now);
     tx.sql.insert_attempt.execute(params![

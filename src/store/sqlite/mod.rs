@@ -275,12 +275,12 @@ impl Store for SqliteStore {
                     Ok(delivery) => deliveries.push(delivery),
                     // Not to hold up the others: a dead letter, which a later version may be able to read.
                     Err(e) => {
-                        let dead = ReadySettlement::unreadable(id, e.to_string(), now);
+                        let dead = ReadySettlement::unreadable(id, e.to_string(), until, now);
                         self.call(0, move |tx| deliver::settle(tx, &dead, &Rules::default(), now)).await?;
                     }
                 }
             }
-            Ok(Claim { deliveries, next_due })
+            Ok(Claim { deliveries, until, next_due })
         })
     }
 
@@ -293,6 +293,7 @@ impl Store for SqliteStore {
         let learned = settlement.learned.into_iter();
         let ready = ReadySettlement {
             delivery: settlement.delivery,
+            lease: settlement.lease,
             attempt: settlement.attempt,
             fate: settlement.fate,
             learned: learned.map(|learned| ReadyLearned::new(learned, &rules, now)).collect(),
