@@ -7,6 +7,7 @@
 //! Exit codes: 0 fine, 1 failed, 2 usage, 78 bad configuration. A reader that hangs up (`| head`) is no failure.
 
 use std::io;
+use std::num::NonZero;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -171,9 +172,13 @@ fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
     run_on(tokio::runtime::Builder::new_current_thread(), future)
 }
 
-/// Runs a future that holds a whole daemon.
+/// Runs a future that holds a whole daemon. One core is left to the store's writer, which every callback waits for: with
+/// a thread more than there are cores, the two only take turns.
 fn block_on_all_cores<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    run_on(tokio::runtime::Builder::new_multi_thread(), future)
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(cores.saturating_sub(1).max(1));
+    run_on(runtime, future)
 }
 
 fn run_on<T>(
