@@ -7,7 +7,8 @@
 //!
 //! Promises: a callback that its vendor does not confirm is never recorded, and never lost; one answer decides all that
 //! is held of an execution, however often it was repeated; a vendor that does not answer is asked for as long as it
-//! takes, and one that refuses the credential now and then by a single question, until it is let in.
+//! takes, and one that refuses the credential now and then by a single question, until it is let in. However many
+//! executions one body names, it takes no more questions than there is time for, and none after one is not confirmed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub struct Pace {
     pub concurrency: usize,
     /// One question may take this long.
     pub timeout: Duration,
+    /// And no further one is put about the same claimed inquiry after this.
+    pub patience: Duration,
     /// When a question that got no answer is put again.
     pub unanswered: RetryPolicy,
     /// When one is put again whose answer did not confirm a callback yet; given up, the callback is refused.
@@ -60,6 +63,7 @@ impl Default for Pace {
         Pace {
             concurrency: 4,
             timeout: Duration::from_secs(30),
+            patience: Duration::from_secs(60),
             unanswered: policy(2000, 60_000, u32::MAX),
             // 10, 20, 40, 80 and 160 s between six questions.
             unconfirmed: policy(10_000, 160_000, 6),
@@ -152,7 +156,8 @@ impl Inquirer {
     }
 
     async fn claim(&self, limit: usize, asks: bool, now: Time) -> Result<Inquiries, StoreError> {
-        let lease_ms = self.pace.timeout.as_millis() as u64 + 60_000;
+        // The last question may begin when the time for all is over.
+        let lease_ms = (self.pace.patience + self.pace.timeout).as_millis() as u64 + 60_000;
         self.store.claim_inquiries(self.intake.name.to_string(), limit, lease_ms, asks, now).await
     }
 
@@ -189,7 +194,13 @@ impl Inquirer {
     }
 
     async fn serve(self: Arc<Self>, inquiry: Inquiry, asks: bool) -> Report {
-        let mut asking = Asking { inquirer: &self, answers: HashMap::new(), report: Report::Unclear };
+        let mut asking = Asking {
+            inquirer: &self,
+            answers: HashMap::new(),
+            report: Report::Unclear,
+            until: clock::now().plus_ms(self.pace.patience.as_millis() as u64),
+            decided: None,
+        };
         match inquiry {
             Inquiry::Held(line) => {
                 for held in line {
@@ -236,6 +247,11 @@ struct Asking<'i> {
     inquirer: &'i Inquirer,
     answers: HashMap<String, Answer>,
     report: Report,
+    /// No further question after this.
+    until: Time,
+    /// When the first receipt of a line was decided, and what spreads its next question: the same for all of the line,
+    /// so that they stay together.
+    decided: Option<(Time, f64)>,
 }
 
 impl Asking<'_> {
@@ -255,9 +271,26 @@ impl Asking<'_> {
         };
         let mut confirmed = Vec::with_capacity(updates.len());
         let (mut not_yet, mut unanswered) = (None, None);
+        let (is_in_time, count) = (clock::now() < self.until, updates.len());
         for update in updates {
+            // What is not confirmed whole is not recorded, so that the rest need not be asked about: a forged body may
+            // name any number of executions, and each question is the account's.
+            if not_yet.is_some() || unanswered.is_some() {
+                break;
+            }
             let key = update.short_key();
-            match self.answer(Asked::from(&update)).await {
+            let asked = Asked::from(&update);
+            if !self.answers.contains_key(&asked.key) && clock::now() >= self.until {
+                match is_in_time {
+                    true => {
+                        not_yet = Some(format!("of {count} executions, only {} could be asked about", confirmed.len()))
+                    }
+                    // The others of its line took the time.
+                    false => unanswered = Some((None, format!("{key}: not asked about yet"))),
+                }
+                break;
+            }
+            match self.answer(asked).await {
                 Answer::Known(truth) => match update.agrees_with(truth) {
                     Agreement::Agrees => confirmed.push(update.in_words_of(truth)),
                     Agreement::NotYet(reason) => not_yet = Some(format!("{key}: {reason}")),
@@ -271,9 +304,9 @@ impl Asking<'_> {
                 Answer::Halt { reason } => unanswered = Some((None, format!("{key}: {reason}"))),
             }
         }
-        let now = clock::now();
+        let (now, spread) = *self.decided.get_or_insert_with(|| (clock::now(), spread()));
         if let Some((after_ms, reason)) = unanswered {
-            let due_at = again(&pace.unanswered, held.failures, after_ms, now)?;
+            let due_at = again(&pace.unanswered, held.failures, after_ms, now, spread)?;
             return Some(Ruling::Waits { due_at, answered: false, reason });
         }
         Some(match not_yet {
@@ -313,7 +346,12 @@ impl Asking<'_> {
             None
         };
         let marks = late.failures + 1 >= pace.grace;
-        Lateness { truth: None, marks, due_at: again(&pace.unanswered, late.failures, after_ms, now), answered: false }
+        Lateness {
+            truth: None,
+            marks,
+            due_at: again(&pace.unanswered, late.failures, after_ms, now, spread()),
+            answered: false,
+        }
     }
 
     /// The vendor's answer about this execution, asked for once.
@@ -350,11 +388,15 @@ impl Inquirer {
 }
 
 /// When a question that got no answer is put again.
-fn again(policy: &RetryPolicy, failures: u32, after_ms: Option<u64>, now: Time) -> Option<Time> {
-    match policy.next(failures.saturating_add(1), now, now, after_ms, 0.5 + fastrand::f64() / 2.0) {
+fn again(policy: &RetryPolicy, failures: u32, after_ms: Option<u64>, now: Time, spread: f64) -> Option<Time> {
+    match policy.next(failures.saturating_add(1), now, now, after_ms, spread) {
         Next::At(due_at) => Some(due_at),
         Next::Dead(_) => None,
     }
+}
+
+fn spread() -> f64 {
+    0.5 + fastrand::f64() / 2.0
 }
 
 /// Whether no vendor is still to be asked for the first time about something that is held. One that was not asked for a
