@@ -128,7 +128,7 @@ impl Inquirer {
                             pause = pause.min(Duration::from_millis(due.ms_since(now).max(1)));
                         }
                         for inquiry in claimed.due {
-                            under_way.spawn(Arc::clone(&self).serve(inquiry, asks));
+                            under_way.spawn(Arc::clone(&self).serve(inquiry, asks, stop.clone()));
                         }
                     }
                     Err(e) => {
@@ -193,13 +193,14 @@ impl Inquirer {
         }
     }
 
-    async fn serve(self: Arc<Self>, inquiry: Inquiry, asks: bool) -> Report {
+    async fn serve(self: Arc<Self>, inquiry: Inquiry, asks: bool, stop: Shutdown) -> Report {
         let mut asking = Asking {
             inquirer: &self,
             answers: HashMap::new(),
             report: Report::Unclear,
             until: clock::now().plus_ms(self.pace.patience.as_millis() as u64),
             decided: None,
+            stop,
         };
         match inquiry {
             Inquiry::Held(line) => {
@@ -252,6 +253,7 @@ struct Asking<'i> {
     /// When the first receipt of a line was decided, and what spreads its next question: the same for all of the line,
     /// so that they stay together.
     decided: Option<(Time, f64)>,
+    stop: Shutdown,
 }
 
 impl Asking<'_> {
@@ -280,13 +282,14 @@ impl Asking<'_> {
             }
             let key = update.short_key();
             let asked = Asked::from(&update);
-            if !self.answers.contains_key(&asked.key) && clock::now() >= self.until {
-                match is_in_time {
+            if !self.answers.contains_key(&asked.key) && (self.stop.is_begun() || clock::now() >= self.until) {
+                match is_in_time && !self.stop.is_begun() {
                     true => {
-                        not_yet = Some(format!("of {count} executions, only {} could be asked about", confirmed.len()))
+                        let asked = confirmed.len();
+                        not_yet = Some(format!("of {count} executions, only {asked} could be asked about"));
                     }
-                    // The others of its line took the time.
-                    false => unanswered = Some((None, format!("{key}: not asked about yet"))),
+                    // The others of its line took the time, or there is none any more.
+                    false => unanswered = Some((None, [key, UNASKED].concat())),
                 }
                 break;
             }

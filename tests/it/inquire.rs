@@ -502,6 +502,28 @@ async fn a_stop_waits_for_the_question_under_way_and_puts_no_other() {
     assert_eq!(stage.row(&second).await.status, ReceiptStatus::Held);
 }
 
+/// A body of several executions is no reason to go on asking.
+#[tokio::test]
+async fn a_stop_leaves_the_rest_of_a_body_to_the_next_start() {
+    let mut stage = Stage::confirming(pace());
+    let kept = stage.take("i1 failed; i2 failed").await;
+    let question = stage.question().await;
+    stage.stop.begin();
+    question.known(Status::Failed);
+    let running = stage.running.take().expect("one that runs");
+    tokio::time::timeout(PATIENCE, running).await.expect("an end in time").expect("no panic");
+    let row = stage.row(&kept).await;
+    assert_eq!((row.status, row.reason.as_deref()), (ReceiptStatus::Held, Some("i2: the vendor is to be asked")));
+    stage.stop = Shutdown::new();
+    stage.inquire();
+    for key in ["i1", "i2"] {
+        let question = stage.question().await;
+        assert_eq!(question.asked.key, key);
+        question.known(Status::Failed);
+    }
+    stage.until(&kept, ReceiptStatus::Accepted).await;
+}
+
 #[tokio::test]
 async fn what_is_late_is_overdue_when_nobody_can_be_asked() {
     let mut stage = Stage::new(pace(), false, within(50));
