@@ -7,7 +7,8 @@
 //!
 //! Promises: a callback that its vendor does not confirm is never recorded, and never lost; one answer decides all that
 //! is held of an execution, however often it was repeated; a vendor that does not answer is asked for as long as it
-//! takes, and one that refuses the credential now and then by a single question, until it is let in.
+//! takes, and one that refuses the credential now and then by a single question, until it is let in. However many
+//! executions one body names, it takes no more questions than there is time for, and none after one is not confirmed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,60 +20,15 @@ use super::Wake;
 use super::breaker::Breaker;
 use super::ingest::Intake;
 use crate::clock;
-use crate::model::{Agreement, Next, ReceiptStatus, RetryPolicy, Rules, Time, Update};
+use crate::model::{Agreement, Next, ReceiptStatus, Rules, Time, Update};
 use crate::shutdown::Shutdown;
 use crate::sources::{Answer, Asked};
 use crate::store::{Filter, Held, Inquiries, Inquiry, Late, Lateness, ReceiptRow, Ruling, Store, StoreError, UNASKED};
 
-/// How vendors are asked. Not configurable: what follows from an answer is the same however it is paced.
-#[derive(Clone, Debug)]
-pub struct Pace {
-    /// Questions under way at one time.
-    pub concurrency: usize,
-    /// One question may take this long.
-    pub timeout: Duration,
-    /// When a question that got no answer is put again.
-    pub unanswered: RetryPolicy,
-    /// When one is put again whose answer did not confirm a callback yet; given up, the callback is refused.
-    pub unconfirmed: RetryPolicy,
-    /// When one is put again of an execution that is overdue and goes on; given up, only a callback can end it.
-    pub going_on: RetryPolicy,
-    /// So many questions without an answer, and what is late is overdue without one.
-    pub grace: u32,
-    /// So many questions in a row without an answer stop all but one at a time.
-    pub breaker_failures: u32,
-    /// How often that one is put.
-    pub breaker_probe: Duration,
-    /// And how long after the credential was refused.
-    pub refused_probe: Duration,
-}
+mod pace;
 
-const FOREVER_MS: u64 = i64::MAX as u64;
-
-impl Default for Pace {
-    fn default() -> Pace {
-        let policy = |first_ms, longest_ms, attempts_max| RetryPolicy {
-            first_ms,
-            longest_ms,
-            age_max_ms: FOREVER_MS,
-            attempts_max,
-        };
-        Pace {
-            concurrency: 4,
-            timeout: Duration::from_secs(30),
-            unanswered: policy(2000, 60_000, u32::MAX),
-            // 10, 20, 40, 80 and 160 s between six questions.
-            unconfirmed: policy(10_000, 160_000, 6),
-            // From ten minutes to six hours, for about ten days.
-            going_on: policy(600_000, 21_600_000, 45),
-            // Two seconds to half a minute between them: about one in all.
-            grace: 6,
-            breaker_failures: 5,
-            breaker_probe: Duration::from_secs(5),
-            refused_probe: Duration::from_secs(300),
-        }
-    }
-}
+pub use pace::Pace;
+use pace::{again, spread};
 
 /// Asks the vendor of one source until it is told to stop.
 pub struct Inquirer {
@@ -124,7 +80,7 @@ impl Inquirer {
                             pause = pause.min(Duration::from_millis(due.ms_since(now).max(1)));
                         }
                         for inquiry in claimed.due {
-                            under_way.spawn(Arc::clone(&self).serve(inquiry, asks));
+                            under_way.spawn(Arc::clone(&self).serve(inquiry, asks, stop.clone()));
                         }
                     }
                     Err(e) => {
@@ -152,7 +108,8 @@ impl Inquirer {
     }
 
     async fn claim(&self, limit: usize, asks: bool, now: Time) -> Result<Inquiries, StoreError> {
-        let lease_ms = self.pace.timeout.as_millis() as u64 + 60_000;
+        // The last question may begin when the time for all is over.
+        let lease_ms = (self.pace.patience + self.pace.timeout).as_millis() as u64 + 60_000;
         self.store.claim_inquiries(self.intake.name.to_string(), limit, lease_ms, asks, now).await
     }
 
@@ -188,8 +145,15 @@ impl Inquirer {
         }
     }
 
-    async fn serve(self: Arc<Self>, inquiry: Inquiry, asks: bool) -> Report {
-        let mut asking = Asking { inquirer: &self, answers: HashMap::new(), report: Report::Unclear };
+    async fn serve(self: Arc<Self>, inquiry: Inquiry, asks: bool, stop: Shutdown) -> Report {
+        let mut asking = Asking {
+            inquirer: &self,
+            answers: HashMap::new(),
+            report: Report::Unclear,
+            until: clock::now().plus_ms(self.pace.patience.as_millis() as u64),
+            decided: None,
+            stop,
+        };
         match inquiry {
             Inquiry::Held(line) => {
                 for held in line {
@@ -236,6 +200,12 @@ struct Asking<'i> {
     inquirer: &'i Inquirer,
     answers: HashMap<String, Answer>,
     report: Report,
+    /// No further question after this.
+    until: Time,
+    /// When the first receipt of a line was decided, and what spreads its next question: the same for all of the line,
+    /// so that they stay together.
+    decided: Option<(Time, f64)>,
+    stop: Shutdown,
 }
 
 impl Asking<'_> {
@@ -255,9 +225,27 @@ impl Asking<'_> {
         };
         let mut confirmed = Vec::with_capacity(updates.len());
         let (mut not_yet, mut unanswered) = (None, None);
+        let (is_in_time, count) = (clock::now() < self.until, updates.len());
         for update in updates {
+            // What is not confirmed whole is not recorded, so that the rest need not be asked about: a forged body may
+            // name any number of executions, and each question is the account's.
+            if not_yet.is_some() || unanswered.is_some() {
+                break;
+            }
             let key = update.short_key();
-            match self.answer(Asked::from(&update)).await {
+            let asked = Asked::from(&update);
+            if !self.answers.contains_key(&asked.key) && (self.stop.is_begun() || clock::now() >= self.until) {
+                match is_in_time && !self.stop.is_begun() {
+                    true => {
+                        let asked = confirmed.len();
+                        not_yet = Some(format!("of {count} executions, only {asked} could be asked about"));
+                    }
+                    // The others of its line took the time, or there is none any more.
+                    false => unanswered = Some((None, [key, UNASKED].concat())),
+                }
+                break;
+            }
+            match self.answer(asked).await {
                 Answer::Known(truth) => match update.agrees_with(truth) {
                     Agreement::Agrees => confirmed.push(update.in_words_of(truth)),
                     Agreement::NotYet(reason) => not_yet = Some(format!("{key}: {reason}")),
@@ -271,9 +259,9 @@ impl Asking<'_> {
                 Answer::Halt { reason } => unanswered = Some((None, format!("{key}: {reason}"))),
             }
         }
-        let now = clock::now();
+        let (now, spread) = *self.decided.get_or_insert_with(|| (clock::now(), spread()));
         if let Some((after_ms, reason)) = unanswered {
-            let due_at = again(&pace.unanswered, held.failures, after_ms, now)?;
+            let due_at = again(&pace.unanswered, held.failures, after_ms, now, spread)?;
             return Some(Ruling::Waits { due_at, answered: false, reason });
         }
         Some(match not_yet {
@@ -313,7 +301,12 @@ impl Asking<'_> {
             None
         };
         let marks = late.failures + 1 >= pace.grace;
-        Lateness { truth: None, marks, due_at: again(&pace.unanswered, late.failures, after_ms, now), answered: false }
+        Lateness {
+            truth: None,
+            marks,
+            due_at: again(&pace.unanswered, late.failures, after_ms, now, spread()),
+            answered: false,
+        }
     }
 
     /// The vendor's answer about this execution, asked for once.
@@ -346,14 +339,6 @@ impl Inquirer {
             Ok(answer) => answer,
             Err(_) => later(format!("no answer within {} s", self.pace.timeout.as_secs_f64())),
         }
-    }
-}
-
-/// When a question that got no answer is put again.
-fn again(policy: &RetryPolicy, failures: u32, after_ms: Option<u64>, now: Time) -> Option<Time> {
-    match policy.next(failures.saturating_add(1), now, now, after_ms, 0.5 + fastrand::f64() / 2.0) {
-        Next::At(due_at) => Some(due_at),
-        Next::Dead(_) => None,
     }
 }
 

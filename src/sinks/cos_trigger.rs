@@ -254,10 +254,13 @@ impl CosTrigger {
             runs.extend(page.into_iter().filter(|listed| self.is_object(listed, plan)).map(|listed| listed.run));
             token = next;
             if token.is_none() || !runs.is_empty() {
-                break;
+                return Ok(runs);
             }
         }
-        Ok(runs)
+        // Ours may be behind them: that it was not seen does not say that there is none.
+        let reason = "an earlier try may have started the workflow, and too many began since to look through; \
+                      `callbackd deliveries retry` starts it once more";
+        Err(Fault::Refused { reason: reason.to_owned(), in_its_words: false })
     }
 
     fn is_object(&self, listed: &Listed, plan: &Plan) -> bool {
@@ -313,13 +316,15 @@ fn listed(reply: &str) -> Result<(Vec<Listed>, Option<String>), Fault> {
 }
 
 /// Whether an earlier try may have started something. `resume` says how many tries certainly have not; one that was cut
-/// off, and so could say nothing, counts as a try all the same.
+/// off, and so could say nothing, counts as a try all the same. An operator's retry lets tries be counted anew, so that
+/// what was counted before says nothing of those that follow.
 fn tries_in_doubt(delivery: &Delivery) -> bool {
     u64::from(delivery.attempts) > certain(delivery)
 }
 
 fn certain(delivery: &Delivery) -> u64 {
-    delivery.resume.as_ref().and_then(|resume| resume["certain"].as_u64()).unwrap_or(0)
+    let counted = delivery.resume.as_ref().filter(|resume| resume["since"] == delivery.created_at.micros());
+    counted.and_then(|resume| resume["certain"].as_u64()).unwrap_or(0)
 }
 
 fn doubtful(runs: &[String]) -> String {
@@ -335,7 +340,7 @@ fn failed(fault: Fault, delivery: &Delivery, triggers: bool) -> Outcome {
     match fault {
         Fault::Retry { after_ms, reason, in_doubt } => {
             let doubtful = tries_in_doubt(delivery) || triggers && in_doubt;
-            let certain = || Some(json!({ "certain": delivery.attempts + 1 }));
+            let certain = || Some(json!({ "certain": delivery.attempts + 1, "since": delivery.created_at.micros() }));
             let resume = if doubtful { delivery.resume.clone() } else { certain() };
             Outcome::Retry { after_ms, reason, resume }
         }

@@ -297,12 +297,49 @@ async fn what_certainly_started_nothing_leaves_no_doubt() {
     ));
     let tried = deliver(&*away.unwrap_or_else(|faults| panic!("{faults:?}")), &delivery).await;
     delivery = again(&delivery, &tried);
-    assert_eq!((delivery.attempts, &delivery.resume), (3, &Some(json!({ "certain": 3 }))));
+    let since = delivery.created_at.micros();
+    assert_eq!((delivery.attempts, &delivery.resume), (3, &Some(json!({ "certain": 3, "since": since }))));
     // A try that was cut off could say nothing, and leaves its doubt.
     let cut_off = Delivery { attempts: 4, ..delivery.clone() };
     assert!(rejected(&deliver(&*sink, &cut_off).await).contains("an earlier try may have started"));
     learned(&deliver(&*sink, &delivery).await);
     assert_eq!(ci.executions().len(), 2);
+}
+
+/// Tries are counted anew after an operator's retry; what earlier ones certainly did not start is not.
+#[tokio::test]
+async fn a_lost_answer_after_an_operators_retry_leaves_its_doubt() {
+    let ci = FakeCi::start();
+    ci.take_names_for_objects();
+    let sink = sink(&ci, "");
+    let mut delivery = asks_for(OBJECT);
+    for _ in 0..3 {
+        ci.script(TRIGGER, Twist::Answer(429, String::new()));
+        let tried = deliver(&*sink, &delivery).await;
+        delivery = again(&delivery, &tried);
+    }
+    let retried = Delivery { attempts: 0, created_at: delivery.created_at.plus_ms(1), ..delivery };
+    ci.script(TRIGGER, Twist::LostAnswer);
+    let lost = deliver(&*sink, &retried).await;
+    let tried = deliver(&*sink, &again(&retried, &lost)).await;
+    assert!(rejected(&tried).contains("an earlier try may have started"), "{tried:?}");
+    assert_eq!(ci.executions().len(), 1);
+}
+
+#[tokio::test]
+async fn a_list_too_long_to_look_through_leaves_its_doubt() {
+    let ci = FakeCi::start();
+    ci.take_names_for_objects();
+    let sink = sink(&ci, "");
+    for n in 0..1000 {
+        ci.uploaded(&format!("another-{n}.mp4"));
+    }
+    ci.script(TRIGGER, Twist::LostAnswer);
+    let first = asks_for(OBJECT);
+    let lost = deliver(&*sink, &first).await;
+    let tried = deliver(&*sink, &again(&first, &lost)).await;
+    assert!(rejected(&tried).contains("too many began since"), "{tried:?}");
+    assert_eq!(ci.asked(TRIGGER), 1);
 }
 
 #[tokio::test]

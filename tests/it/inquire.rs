@@ -15,7 +15,7 @@ use callbackd::pipeline::inquire::{Inquirer, Pace};
 use callbackd::shutdown::Shutdown;
 use callbackd::sources::{Answer, Asked, AuthError, Inquire, ParseError, RawRequest, SenderRequest, Source};
 use callbackd::store::sqlite::{Options, SqliteStore};
-use callbackd::store::{Filter, Parsed, Queries, ReceiptRow, Recorded, Store};
+use callbackd::store::{Filter, Inquiry, Parsed, Queries, ReceiptRow, Recorded, Ruling, Store};
 use http::{HeaderMap, Method};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
@@ -49,7 +49,8 @@ impl Question {
     }
 }
 
-/// A source whose bodies are `KEY STATUS` or `KEY TASK STATUS`, and whose vendor is on strings.
+/// A source whose bodies are `KEY STATUS` or `KEY TASK STATUS`, several with a semicolon between, and whose vendor is on
+/// strings.
 struct Puppet {
     questions: Option<mpsc::UnboundedSender<Question>>,
 }
@@ -76,16 +77,7 @@ impl Source for Puppet {
 
     fn parse(&self, receipt: &Receipt) -> Result<Vec<Update>, ParseError> {
         let text = std::str::from_utf8(&receipt.body).expect("UTF-8");
-        let words: Vec<&str> = text.split(' ').collect();
-        let update = match words[..] {
-            [key, status] => says(key, Some(status.parse().expect("a status"))),
-            [key, task, status] => {
-                let task = Task::new(task.to_owned(), status.parse().expect("a status"));
-                Update { tasks: vec![task], ..says(key, None) }
-            }
-            _ => return Err(ParseError("not two or three words".to_owned())),
-        };
-        Ok(vec![update])
+        text.split("; ").map(update).collect()
     }
 
     fn as_sender(&self, _: Bytes, _: HeaderMap, _: Time) -> SenderRequest {
@@ -94,6 +86,18 @@ impl Source for Puppet {
 
     fn inquire(&self) -> Option<&dyn Inquire> {
         self.questions.is_some().then_some(self)
+    }
+}
+
+fn update(text: &str) -> Result<Update, ParseError> {
+    let words: Vec<&str> = text.split(' ').collect();
+    match words[..] {
+        [key, status] => Ok(says(key, Some(status.parse().expect("a status")))),
+        [key, task, status] => {
+            let task = Task::new(task.to_owned(), status.parse().expect("a status"));
+            Ok(Update { tasks: vec![task], ..says(key, None) })
+        }
+        _ => Err(ParseError("not two or three words".to_owned())),
     }
 }
 
@@ -113,6 +117,7 @@ fn pace() -> Pace {
     Pace {
         concurrency: 4,
         timeout: Duration::from_secs(60),
+        patience: Duration::from_secs(60),
         unanswered: at_once,
         unconfirmed: RetryPolicy { attempts_max: 3, ..at_once },
         going_on: at_once,
@@ -302,6 +307,70 @@ async fn a_forged_callback_dies() {
 }
 
 #[tokio::test]
+async fn a_body_of_many_executions_is_asked_about_no_further_than_the_first_that_is_not_confirmed() {
+    let mut stage = Stage::confirming(pace());
+    let kept = stage.take("i1 running; i2 running; i3 running").await;
+    for _ in 0..3 {
+        let question = stage.question().await;
+        assert_eq!(question.asked.key, "i1");
+        question.say(Answer::Unknown);
+    }
+    stage.until(&kept, ReceiptStatus::Refused).await;
+    stage.no_question().await;
+    // A vendor that is down is not asked about each of them either.
+    let kept = stage.take("i4 failed; i5 failed").await;
+    stage.question().await.later();
+    for key in ["i4", "i5"] {
+        let question = stage.question().await;
+        assert_eq!(question.asked.key, key);
+        question.known(Status::Failed);
+    }
+    stage.until(&kept, ReceiptStatus::Accepted).await;
+}
+
+#[tokio::test]
+async fn a_body_of_more_executions_than_there_is_time_for_is_refused_in_the_end() {
+    let patience = Duration::from_millis(100);
+    let mut stage = Stage::confirming(Pace { patience, ..pace() });
+    let kept = stage.take("i1 failed; i2 failed").await;
+    for _ in 0..3 {
+        let question = stage.question().await;
+        assert_eq!(question.asked.key, "i1");
+        tokio::time::sleep(patience).await;
+        question.known(Status::Failed);
+    }
+    let row = stage.until(&kept, ReceiptStatus::Refused).await;
+    let reason = "of 2 executions, only 1 could be asked about; it was asked 3 times";
+    assert_eq!(row.reason.as_deref(), Some(reason));
+    stage.no_question().await;
+}
+
+/// Each of a line is ruled by itself: what waits behind it is put off once, not once for each.
+#[tokio::test]
+async fn what_waits_behind_a_line_is_put_off_once() {
+    let stage = Stage::new(pace(), true, None);
+    let mut kept = Vec::new();
+    for _ in 0..103 {
+        kept.push(stage.take("i1 failed").await.receipt);
+    }
+    let claimed = stage.store.claim_inquiries(SOURCE.to_owned(), 4, 60_000, true, clock::now()).await.expect("claimed");
+    let [Inquiry::Held(line)] = &claimed.due[..] else { panic!("{:?}", claimed.due) };
+    let reading = rusqlite::Connection::open(stage.folder.path().join("store.db")).expect("opened");
+    let due_at = || {
+        let sql = "SELECT due_at FROM inquiries WHERE id = ?1";
+        reading.query_row(sql, [kept[102]], |row| row.get::<_, i64>(0)).expect("it waits")
+    };
+    let mut seen = vec![due_at()];
+    for held in &line[..3] {
+        let waits = Ruling::Waits { due_at: clock::now().plus_ms(60_000), answered: true, reason: String::new() };
+        stage.store.rule(held.receipt, waits, Arc::clone(&stage.rules), clock::now()).await.expect("ruled");
+        seen.push(due_at());
+    }
+    assert!(seen[1] > seen[0], "{seen:?}");
+    assert_eq!(seen[1..], [seen[1]; 3]);
+}
+
+#[tokio::test]
 async fn a_vendor_that_is_behind_its_own_callback_is_given_time() {
     let mut stage = Stage::confirming(pace());
     let kept = stage.take("i1 succeeded").await;
@@ -431,6 +500,28 @@ async fn a_stop_waits_for_the_question_under_way_and_puts_no_other() {
     tokio::time::timeout(PATIENCE, running).await.expect("an end in time").expect("no panic");
     assert_eq!(stage.row(&first).await.status, ReceiptStatus::Accepted);
     assert_eq!(stage.row(&second).await.status, ReceiptStatus::Held);
+}
+
+/// A body of several executions is no reason to go on asking.
+#[tokio::test]
+async fn a_stop_leaves_the_rest_of_a_body_to_the_next_start() {
+    let mut stage = Stage::confirming(pace());
+    let kept = stage.take("i1 failed; i2 failed").await;
+    let question = stage.question().await;
+    stage.stop.begin();
+    question.known(Status::Failed);
+    let running = stage.running.take().expect("one that runs");
+    tokio::time::timeout(PATIENCE, running).await.expect("an end in time").expect("no panic");
+    let row = stage.row(&kept).await;
+    assert_eq!((row.status, row.reason.as_deref()), (ReceiptStatus::Held, Some("i2: the vendor is to be asked")));
+    stage.stop = Shutdown::new();
+    stage.inquire();
+    for key in ["i1", "i2"] {
+        let question = stage.question().await;
+        assert_eq!(question.asked.key, key);
+        question.known(Status::Failed);
+    }
+    stage.until(&kept, ReceiptStatus::Accepted).await;
 }
 
 #[tokio::test]

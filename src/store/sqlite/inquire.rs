@@ -193,12 +193,13 @@ impl ReadyRuling {
                     "UPDATE inquiries SET leased = 0, due_at = ?2, asked = asked + ?3, failures = iif(?3, 0, failures + 1) WHERE id = ?1",
                     params![receipt, due_at.micros(), answered],
                 )?;
-                // And what came in during the question.
+                // And what came in during the question. Only what is due by now: each of the line is ruled so, a little
+                // later than the one before, and all that waits would be written anew each time.
                 tx.conn.execute(
                     "UPDATE inquiries SET due_at = ?2
                      WHERE source = (SELECT source FROM inquiries WHERE id = ?1) AND key = (SELECT key FROM inquiries WHERE id = ?1)
-                       AND due_at < ?2 AND leased = 0",
-                    params![receipt, (*due_at).min(now.plus_ms(LINE_PAUSE_MS)).micros()],
+                       AND due_at <= ?3 AND due_at < ?2 AND leased = 0",
+                    params![receipt, (*due_at).min(now.plus_ms(LINE_PAUSE_MS)).micros(), now.micros()],
                 )?;
                 ("held", reason)
             }
