@@ -134,7 +134,12 @@ impl Resolver<'_> {
             }
         };
         if text.is_empty() {
-            return Err(format!("{spec:?} is empty"));
+            return Err(match spec {
+                SecretSpec::Plain(_) => {
+                    "is empty; write { file = \"…\" }, { env = \"…\" } or { credential = \"…\" }".to_owned()
+                }
+                place => format!("{place:?} is empty"),
+            });
         }
         Ok(Secret(text))
     }
@@ -150,7 +155,10 @@ impl Resolver<'_> {
             && meta.permissions().mode() & 0o004 != 0
         {
             let hint = format!("{}: everybody on this machine can read this secret; chmod o-r", path.display());
-            self.warnings.borrow_mut().push(hint);
+            let mut warnings = self.warnings.borrow_mut();
+            if !warnings.contains(&hint) {
+                warnings.push(hint);
+            }
         }
         if text.ends_with('\n') {
             text.pop();

@@ -81,7 +81,8 @@ impl Sinks {
 fn merge(config: &Config, mut rows: Vec<SinkRow>) -> Vec<Listed> {
     for sink in &config.sinks {
         if !rows.iter().any(|row| row.name == sink.name) {
-            rows.push(SinkRow { name: sink.name.clone(), paused: None, backlog: 0, oldest: None, dead: 0 });
+            let name = sink.name.clone();
+            rows.push(SinkRow { name, paused: None, backlog: 0, oldest: None, reason: None, dead: 0 });
         }
     }
     rows.sort_by(|a, b| a.name.cmp(&b.name));
@@ -120,7 +121,7 @@ fn show(mut sinks: Vec<Listed>, form: &Form, now: Time) -> Result<(), Failure> {
             s.row.backlog.to_string(),
             age(s.row.oldest, now),
             s.row.dead.to_string(),
-            or_none(s.row.paused.as_ref()),
+            or_none(s.row.paused.as_ref().or(s.row.reason.as_ref())),
         ]
     });
     print::stdout(|out| print::table(out, header, rows))

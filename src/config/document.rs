@@ -50,6 +50,8 @@ struct Variable<'i> {
     path: Vec<String>,
     /// What it can still be read as, the next one last.
     readings: Vec<DeValue<'i>>,
+    /// What was wrong with the reading before: words between commas are tried last, and most often not meant.
+    said: Option<String>,
 }
 
 /// The tree, and what was found wrong with it.
@@ -105,7 +107,7 @@ impl<'i> Document<'i> {
                 _ => break,
             }
         }
-        self.variables.push(Variable { name: variable_name(key), path, readings });
+        self.variables.push(Variable { name: variable_name(key), path, readings, said: None });
     }
 
     /// The place of every key.
@@ -211,9 +213,11 @@ impl<'i> Document<'i> {
                 Complaint::Wrong(text) => {
                     if let Some(reading) = variable.and_then(|v| self.variables[v].readings.pop()) {
                         put(node, &path, Spanned::new(span, reading));
+                        variable.into_iter().for_each(|v| self.variables[v].said = Some(text.clone()));
                         continue;
                     }
-                    text
+                    let said = variable.and_then(|v| self.variables[v].said.take());
+                    said.filter(|_| text.ends_with("found a list")).unwrap_or(text)
                 }
                 Complaint::Missing(_) => break,
             };

@@ -161,6 +161,10 @@ mod tests {
             ("invalid value: integer `-1`, expected u32", "expected a whole number from 0, found a negative number"),
             ("invalid type: map, expected a string", "expected a text in quotes, found a table"),
             (
+                "invalid type: integer `2`, expected a time in quotes, like \"30s\"",
+                "expected a time in quotes, like \"30s\", found a number",
+            ),
+            (
                 "unknown variant `jsn`, expected `json` or `text`",
                 "no such word; did you mean \"json\"? There are: json, text",
             ),

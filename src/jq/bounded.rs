@@ -4,6 +4,7 @@
 use jaq_core::load::parse::{BinaryOp, Term};
 use jaq_core::ops::Math;
 
+use super::said;
 use super::tree::walk;
 
 /// Functions that go over their input once, by name and number of arguments. (`test` and its like take time linear in
@@ -70,8 +71,9 @@ pub(super) fn refuse(program: &Term<&str>) -> Result<(), String> {
 fn refusal(name: &str) -> String {
     let functions: Vec<&str> = FUNCTIONS.iter().map(|(name, _)| *name).collect();
     format!(
-        "`{name}` cannot be used here, where a program has to end by construction; what can be used: paths, literals, \
+        "`{name}` cannot be used here{}; a program has to end by construction, and what can be used is: paths, literals, \
          [ ], {{ }}, comparisons, and, or, //, if, + and -, `as $x`, and {}",
+        said::instead(name),
         functions.join(", ")
     )
 }

@@ -8,6 +8,7 @@ use jaq_core::{Error, Exn, load};
 use jaq_json::Val;
 
 use super::meter::{OUT_OF_STEPS, TOO_DEEP};
+use crate::model::Status;
 
 /// A longer text is cut.
 const SAID_CHARS: usize = 200;
@@ -37,12 +38,25 @@ fn not_jq((expected, found): (&str, &str)) -> String {
     }
 }
 
+/// What was most likely meant by a name that cannot be used; empty where nobody knows.
+pub(super) fn instead(name: &str) -> &'static str {
+    match name {
+        "execution" => " (write `.execution`, with a dot)",
+        "tasks" => " (write `.tasks`, with a dot)",
+        "change" => " (write `.change`, with a dot)",
+        "=" => " (`==` compares)",
+        _ if name.parse::<Status>().is_ok() => " (a text stands in double quotes)",
+        _ => "",
+    }
+}
+
 /// It uses a name that nobody gave.
 pub(super) fn of_names<P>(faults: &load::Errors<&str, P, Vec<compile::Error<&str>>>) -> String {
     match faults.iter().flat_map(|(_, faults)| faults).next() {
         Some((name, Undefined::Filter(arity))) if *arity > 0 => format!("`{name}/{arity}` is no function of jq here"),
         Some((name, Undefined::Filter(_))) => {
-            format!("`{name}` is no function of jq here; a text stands in double quotes")
+            let instead = Some(instead(name)).filter(|said| !said.is_empty());
+            format!("`{name}` is no function of jq here{}", instead.unwrap_or("; a text stands in double quotes"))
         }
         Some((name, other)) => format!("`{name}` is no {} here", other.as_str()),
         None => "this is not jq".to_owned(),

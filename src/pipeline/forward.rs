@@ -115,9 +115,9 @@ impl Forwarder {
     async fn note(&self, breaker: &mut Breaker, report: Result<Report, tokio::task::JoinError>) {
         let now = clock::now();
         match report {
-            Ok(Report::Failed { after_ms }) => {
+            Ok(Report::Failed { after_ms, reason }) => {
                 if breaker.failed(now, after_ms, fastrand::f64()) {
-                    tracing::warn!(sink.name = %self.name, "the sink fails again and again: only probes from now on");
+                    tracing::warn!(sink.name = %self.name, reason, "the sink fails again and again: only probes from now on");
                 }
             }
             Ok(Report::Answered) => {
@@ -141,9 +141,9 @@ impl Forwarder {
         let now = clock::now();
         let (outcome, report) = match &tried.outcome {
             Outcome::Delivered { .. } => ("delivered", Report::Answered),
-            Outcome::Retry { after_ms, .. } => {
+            Outcome::Retry { after_ms, reason, .. } => {
                 let after_ms = after_ms.map(|asked| asked.min(self.service.retry.longest_ms));
-                ("retry", Report::Failed { after_ms })
+                ("retry", Report::Failed { after_ms, reason: reason.clone() })
             }
             Outcome::Wait { wait_for: WaitFor::Link, .. } => ("wait", Report::Unclear),
             Outcome::Wait { wait_for: WaitFor::Peer(_), .. } => ("wait", Report::Answered),
@@ -263,12 +263,12 @@ impl Forwarder {
 }
 
 /// What a try says of the peer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Report {
     /// It works, whatever it thought of this delivery.
     Answered,
     /// It does not.
-    Failed { after_ms: Option<u64> },
+    Failed { after_ms: Option<u64>, reason: String },
     /// Nothing.
     Unclear,
 }

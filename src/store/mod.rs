@@ -220,6 +220,8 @@ pub struct SinkRow {
     pub backlog: u64,
     /// When the oldest of these was promised.
     pub oldest: Option<Time>,
+    /// Why the oldest of these that was tried still waits; what waits for a link comes last.
+    pub reason: Option<String>,
     /// Dead letters.
     pub dead: u64,
 }

@@ -104,7 +104,7 @@ async fn does_what_operators_ask() {
         (
             get("/api/v1/sinks"),
             200,
-            json!({"items": [{"name": "gone", "paused": null, "backlog": 2, "oldest": null, "dead": 1}]}),
+            json!({"items": [{"name": "gone", "paused": null, "backlog": 2, "oldest": null, "reason": null, "dead": 1}]}),
             None,
         ),
     ] {

@@ -402,6 +402,30 @@ async fn a_paused_sink_is_left_alone_until_it_is_resumed() {
 }
 
 #[tokio::test]
+async fn a_sink_says_why_its_oldest_waits() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    for key in ["i1", "i2"] {
+        record(&*store, "media", at(0), vec![update(key, Status::Failed)]).await;
+    }
+    assert_eq!(store.sinks().await.expect("listed")[0].reason, None, "nobody has tried");
+    // The oldest waits for a link, which is nobody's fault; the other one was refused a connection.
+    let claimed = claim(&*store, "a", at(1)).await;
+    for (delivery, until_linked, reason) in
+        [(&claimed[0], Some(0), "waits for a link"), (&claimed[1], None, "cannot connect")]
+    {
+        let lease = store.delivery(delivery.id).await.expect("a delivery").0.due_at.expect("leased");
+        let reason = Some(reason.to_owned());
+        let outcome = "retry".to_owned();
+        let attempt = Attempt { started_at: at(1), duration_ms: 5, outcome, status: None, reason, answer: None };
+        let fate = Fate::Waiting { due_at: at(99), until_linked, resume: None, free: false };
+        let settlement = Settlement { delivery: delivery.id, lease, attempt, fate, learned: Vec::new() };
+        store.settle(settlement, Arc::new(rules()), at(1)).await.expect("settled");
+    }
+    assert_eq!(store.sinks().await.expect("listed")[0].reason.as_deref(), Some("cannot connect"));
+}
+
+#[tokio::test]
 async fn retries_are_hurried_when_the_peer_is_well_again() {
     let folder = TempDir::new().expect("a folder");
     let store = open(&folder);

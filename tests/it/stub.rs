@@ -118,7 +118,8 @@ impl Queries for Shared {
     }
 
     fn sinks(&self) -> Boxed<'_, Result<Vec<SinkRow>, StoreError>> {
-        ready(Ok(vec![SinkRow { name: "gone".to_owned(), paused: None, backlog: 2, oldest: None, dead: 1 }]))
+        let name = "gone".to_owned();
+        ready(Ok(vec![SinkRow { name, paused: None, backlog: 2, oldest: None, reason: None, dead: 1 }]))
     }
 }
 

@@ -324,7 +324,9 @@ impl Queries for Readers {
                 "SELECT n.sink, (SELECT reason FROM sink_pauses p WHERE p.sink = n.sink),
                         (SELECT count(*) FROM deliveries d WHERE d.sink = n.sink AND d.finished_at IS NULL),
                         (SELECT min(created_at) FROM deliveries d WHERE d.sink = n.sink AND d.finished_at IS NULL),
-                        (SELECT count(*) FROM deliveries d WHERE d.sink = n.sink AND d.status = 'dead')
+                        (SELECT count(*) FROM deliveries d WHERE d.sink = n.sink AND d.status = 'dead'),
+                        (SELECT reason FROM deliveries d WHERE d.sink = n.sink AND d.finished_at IS NULL
+                            AND d.reason IS NOT NULL ORDER BY d.until_linked, d.id LIMIT 1)
                  FROM (SELECT DISTINCT sink FROM deliveries WHERE finished_at IS NULL
                        UNION SELECT DISTINCT sink FROM deliveries WHERE status = 'dead'
                        UNION SELECT sink FROM sink_pauses) n ORDER BY 1",
@@ -336,6 +338,7 @@ impl Queries for Readers {
                         backlog: row.get::<_, i64>(2)? as u64,
                         oldest: row.get::<_, Option<i64>>(3)?.map(Time::from_micros),
                         dead: row.get::<_, i64>(4)? as u64,
+                        reason: row.get(5)?,
                     })
                 },
             )
