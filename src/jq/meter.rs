@@ -167,6 +167,10 @@ pub(super) fn natives() -> impl Iterator<Item = Fun<Metered>> {
 pub(super) fn library<'s>(program: &Term<&'s str>) -> Vec<Def<&'s str>> {
     let mut used = HashSet::new();
     calls_of(program, &mut used);
+    if used.is_empty() {
+        // Most programs are paths and comparisons: for them the library is not even read.
+        return Vec::new();
+    }
     // A definition uses only what stands before it, or itself.
     let mut kept = Vec::new();
     for def in whole_library().into_iter().rev() {
@@ -179,6 +183,7 @@ pub(super) fn library<'s>(program: &Term<&'s str>) -> Vec<Def<&'s str>> {
     kept
 }
 
+/// All of it, before it is metered.
 pub(super) fn whole_library() -> Vec<Def<&'static str>> {
     // Two that the jq manual has and jaq has not.
     const MORE: &str = "def IN(s): any(s == .; .); def IN(source; s): any(source == s; .);";
