@@ -31,6 +31,9 @@ const PROGRAM_BYTES_MAX: usize = 4096;
 const TOKENS_MAX: usize = 1000;
 const NESTING_MAX: usize = 64;
 const STACK_BYTES: usize = 32 << 20;
+/// What is read on the caller's own stack.
+const SHORT_BYTES_MAX: usize = 200;
+const SHORT_BRACKETS_MAX: usize = 8;
 /// A run calls itself for each level of the program, on whatever stack it is given.
 const LEVELS_MAX: usize = 100;
 /// More results are a fault.
@@ -63,11 +66,16 @@ impl Jq {
     }
 
     fn build(text: &str, refuse: Refuse) -> Result<Jq, String> {
+        let not_jq = || Err("this is not jq".to_owned());
+        // A short one needs no more stack than any thread has, and a thread leaves memory behind.
+        if text.len() <= SHORT_BYTES_MAX && text.bytes().filter(|b| b"([{".contains(b)).count() <= SHORT_BRACKETS_MAX {
+            return std::panic::catch_unwind(|| Jq::build_here(text, refuse)).unwrap_or_else(|_| not_jq());
+        }
         std::thread::scope(|scope| {
             let builder = std::thread::Builder::new().name("jq".to_owned()).stack_size(STACK_BYTES);
             let thread = builder.spawn_scoped(scope, || Jq::build_here(text, refuse));
             let thread = thread.map_err(|e| format!("no thread to read this program: {e}"))?;
-            thread.join().unwrap_or_else(|_| Err("this is not jq".to_owned()))
+            thread.join().unwrap_or_else(|_| not_jq())
         })
     }
 
