@@ -24,22 +24,35 @@ pub(super) fn read(text: &str, limits: Limits) -> Result<Body<'_>, ParseError> {
         return Err(ParseError("holds a control character, which XML does not allow".to_owned()));
     }
     let mut draft = Draft::new(limits);
+    // The names of the elements that are open: not the reader's business, since it does not see all of them.
+    let mut open: Vec<&str> = Vec::with_capacity(8);
     let mut reader = Reader::from_str(text);
+    reader.config_mut().check_end_names = false;
+    reader.config_mut().allow_unmatched_ends = true;
+    plain(&mut reader, text, &mut open, &mut draft)?;
     loop {
         // Blanks between elements make no event, and those of a value stay.
         reader.config_mut().trim_text_start = !draft.wants_text();
         match reader.read_event().map_err(|e| ParseError(format!("not well-formed XML: {e}")))? {
             Event::Start(tag) => {
-                draft.open(named(tag.name().as_ref())?)?;
-                plain(&mut reader, text, &mut draft)?;
+                let begin = text.len() - reader.get_ref().len() - tag.len() - 1;
+                let name = named(&text[begin..begin + tag.name().as_ref().len()])?;
+                draft.open(name)?;
+                open.push(name);
+                plain(&mut reader, text, &mut open, &mut draft)?;
             }
             Event::Empty(tag) => {
                 draft.open(named(tag.name().as_ref())?)?;
                 draft.close()?;
             }
-            Event::End(_) => {
+            Event::End(tag) => {
+                let (begun, ended) = (open.pop(), tag.name());
+                if begun != Some(ended.as_ref()) {
+                    let begun = begun.map_or("nothing".to_owned(), quote);
+                    return Err(ParseError(format!("not well-formed XML: {begun} ends as {}", quote(ended.as_ref()))));
+                }
                 draft.close()?;
-                plain(&mut reader, text, &mut draft)?;
+                plain(&mut reader, text, &mut open, &mut draft)?;
             }
             Event::Text(text) => draft.text(text.into_inner())?,
             Event::CData(text) => draft.text(text.into_inner())?,
@@ -53,39 +66,55 @@ pub(super) fn read(text: &str, limits: Limits) -> Result<Body<'_>, ParseError> {
     }
 }
 
-/// Reads the elements next to each other that are `<Name>text</Name>` and nothing more, as nearly all are, without the
-/// reader: its events look at each byte several times more. It goes on behind them, with whatever is not that plain. The
-/// reader stands behind a tag, and has the end of `text` left.
-fn plain<'a>(reader: &mut Reader<&'a [u8]>, text: &'a str, draft: &mut Draft<'a>) -> Result<(), ParseError> {
-    let mut left = &text[text.len() - reader.get_ref().len()..];
-    while let Some((name, inside, after)) = element(left) {
-        if !draft.plain(name, inside)? {
+/// Takes `<Name>`, `</Name>` and `<Name>text</Name>` with nothing more to them, as nearly all are, without the reader,
+/// whose events look at each byte several times more. It goes on behind them, with whatever is not that plain. The
+/// reader stands at the beginning or behind a tag: anywhere else it has already seen what comes.
+fn plain<'a>(
+    reader: &mut Reader<&'a [u8]>,
+    text: &'a str,
+    open: &mut Vec<&'a str>,
+    draft: &mut Draft<'a>,
+) -> Result<(), ParseError> {
+    let bytes = text.as_bytes();
+    let from = text.len() - reader.get_ref().len();
+    let mut at = from;
+    while !draft.wants_text() {
+        while bytes.get(at).is_some_and(u8::is_ascii_whitespace) {
+            at += 1;
+        }
+        let [b'<', inside @ ..] = &bytes[at..] else { break };
+        if let [b'/', end @ ..] = inside {
+            let Some(name) = open.last().filter(|name| ends(end, name.as_bytes())) else { break };
+            at += name.len() + 3;
+            open.pop();
+            draft.close()?;
+            continue;
+        }
+        let Some(length) = distance(inside, [b'>', b'>']) else { break };
+        let (name_end, text_begin) = (at + 1 + length, at + 2 + length);
+        let name = &text[at + 1..name_end];
+        let Some(length) = distance(&bytes[text_begin..], [b'<', b'&']) else { break };
+        let text_end = text_begin + length;
+        let is_closed = matches!(&bytes[text_end..], [b'<', b'/', end @ ..] if ends(end, name.as_bytes()));
+        if is_closed && draft.plain(name, &text[text_begin..text_end])? {
+            at = text_end + name.len() + 3;
+        } else if name.bytes().all(|b| b.is_ascii_alphanumeric()) && !name.is_empty() {
+            draft.open(name)?;
+            open.push(name);
+            at = text_begin;
+        } else {
             break;
         }
-        left = after;
     }
-    let read = reader.get_ref().len() - left.len();
-    reader.stream().consume(read);
+    if at > from {
+        reader.stream().consume(at - from);
+    }
     Ok(())
 }
 
-/// The name and the text of the element that `left` begins with, and what follows it.
-fn element(left: &str) -> Option<(&str, &str, &str)> {
-    let left = left.trim_ascii_start();
-    let bytes = left.as_bytes();
-    let (b'<', false) = (*bytes.first()?, *bytes.get(1)? == b'/') else {
-        return None;
-    };
-    let name_end = distance(bytes, [b'>', b'>'])?;
-    let text_end = name_end + 1 + distance(&bytes[name_end + 1..], [b'<', b'&'])?;
-    let end = text_end + name_end + 2;
-    let [b'<', b'/', name @ .., b'>'] = bytes.get(text_end..end)? else {
-        return None;
-    };
-    if name != &bytes[1..name_end] {
-        return None;
-    }
-    Some((&left[1..name_end], &left[name_end + 1..text_end], &left[end..]))
+/// Whether `end` begins with the rest of an end tag of that name.
+fn ends(end: &[u8], name: &[u8]) -> bool {
+    end.get(name.len()) == Some(&b'>') && end.starts_with(name)
 }
 
 /// How many bytes stand before the first that is one of the two. Eight are looked at in one step, so that none is found
