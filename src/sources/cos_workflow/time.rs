@@ -9,11 +9,12 @@ use crate::model::Time;
 /// The instant that `text` names; `None` when it is not one of the shapes, or names no zone.
 pub(super) fn parse(text: &str) -> Option<Time> {
     let (date, rest) = text.as_bytes().split_first_chunk::<19>()?;
-    let [_, _, _, _, b'-', _, _, b'-', _, _, b'T' | b't' | b' ', _, _, b':', _, _, b':', _, _] = date else {
+    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T' | b't' | b' ', h1, h2, b':', n1, n2, b':', s1, s2] = *date
+    else {
         return None;
     };
-    let (year, month, day) = (number(&date[0..4])?, number(&date[5..7])?, number(&date[8..10])?);
-    let (hour, minute, second) = (number(&date[11..13])?, number(&date[14..16])?, number(&date[17..19])?);
+    let (year, month, day) = (pair(y1, y2)? * 100 + pair(y3, y4)?, pair(m1, m2)?, pair(d1, d2)?);
+    let (hour, minute, second) = (pair(h1, h2)?, pair(n1, n2)?, pair(s1, s2)?);
     if year == 0 || !(1..=12).contains(&month) || hour > 23 || minute > 59 || second > 59 {
         return None;
     }
@@ -23,6 +24,12 @@ pub(super) fn parse(text: &str) -> Option<Time> {
     let (micros, zone) = fraction(rest)?;
     let seconds = days_since_epoch(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset(zone)?;
     Some(Time::from_micros(seconds * 1_000_000 + micros))
+}
+
+/// Two digits, as a number.
+fn pair(tens: u8, ones: u8) -> Option<i64> {
+    let (tens, ones) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
+    (tens < 10 && ones < 10).then(|| i64::from(tens) * 10 + i64::from(ones))
 }
 
 /// Digits only, as a number.
@@ -43,13 +50,11 @@ fn fraction(rest: &[u8]) -> Option<(i64, &[u8])> {
 
 /// The seconds that `Z`, `+0800` or `+08:00` is ahead of UTC.
 fn offset(zone: &[u8]) -> Option<i64> {
-    let (sign, hours, minutes) = match zone {
-        b"Z" | b"z" => return Some(0),
-        [sign, hours @ .., b':', m1, m2] if hours.len() == 2 => (sign, hours, [*m1, *m2]),
-        [sign, hours @ .., m1, m2] if hours.len() == 2 => (sign, hours, [*m1, *m2]),
+    let (sign, hours, minutes) = match *zone {
+        [b'Z' | b'z'] => return Some(0),
+        [sign, h1, h2, b':', m1, m2] | [sign, h1, h2, m1, m2] => (sign, pair(h1, h2)?, pair(m1, m2)?),
         _ => return None,
     };
-    let (hours, minutes) = (number(hours)?, number(&minutes)?);
     let ahead = (hours <= 23 && minutes <= 59).then_some(hours * 3600 + minutes * 60)?;
     match sign {
         b'+' => Some(ahead),
