@@ -158,9 +158,14 @@ impl State {
         }
     }
 
-    /// The form in which it is stored: JSON, as serde would write it.
+    /// The form in which it is stored: lists without names.
     pub fn snapshot(&self) -> String {
         super::text::snapshot(self)
+    }
+
+    /// Reads what [`State::snapshot`] wrote.
+    pub fn of_snapshot(snapshot: &str) -> serde_json::Result<State> {
+        super::text::state(snapshot)
     }
 
     /// Judges `update` against this state. `seen` holds the identities of the updates applied so far.

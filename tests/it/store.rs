@@ -12,7 +12,7 @@ use callbackd::store::{
     DeliveryFilter, Fate, Filter, Held, Inquiry, Late, Lateness, Parsed, Recorded, Ruling, Settlement, Store,
     StoreError,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A store of each kind, in a folder of its own.
@@ -945,14 +945,26 @@ async fn a_store_of_the_first_version_is_brought_up_to_date() {
         INSERT INTO receipts (id, source, status, received_at, peer, headers, body_bytes) VALUES (5, 'slow', 'accepted', 5, '::1', '{}', 0);
         INSERT INTO execution_heads (id, source, key, seen, status, change, sequence, type, changed_tasks, receipt, received_at, snapshot)
         VALUES (6, 'slow', 'old', '', 'running', 7, 1, 'callbackd.execution.running', '[]', 5, 5,
-                '{"execution":{"source":"slow","key":"old","name":null,"workflow":null,"subject":null,"status":"running","vendor_status":null,
-                  "created_at":null,"started_at":null,"finished_at":null,"inputs":null,"attributes":{}},"tasks":[]}')"#,
+                '{"execution":{"source":"slow","key":"old","name":"transcode","status":"running","created_at":"2020-12-01T03:00:41.120007Z",
+                  "inputs":{"a":[1]},"attributes":{"b":null}},
+                  "tasks":[{"key":"t","status":"failed","finished_at":"2020-12-01T03:00:42Z","template":{"id":"x","name":null},"error":{"code":"c"}}]}');
+        INSERT INTO earlier_changes (id, execution, sequence, type, received_at, snapshot)
+        VALUES (4, 6, 1, 'callbackd.execution.pending', 4, '{"execution":{"source":"slow","key":"old","status":"pending","attributes":{}},"tasks":[]}');
+        UPDATE execution_heads SET sequence = 2, previous = 4"#,
     )
     .expect("filled");
     drop(conn);
     let store = open(&folder);
     let store = &*store;
-    assert_eq!(store.execution("old".to_owned()).await.expect("shown")["execution"]["overdue"], false);
+    let old = store.execution("old".to_owned()).await.expect("shown");
+    assert_eq!(old["execution"]["overdue"], false);
+    assert_eq!(old["execution"]["name"], "transcode");
+    assert_eq!(old["execution"]["created_at"], "2020-12-01T03:00:41.120007Z");
+    assert_eq!(old["execution"]["inputs"], json!({"a": [1]}));
+    assert_eq!(old["tasks"][0]["finished_at"], "2020-12-01T03:00:42Z");
+    assert_eq!(old["tasks"][0]["template"], json!({"id": "x", "name": null}));
+    assert_eq!(old["tasks"][0]["error"], json!({"code": "c"}));
+    assert_eq!(old["changes"][0]["data"]["execution"]["status"], "pending");
     assert!(late(store, at(9999)).await.is_empty(), "what began before is expected by nobody");
     record(store, "slow", at(0), vec![update("old", Status::Failed), update("new", Status::Running)]).await;
     assert_eq!(late(store, at(60)).await[0].state.execution.key, "new");

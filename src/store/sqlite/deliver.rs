@@ -39,7 +39,7 @@ impl Claimed {
     pub(super) fn into_delivery(self) -> Result<Delivery, StoreError> {
         let unreadable =
             |e: String| StoreError::Unusable(format!("change {} cannot be read from the store: {e}", self.change));
-        let state: State = serde_json::from_str(&self.snapshot).map_err(|e| unreadable(e.to_string()))?;
+        let state = State::of_snapshot(&self.snapshot).map_err(|e| unreadable(e.to_string()))?;
         let previous_status =
             self.previous_status.as_deref().map(str::parse::<Status>).transpose().map_err(unreadable)?;
         let meta = ChangeMeta {

@@ -75,15 +75,13 @@ impl Claimed {
     pub(super) fn into_inquiry(self) -> Option<Inquiry> {
         match self {
             Claimed::Held(receipts) => Some(Inquiry::Held(receipts)),
-            Claimed::Late { execution, snapshot, is_marked, asked, failures } => {
-                match serde_json::from_str::<State>(&snapshot) {
-                    Ok(state) => Some(Inquiry::Late(Box::new(Late { execution, state, is_marked, asked, failures }))),
-                    Err(e) => {
-                        tracing::error!(execution.id = execution, error = %e, "an execution that is late cannot be read");
-                        None
-                    }
+            Claimed::Late { execution, snapshot, is_marked, asked, failures } => match State::of_snapshot(&snapshot) {
+                Ok(state) => Some(Inquiry::Late(Box::new(Late { execution, state, is_marked, asked, failures }))),
+                Err(e) => {
+                    tracing::error!(execution.id = execution, error = %e, "an execution that is late cannot be read");
+                    None
                 }
-            }
+            },
         }
     }
 }

@@ -102,7 +102,7 @@ fn execution(conn: &Connection, row: &Row<'_>) -> Read<(Value, Value)> {
     let (id, sequence, changed_at, snapshot) = read().map_err(fault)?;
     let status: Status = word(row, 4).map_err(fault)?;
     let is_overdue = row.get::<_, bool>(5).map_err(fault)? && !status.is_finished();
-    let state: State = serde_json::from_str(&snapshot)
+    let state = State::of_snapshot(&snapshot)
         .map_err(|e| StoreError::Unusable(format!("the snapshot of execution {id} cannot be read: {e}")))?;
     let mut state = json!(state);
     let links = links(conn, id).map_err(fault)?;
@@ -169,7 +169,7 @@ fn delivery(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
 
 fn change(row: &Row<'_>, links: &[Link]) -> rusqlite::Result<Value> {
     let snapshot: String = row.get(8)?;
-    let Ok(state) = serde_json::from_str::<State>(&snapshot) else { return Ok(Value::Null) };
+    let Ok(state) = State::of_snapshot(&snapshot) else { return Ok(Value::Null) };
     let previous_status: Option<Status> = match row.get::<_, Option<String>>(4)? {
         Some(_) => Some(word(row, 4)?),
         None => None,

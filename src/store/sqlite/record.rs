@@ -44,6 +44,21 @@ impl Ready {
         let now = receipt.received_at;
         let id = tx.new_id(now);
         let done = apply_all(tx, &receipt.source, Some(id), now, &self.parsed, &self.rules)?;
+        if let (ReceiptStatus::Accepted, None, &[execution]) =
+            (done.recorded.outcome, &done.reason, &done.recorded.executions[..])
+        {
+            let (source, body) = (&*receipt.source, &receipt.body[..]);
+            tx.sql.insert_accepted.execute(params![
+                id,
+                source,
+                now.micros(),
+                receipt.peer,
+                self.headers,
+                body,
+                execution
+            ])?;
+            return Ok(Recorded { receipt: id, ..done.recorded });
+        }
         // A repeat's bytes are kept already.
         let again = done.recorded.outcome == ReceiptStatus::Duplicate;
         let digest = again.then(|| hex(&Sha256::digest(&receipt.body)));
@@ -175,7 +190,7 @@ fn head(find: &mut Statement<'_>, execution: i64, source: &str, key: &str) -> ru
 }
 
 pub(super) fn state_of(snapshot: &str) -> Result<State, Fault> {
-    serde_json::from_str(snapshot).map_err(|e| {
+    State::of_snapshot(snapshot).map_err(|e| {
         // Spoils the transaction: what was written before it in this command is not to stay.
         Fault::Sql(rusqlite::Error::FromSqlConversionFailure(5, rusqlite::types::Type::Text, Box::new(e)))
     })
@@ -207,7 +222,6 @@ pub(super) fn apply(
             first.status.as_str(),
             change,
             first.kind,
-            first.changed_tasks,
             receipt,
             now.micros(),
             first.snapshot,

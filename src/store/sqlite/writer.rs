@@ -129,13 +129,16 @@ macro_rules! prepared {
 prepared! {
     begin: "BEGIN IMMEDIATE";
     commit: "COMMIT";
+    /// Of a receipt that says something new of one execution, as nearly all do: what is not bound costs next to nothing.
+    insert_accepted: "INSERT INTO receipts (id, source, status, received_at, peer, headers, body, body_bytes, execution)
+                      VALUES (?1, ?2, 'accepted', ?3, ?4, ?5, ?6, length(?6), ?7)";
     insert_receipt: "INSERT INTO receipts (id, source, status, received_at, peer, headers, body, body_bytes, digest, reason, execution, executions)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
     identities: "SELECT execution FROM identities WHERE hash = ?1";
     fold: "INSERT OR IGNORE INTO identities (hash, execution) VALUES (?1, ?2)";
     find_head: "SELECT id, source, key, seen, sequence, snapshot FROM execution_heads WHERE id = ?1";
-    insert_head: "INSERT INTO execution_heads (id, source, key, seen, status, change, sequence, type, changed_tasks, receipt, received_at, snapshot)
-                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10, ?11)";
+    insert_head: "INSERT INTO execution_heads (id, source, key, seen, status, change, sequence, type, receipt, received_at, snapshot)
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9, ?10)";
     set_aside: "INSERT INTO earlier_changes (id, execution, sequence, previous, type, previous_status, changed_tasks, receipt, received_at, snapshot)
                 SELECT change, id, sequence, previous, type, previous_status, changed_tasks, receipt, received_at, snapshot
                 FROM execution_heads WHERE id = ?1";
