@@ -176,8 +176,12 @@ fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
 /// a thread more than there are cores, the two only take turns.
 fn block_on_all_cores<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    if cores <= 2 {
+        // The one thread that is left needs nobody to share its work with, and no memory for that.
+        return run_on(tokio::runtime::Builder::new_current_thread(), future);
+    }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.worker_threads(cores.saturating_sub(1).max(1));
+    runtime.worker_threads(cores - 1);
     run_on(runtime, future)
 }
 

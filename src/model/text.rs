@@ -165,19 +165,9 @@ impl Row<'_> {
     }
 }
 
-/// By hand, as the times of every callback are written: the formatter takes three times as long.
-fn number(out: &mut String, held: i64) {
-    let mut digits = [b'0'; 20];
-    let (mut at, mut left) = (digits.len(), held.unsigned_abs());
-    while left > 0 || at == digits.len() {
-        at -= 1;
-        digits[at] = b'0' + (left % 10) as u8;
-        left /= 10;
-    }
-    if held < 0 {
-        out.push('-');
-    }
-    out.push_str(std::str::from_utf8(&digits[at..]).expect("digits"));
+/// In decimal digits, without the formatter, which takes three times as long.
+pub fn number(out: &mut String, held: i64) {
+    out.push_str(itoa::Buffer::new().format(held));
 }
 
 fn value(out: &mut String, held: &Value) {

@@ -5,7 +5,6 @@
 //! moment the body is complete nothing waits until the store has accepted it, so a sender that hangs up after its last
 //! byte cannot cancel what it sent.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -132,7 +131,8 @@ impl Intake {
 
 /// The receiving half, as one configuration wants it. A reload makes another one.
 pub struct Ingest {
-    intakes: HashMap<String, Arc<Intake>>,
+    /// By their paths. They are few: comparing with each costs less than a hash.
+    intakes: Vec<(String, Arc<Intake>)>,
     rules: Arc<Rules>,
     store: Arc<dyn Store>,
     wake: Wake,
@@ -147,21 +147,22 @@ impl Ingest {
 
     /// The source registered under `path`, and what follows its path: nothing, or one segment.
     pub fn find<'p>(&self, path: &'p str) -> Option<(&Arc<Intake>, &'p str)> {
-        if let Some(intake) = self.intakes.get(path) {
+        let at = |path: &str| self.intakes.iter().find(|(held, _)| held == path).map(|(_, intake)| intake);
+        if let Some(intake) = at(path) {
             return Some((intake, ""));
         }
         let (parent, rest) = path.rsplit_once('/')?;
-        Some((self.intakes.get(parent).filter(|intake| intake.source.reaches_below())?, rest))
+        Some((at(parent).filter(|intake| intake.source.reaches_below())?, rest))
     }
 
     /// The source of that name.
     pub fn intake(&self, name: &str) -> Option<&Arc<Intake>> {
-        self.intakes.values().find(|i| &*i.name == name)
+        self.intakes().find(|intake| &*intake.name == name)
     }
 
     /// Every source.
     pub fn intakes(&self) -> impl Iterator<Item = &Arc<Intake>> {
-        self.intakes.values()
+        self.intakes.iter().map(|(_, intake)| intake)
     }
 
     /// What the storing transaction judges by: the configured routes, links and sinks.

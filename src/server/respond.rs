@@ -4,13 +4,12 @@
 //! which say what to do, and nothing of what was expected of a credential. What hyper refuses by itself (431, a
 //! malformed head) has no body.
 
-use std::fmt::Write;
-
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 
+use crate::model::text::number;
 use crate::pipeline::ingest::{Kept, Refusal};
 use crate::store::StoreError;
 
@@ -42,16 +41,22 @@ fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Answer 
 pub(super) fn kept(kept: &Kept) -> Answer {
     let recorded = &kept.recorded;
     let mut body = String::with_capacity(112);
-    let written = write!(body, r#"{{"receipt":"{}","outcome":"{}""#, recorded.receipt, recorded.outcome);
-    written.expect("a String takes everything");
+    body.push_str(r#"{"receipt":""#);
+    number(&mut body, recorded.receipt);
+    body.push_str(r#"","outcome":""#);
+    body.push_str(recorded.outcome.as_str());
+    body.push('"');
     if let Some(first) = recorded.executions.first() {
-        write!(body, r#","execution":"{first}""#).expect("a String takes everything");
+        body.push_str(r#","execution":""#);
+        number(&mut body, *first);
+        body.push('"');
     }
     if recorded.executions.len() > 1 {
         body.push_str(r#","executions":["#);
         for (position, execution) in recorded.executions.iter().enumerate() {
-            let comma = if position == 0 { "" } else { "," };
-            write!(body, r#"{comma}"{execution}""#).expect("a String takes everything");
+            body.push_str(if position == 0 { "\"" } else { ",\"" });
+            number(&mut body, *execution);
+            body.push('"');
         }
         body.push(']');
     }

@@ -172,17 +172,15 @@ fn of_input(input: Input<'_>) -> (Option<String>, Map<String, Value>) {
         Some(bucket) => [bucket, "/", object].concat(),
         None => object.to_owned(),
     });
-    let mut headers = Map::new();
-    for (name, value) in input.headers {
-        if let Some(name) = own(name) {
-            headers.insert(name, value_of(value));
-        }
-    }
-    let mut attributes = Map::new();
-    attributes.insert("bucket".to_owned(), value_of(input.bucket));
-    attributes.insert("object".to_owned(), value_of(input.object));
-    attributes.insert("region".to_owned(), value_of(input.region));
-    attributes.insert("headers".to_owned(), if headers.is_empty() { Value::Null } else { Value::Object(headers) });
+    let headers: Map<String, Value> =
+        input.headers.into_iter().filter_map(|(name, value)| Some((own(name)?, value_of(value)))).collect();
+    // Made of a list at once: one after the other, each looks for its place.
+    let attributes = Map::from_iter([
+        ("bucket".to_owned(), value_of(input.bucket)),
+        ("headers".to_owned(), if headers.is_empty() { Value::Null } else { Value::Object(headers) }),
+        ("object".to_owned(), value_of(input.object)),
+        ("region".to_owned(), value_of(input.region)),
+    ]);
     (subject, attributes)
 }
 

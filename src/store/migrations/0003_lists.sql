@@ -74,34 +74,7 @@ FROM execution_heads h, json_each(h.snapshot, '$[1]') t;
 CREATE VIEW changes AS
 SELECT c.id, c.execution, c.sequence, c.previous, c.type, c.previous_status,
        coalesce(c.changed_tasks, (SELECT json_group_array(t.value ->> 0) FROM json_each(c.snapshot, '$[1]') t)) AS changed_tasks,
-       c.receipt, c.received_at,
-       json_object(
-           'execution', json_object(
-               'source', c.snapshot ->> '$[0][0]',
-               'key', c.snapshot ->> '$[0][1]',
-               'name', c.snapshot ->> '$[0][2]',
-               'workflow', c.snapshot ->> '$[0][3]',
-               'subject', c.snapshot ->> '$[0][4]',
-               'status', c.snapshot ->> '$[0][5]',
-               'vendor_status', c.snapshot ->> '$[0][6]',
-               'created_at', strftime('%Y-%m-%dT%H:%M:%fZ', c.snapshot ->> '$[0][7]' / 1000000.0, 'unixepoch'),
-               'started_at', strftime('%Y-%m-%dT%H:%M:%fZ', c.snapshot ->> '$[0][8]' / 1000000.0, 'unixepoch'),
-               'finished_at', strftime('%Y-%m-%dT%H:%M:%fZ', c.snapshot ->> '$[0][9]' / 1000000.0, 'unixepoch'),
-               'inputs', c.snapshot -> '$[0][10]',
-               'attributes', json(coalesce(c.snapshot ->> '$[0][11]', '{}'))),
-           'tasks', json((SELECT json_group_array(json_object(
-               'key', t.value ->> 0,
-               'name', t.value ->> 1,
-               'type', t.value ->> 2,
-               'status', t.value ->> 3,
-               'vendor_status', t.value ->> 4,
-               'created_at', strftime('%Y-%m-%dT%H:%M:%fZ', t.value ->> '$[5]' / 1000000.0, 'unixepoch'),
-               'started_at', strftime('%Y-%m-%dT%H:%M:%fZ', t.value ->> '$[6]' / 1000000.0, 'unixepoch'),
-               'finished_at', strftime('%Y-%m-%dT%H:%M:%fZ', t.value ->> '$[7]' / 1000000.0, 'unixepoch'),
-               'template', iif(t.value ->> 8 IS NULL, NULL, json_object('id', t.value ->> '$[8][0]', 'name', t.value ->> '$[8][1]')),
-               'outputs', t.value -> '$[9]',
-               'error', t.value -> '$[10]'))
-               FROM json_each(c.snapshot, '$[1]') t))) AS snapshot
+       c.receipt, c.received_at, c.snapshot
 FROM (SELECT change AS id, id AS execution, sequence, previous, type, previous_status, changed_tasks, receipt, received_at, snapshot
       FROM execution_heads
       UNION ALL
