@@ -4,9 +4,10 @@ use std::fmt::Display;
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,13 +26,15 @@ pub(crate) const GARBLED: &str = "garbled";
 
 const MEDIA: &str = "/callbacks/media/t0ken";
 const SENDERS: u64 = 4;
+/// Microseconds, which nothing comes near to.
+const FOR_EVER: i64 = i64::MAX / 2;
 
 /// What is done wrong on purpose, so that the test can be seen to fail.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Wrong {
     Nothing,
-    /// As with `synchronous=OFF`: nothing is ever synced.
-    NoSync,
+    /// It believes that it syncs these files, and does not.
+    Unsynced(&'static str),
     /// The sender is told as soon as its callback is in, not when it is committed.
     ToldEarly,
 }
@@ -42,14 +45,19 @@ pub(crate) struct Life {
     tape: Arc<Tape>,
     urls: Vec<String>,
     wrong: Wrong,
-    rng: Rng,
+    rng: Mutex<Rng>,
     runs: AtomicU64,
 }
 
-/// In memory, where there is such a place: that bytes reach a disk is for the recording to say.
+/// A folder in memory, where there is room: that bytes reach a disk is for the recording to say.
 pub(crate) fn folder() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.expect("a folder")
+    static MEMORY: LazyLock<Option<&str>> = LazyLock::new(|| {
+        let memory = "/dev/shm";
+        let said = Command::new("df").args(["-Pk", memory]).output().ok()?.stdout;
+        let free = String::from_utf8(said).ok()?.lines().nth(1)?.split_whitespace().nth(3)?.parse::<u64>().ok()?;
+        (free > 1 << 20).then_some(memory)
+    });
+    MEMORY.map_or_else(tempfile::tempdir, tempfile::tempdir_in).expect("a folder")
 }
 
 /// How a daemon ends.
@@ -63,22 +71,21 @@ impl Life {
         let home = folder();
         let tape = Arc::new(Tape::append_to(&home.path().join("tape")).expect("a tape"));
         // A sync that takes no time would leave nothing unsynced while something else goes on.
-        let faults = if wrong == Wrong::NoSync { "sync any skip\n" } else { "sync any slow 1\n" };
+        let skips = if let Wrong::Unsynced(files) = wrong { format!("sync {files} skip\n") } else { String::new() };
+        let faults = skips + "sync any slow 1\n";
         fs::write(home.path().join("faults"), faults).expect("written");
         let mut rng = Rng::with_seed(seed);
         let urls = SINKS.map(|sink| take_deliveries(sink, Arc::clone(&tape), rng.fork())).to_vec();
         fs::create_dir(home.path().join("store")).expect("made");
-        Life { home, tape, urls, wrong, rng, runs: AtomicU64::new(0) }
+        Life { home, tape, urls, wrong, rng: Mutex::new(rng), runs: AtomicU64::new(0) }
     }
 
-    /// The tape, when all is over.
-    pub(crate) fn tape(&self) -> PathBuf {
+    fn tape(&self) -> PathBuf {
         self.home.path().join("tape")
     }
 
-    /// Everything that can happen in one: the first start, stops, kills, an older schema, letting go.
-    pub(crate) fn live(&mut self, callbacks: u64) {
-        const FOR_EVER: i64 = i64::MAX / 2;
+    /// Everything that can happen in one: the first start, stops, kills, an older schema, letting go. Returns the tape.
+    pub(crate) fn live(&self, callbacks: u64) -> PathBuf {
         self.day("new", FOR_EVER, callbacks, End::Term);
         let middle = clock::now().micros();
         self.day("again", FOR_EVER, callbacks, End::Kill);
@@ -88,12 +95,14 @@ impl Life {
         self.day("upgrade", FOR_EVER, callbacks, End::Term);
         self.day("retention", 1_000_000, callbacks, End::Kill);
         self.drain();
+        self.tape()
     }
 
     /// Only what the tests of the test need.
-    pub(crate) fn live_briefly(&mut self, callbacks: u64) {
-        self.day("new", i64::MAX / 2, callbacks, End::Kill);
+    pub(crate) fn live_briefly(&self, callbacks: u64) -> PathBuf {
+        self.day("new", FOR_EVER, callbacks, End::Kill);
         self.drain();
+        self.tape()
     }
 
     fn config(&self, keep_micros: i64) -> String {
@@ -120,7 +129,7 @@ impl Life {
     }
 
     /// A start, so many callbacks, and an end in the middle of the next ones.
-    fn day(&mut self, kind: &str, keep_micros: i64, callbacks: u64, end: End) {
+    fn day(&self, kind: &str, keep_micros: i64, callbacks: u64, end: End) {
         let mut daemon = self.start(kind, keep_micros);
         let address = match self.wrong {
             Wrong::ToldEarly => answer_early(daemon.listen.clone()),
@@ -130,7 +139,7 @@ impl Life {
         let repeats = kind != "retention";
         thread::scope(|scope| {
             for _ in 0..SENDERS {
-                let (rng, address, told) = (self.rng.fork(), &address, &told);
+                let (rng, address, told) = (self.rng.lock().expect("sound").fork(), &address, &told);
                 let (tape, runs) = (&*self.tape, &self.runs);
                 scope.spawn(move || send(rng, address, tape, runs, told, repeats));
             }
@@ -147,8 +156,8 @@ impl Life {
     }
 
     /// Waits until everybody was told everything.
-    fn drain(&mut self) {
-        let daemon = self.start("again", i64::MAX / 2);
+    fn drain(&self) {
+        let daemon = self.start("again", FOR_EVER);
         wait(|| {
             let mut asker = Asker::connect(&daemon.admin).expect("connected");
             let (status, body) = asker.ask("GET", "/api/v1/sinks", b"").expect("an answer");
