@@ -41,11 +41,11 @@ tools:
 	@cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 
 format:
-	cargo fmt --check
+	cargo fmt --all --check
 	$(call ran,format)
 
 clippy:
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(call ran,clippy$(comma) warnings denied)
 
 # Unit, contract and black-box tests.
@@ -113,7 +113,7 @@ zabbix:
 
 # Formats everything.
 fmt:
-	cargo fmt
+	cargo fmt --all
 
 # Rewrites what the tests expect with what they found; read the difference before you keep it.
 bless:
