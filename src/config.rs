@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
-use crate::options::{Section, Span};
+use crate::options::{Section, Size, Span};
 use crate::secret::SecretSpec;
 
 mod build;
@@ -144,6 +144,8 @@ pub struct Store {
     pub url: String,
     /// How long what belongs to a finished and delivered execution is kept.
     pub keep: Span,
+    /// What it takes of its disk; above that, what is finished and delivered goes sooner.
+    pub disk_max: Size,
     /// Callbacks waiting to be committed at one time; beyond that, 503.
     pub queue_max: usize,
     /// Connections that read beside the writer.
@@ -152,7 +154,13 @@ pub struct Store {
 
 impl Default for Store {
     fn default() -> Store {
-        Store { url: "sqlite:callbackd.db".to_owned(), keep: Span::seconds(90 * 86_400), queue_max: 4096, readers: 2 }
+        Store {
+            url: "sqlite:callbackd.db".to_owned(),
+            keep: Span::seconds(90 * 86_400),
+            disk_max: Size::Percent(80),
+            queue_max: 4096,
+            readers: 2,
+        }
     }
 }
 

@@ -26,6 +26,15 @@ pub(super) struct Log {
     pages: AtomicUsize,
     /// The writer is to copy the rest.
     finish: AtomicBool,
+    /// To be copied at the next commit, however small it is.
+    wanted: AtomicBool,
+}
+
+impl Log {
+    /// Has the log copied after the next commit: only then does the file itself grow or shrink.
+    pub(super) fn want(&self) {
+        self.wanted.store(true, Ordering::Release);
+    }
 }
 
 /// Has every commit note the size of the log, and `wake` the checkpointer when it is large.
@@ -33,7 +42,7 @@ pub(super) fn watch(writer: &mut Connection, log: Arc<Log>, wake: SyncSender<()>
     writer.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
         let pages = usize::try_from(pages).unwrap_or(0);
         log.pages.store(pages, Ordering::Release);
-        if pages >= PAGES {
+        if pages >= PAGES || log.wanted.swap(false, Ordering::AcqRel) {
             // Full when it is awake already.
             let _ = wake.try_send(());
         }
