@@ -57,7 +57,7 @@ test:
 POWER_CUTS ?= 1000
 power:
 	POWER_CUTS=$(POWER_CUTS) cargo test --locked -p callbackd-vfs -- --nocapture --test-threads=1
-	$(call ran,power cuts: $(POWER_CUTS))
+	$(call ran,power cuts: $(POWER_CUTS) moments of a recorded life$(comma) nothing acknowledged lost; and losses found where they are made)
 
 docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --document-private-items

@@ -1,8 +1,8 @@
 //! The tape: everything that was done to the store's files, in order, with marks in between.
 //!
 //! A file to which any number of processes append, each record with one `write`. The kernel puts appends one after
-//! another, so the order on the tape is an order in which things happened: what a process had done before it wrote its
-//! record was done before everything that stands behind it. A kill loses nothing that was appended.
+//! another, so the order on the tape is an order in which things happened. A kill loses nothing that was appended; a record
+//! in the middle of which it came is passed over: what it tells was not done yet.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -76,7 +76,8 @@ impl Tape {
 
     /// Appends a record. A tape with a gap would prove nothing, so the process does not outlive a failure.
     pub fn put(&self, what: What, name: &str, at: u64, bytes: &[u8]) {
-        let mut record = Vec::with_capacity(HEAD + name.len() + bytes.len());
+        let mut record = Vec::with_capacity(HEAD + name.len() + bytes.len() + END.len());
+        record.extend_from_slice(&BEGIN);
         record.push(what as u8);
         record.extend_from_slice(&at.to_le_bytes());
         record.extend_from_slice(&clock::now().micros().to_le_bytes());
@@ -84,6 +85,7 @@ impl Tape {
         record.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
         record.extend_from_slice(name.as_bytes());
         record.extend_from_slice(bytes);
+        record.extend_from_slice(&END);
         if !matches!((&self.0).write(&record), Ok(written) if written == record.len()) {
             eprintln!("the tape cannot be written");
             std::process::abort();
@@ -96,8 +98,11 @@ impl Tape {
     }
 }
 
-/// What, at, micros, and two lengths.
-const HEAD: usize = 1 + 8 + 8 + 4 + 4;
+/// What no store holds by chance.
+const BEGIN: [u8; 8] = 0x9e37_79b9_7f4a_7c15_u64.to_le_bytes();
+const END: [u8; 8] = 0xbf58_476d_1ce4_e5b9_u64.to_le_bytes();
+/// The beginning, what, at, micros, and two lengths.
+const HEAD: usize = 8 + 1 + 8 + 8 + 4 + 4;
 
 /// A tape that was read back.
 #[derive(Debug)]
@@ -111,22 +116,16 @@ impl Recorded {
     /// Reads a tape to its end.
     pub fn read(path: &Path) -> io::Result<Recorded> {
         let tape = std::fs::read(path)?;
-        let garbled = || io::Error::new(io::ErrorKind::InvalidData, "this is no tape");
-        let mut records = Vec::new();
-        let mut next = 0;
+        let (mut records, mut next) = (Vec::new(), 0);
         while next < tape.len() {
-            let head: &[u8; HEAD] = tape.get(next..next + HEAD).and_then(|h| h.try_into().ok()).ok_or_else(garbled)?;
-            let u64_at = |i: usize| u64::from_le_bytes(head[i..i + 8].try_into().expect("eight bytes"));
-            let u32_at = |i: usize| u32::from_le_bytes(head[i..i + 4].try_into().expect("four bytes")) as usize;
-            let what = What::ALL.into_iter().find(|what| *what as u8 == head[0]).ok_or_else(garbled)?;
-            let named = next + HEAD..next + HEAD + u32_at(17);
-            let bytes = named.end..named.end + u32_at(21);
-            next = bytes.end;
-            let name = tape.get(named).and_then(|name| std::str::from_utf8(name).ok()).ok_or_else(garbled)?;
-            if next > tape.len() {
-                return Err(garbled());
+            if let Some(record) = record(&tape, next) {
+                next = record.bytes.end + END.len();
+                records.push(record);
+            } else {
+                // Cut off by a kill: what others appended goes on behind it.
+                let begin = tape[next + 1..].windows(BEGIN.len()).position(|bytes| bytes == BEGIN);
+                next = begin.map_or(tape.len(), |begin| next + 1 + begin);
             }
-            records.push(Record { what, name: name.to_owned(), at: u64_at(1), micros: u64_at(9) as i64, bytes });
         }
         Ok(Recorded { records, tape })
     }
@@ -135,6 +134,19 @@ impl Recorded {
     pub fn bytes(&self, record: &Record) -> &[u8] {
         &self.tape[record.bytes.clone()]
     }
+}
+
+/// The record that begins there, if it is whole.
+fn record(tape: &[u8], begin: usize) -> Option<Record> {
+    let head: &[u8; HEAD] = tape.get(begin..begin + HEAD)?.try_into().ok()?;
+    let u64_at = |i: usize| u64::from_le_bytes(head[i..i + 8].try_into().expect("eight bytes"));
+    let u32_at = |i: usize| u32::from_le_bytes(head[i..i + 4].try_into().expect("four bytes")) as usize;
+    let what = What::ALL.into_iter().find(|what| *what as u8 == head[8])?;
+    let named = begin + HEAD..begin + HEAD + u32_at(25);
+    let bytes = named.end..named.end + u32_at(29);
+    let name = std::str::from_utf8(tape.get(named)?).ok()?.to_owned();
+    let is_whole = head[..8] == BEGIN && tape.get(bytes.end..bytes.end + END.len())? == END;
+    is_whole.then(|| Record { what, name, at: u64_at(9), micros: u64_at(17) as i64, bytes })
 }
 
 #[cfg(test)]
@@ -160,8 +172,11 @@ mod tests {
                 (What::Synced, "store.db", 7, vec![])
             ]
         );
+        // Cut off in the middle, and others went on.
         let whole = std::fs::read(&path).expect("read");
-        std::fs::write(&path, &whole[..whole.len() - 1]).expect("cut");
-        assert!(Recorded::read(&path).is_err(), "a cut tape is refused");
+        std::fs::write(&path, &whole[..whole.len() - 9]).expect("cut");
+        two.mark("told again");
+        let recorded = Recorded::read(&path).expect("read");
+        assert_eq!(recorded.records.iter().map(|r| &*r.name).collect::<Vec<_>>(), ["store.db", "told", "told again"]);
     }
 }

@@ -1,8 +1,9 @@
 //! SQLite's interface to a disk (`sqlite3_vfs`), put in front of the system's own.
 //!
 //! Each file of ours stands before the real one in the memory that SQLite gives for a file: the method table that SQLite
-//! sees is ours, and every method asks the rules, calls the real one, and writes down what it did. What is done is
-//! recorded when it is done, and before SQLite hears of it: so a record of something later stands behind it.
+//! sees is ours, and every method asks the rules, writes down what it does, and calls the real one. A change is recorded
+//! before it is done, so that a kill leaves nothing done that is not recorded; the end of a sync is recorded when it has
+//! ended, and before SQLite hears of it.
 //!
 //! Whether a directory was synced cannot be seen at this interface; the system's VFS does it by itself, after the first
 //! sync of a new log or journal. It opens the directory for that through a call that can be replaced, which tells.
@@ -227,11 +228,11 @@ unsafe extern "C" fn delete(_: *mut sqlite3_vfs, path: *const c_char, sync_direc
         return code;
     }
     DIRECTORY.set(false);
+    record(What::Deleted, name.as_deref(), 0, &[]);
     let system = disk().real;
     // SAFETY: handed on as it came.
     let code = unsafe { ((*system).xDelete.expect("every VFS deletes"))(system, path, sync_directory) };
     if code == ffi::SQLITE_OK {
-        record(What::Deleted, name.as_deref(), 0, &[]);
         directory_synced(name.as_deref());
     }
     code
@@ -276,19 +277,16 @@ unsafe extern "C" fn write(file: *mut sqlite3_file, from: *const c_void, count: 
         Some(Fault::IoErr) => return ffi::SQLITE_IOERR_WRITE,
         Some(Fault::Full) => return ffi::SQLITE_FULL,
         Some(Fault::Skip) => return ffi::SQLITE_OK,
-        Some(Fault::Short) => match real!(real, xWrite, from, count / 2, at) {
-            ffi::SQLITE_OK => (ffi::SQLITE_FULL, count / 2),
-            code => return code,
-        },
-        Some(Fault::Slow(_)) | None => match real!(real, xWrite, from, count, at) {
-            ffi::SQLITE_OK => (ffi::SQLITE_OK, count),
-            code => return code,
-        },
+        Some(Fault::Short) => (ffi::SQLITE_FULL, count / 2),
+        Some(Fault::Slow(_)) | None => (ffi::SQLITE_OK, count),
     };
-    // SAFETY: SQLite hands in that many bytes.
+    // SAFETY: SQLite hands in that many bytes, and more.
     let bytes = unsafe { std::slice::from_raw_parts(from.cast::<u8>(), done as usize) };
     record(What::Wrote, ours.name.as_deref(), at as u64, bytes);
-    code
+    match real!(real, xWrite, from, done, at) {
+        ffi::SQLITE_OK => code,
+        wrong => wrong,
+    }
 }
 
 unsafe extern "C" fn truncate(file: *mut sqlite3_file, to: sqlite3_int64) -> c_int {
@@ -297,11 +295,8 @@ unsafe extern "C" fn truncate(file: *mut sqlite3_file, to: sqlite3_int64) -> c_i
     if let Some(code) = judged(Call::Truncate, ours.kind, ffi::SQLITE_IOERR_TRUNCATE) {
         return code;
     }
-    let code = real!(real, xTruncate, to);
-    if code == ffi::SQLITE_OK {
-        record(What::Truncated, ours.name.as_deref(), to as u64, &[]);
-    }
-    code
+    record(What::Truncated, ours.name.as_deref(), to as u64, &[]);
+    real!(real, xTruncate, to)
 }
 
 unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> c_int {

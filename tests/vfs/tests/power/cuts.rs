@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use callbackd_vfs::tape::{Recorded, What};
+use callbackd_vfs::tape::{Record, Recorded, What};
 use fastrand::Rng;
 
 use crate::daemon::STORE;
@@ -23,6 +23,8 @@ pub(crate) enum Class {
     Start,
     /// What is old was being let go of.
     Retention,
+    /// Room was being given back: pages moved to the front, the file made shorter.
+    Vacuum,
     /// The log was being copied into the file.
     Checkpoint,
     /// A commit was being written.
@@ -32,11 +34,12 @@ pub(crate) enum Class {
 }
 
 impl Class {
-    pub(crate) const ALL: [Class; 7] = [
+    pub(crate) const ALL: [Class; 8] = [
         Class::Creation,
         Class::Migration,
         Class::Start,
         Class::Retention,
+        Class::Vacuum,
         Class::Checkpoint,
         Class::Commit,
         Class::Rest,
@@ -57,7 +60,7 @@ pub(crate) type Outcome = Result<Held, String>;
 fn classes(tape: &Recorded) -> Vec<Class> {
     let wal = [STORE, "-wal"].concat();
     let mut disk = Disk::new(tape);
-    let mut phase = None;
+    let (mut phase, mut vacuum) = (None, Vacuum::default());
     let mut classes = Vec::with_capacity(tape.records.len());
     while let Some(record) = disk.step() {
         if record.what == What::Mark {
@@ -72,21 +75,66 @@ fn classes(tape: &Recorded) -> Vec<Class> {
                 _ => {}
             }
         }
-        classes.push(phase.unwrap_or_else(|| match (disk.at_stake(STORE), disk.at_stake(&wal)) {
+        let stakes = (disk.at_stake(STORE), disk.at_stake(&wal));
+        classes.push(phase.unwrap_or(match stakes {
             (1.., _) => Class::Checkpoint,
             (0, 1..) => Class::Commit,
             (0, 0) => Class::Rest,
         }));
+        if let Some(since) = vacuum.since(record, tape.bytes(record), classes.len() - 1, stakes) {
+            classes[since..].fill(Class::Vacuum);
+        }
     }
     classes
 }
 
-/// As many of each kind as there is of any; the moment itself is a random one.
-fn choose(tape: &Recorded, rng: &mut Rng, count: usize) -> Vec<Cut> {
+/// Finds the commits that make the file shorter, and the checkpoints that then do it.
+#[derive(Default)]
+struct Vacuum {
+    /// Where the open transaction began in the log.
+    begun: Option<usize>,
+    /// Pages of the file after the last commit.
+    pages: u32,
+    shorter: bool,
+    /// Bytes of the file.
+    length: u64,
+    truncated: bool,
+}
+
+impl Vacuum {
+    /// From which record on it is one, if it is one after this record.
+    fn since(&mut self, record: &Record, bytes: &[u8], index: usize, stakes: (usize, usize)) -> Option<usize> {
+        let (in_file, in_log) = stakes;
+        let length = match record.what {
+            _ if record.name != STORE => self.length,
+            What::Wrote => self.length.max(record.at + bytes.len() as u64),
+            What::Truncated => record.at,
+            What::Stands => bytes.len() as u64,
+            _ => self.length,
+        };
+        // Most checkpoints set the size that it has anyway.
+        self.truncated = in_file > 0 && (self.truncated || length < self.length);
+        self.length = length;
+        self.shorter &= in_log > 0;
+        // The head of a page in the log; in a transaction's last one stands how long the file is then.
+        if let (What::Wrote, 24, 32..) = (record.what, bytes.len(), record.at) {
+            let begun = *self.begun.get_or_insert(index);
+            let pages = u32::from_be_bytes(bytes[4..8].try_into().expect("four bytes"));
+            if pages > 0 {
+                self.begun = None;
+                self.shorter = pages < std::mem::replace(&mut self.pages, pages);
+                return self.shorter.then_some(begun);
+            }
+        }
+        (self.truncated || self.shorter).then_some(index)
+    }
+}
+
+/// As many of each of these kinds as there is of any; the moment itself is a random one.
+fn choose(tape: &Recorded, rng: &mut Rng, these: &[Class], count: usize) -> Vec<Cut> {
     let classes = classes(tape);
     let of = |class| (0..classes.len()).filter(|at| classes[*at] == class).collect::<Vec<_>>();
-    let there: Vec<_> =
-        Class::ALL.into_iter().map(|class| (class, of(class))).filter(|(_, at)| !at.is_empty()).collect();
+    let there: Vec<_> = these.iter().map(|class| (*class, of(*class))).filter(|(_, at)| !at.is_empty()).collect();
     let mut cuts: Vec<_> = (0..count)
         .map(|number| {
             let (class, at) = &there[number % there.len()];
@@ -97,10 +145,10 @@ fn choose(tape: &Recorded, rng: &mut Rng, count: usize) -> Vec<Cut> {
     cuts
 }
 
-/// Cuts power at so many moments.
-pub(crate) fn try_all(tape: &Recorded, seed: u64, count: usize) -> Vec<(Cut, Outcome)> {
+/// Cuts power at so many moments of these kinds.
+pub(crate) fn try_all(tape: &Recorded, seed: u64, classes: &[Class], count: usize) -> Vec<(Cut, Outcome)> {
     let story = Story::read(tape);
-    let cuts = choose(tape, &mut Rng::with_seed(seed), count);
+    let cuts = choose(tape, &mut Rng::with_seed(seed), classes, count);
     let (next, tried) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let workers = thread::available_parallelism().map_or(1, |n| n.get().min(8));
     thread::scope(|scope| {

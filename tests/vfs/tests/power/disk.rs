@@ -14,6 +14,24 @@ use std::{fs, io};
 use callbackd_vfs::tape::{Record, Recorded, What};
 use fastrand::Rng;
 
+/// What the disk makes of the records of a file that are not safe.
+#[derive(Clone, Copy)]
+enum Mood {
+    LoseAll,
+    KeepAll,
+    /// In order up to one that it tears.
+    KeepFirst,
+    /// The other way round.
+    KeepLast,
+    KeepHalf,
+    KeepMost,
+}
+
+impl Mood {
+    const ALL: [Mood; 6] =
+        [Mood::LoseAll, Mood::KeepAll, Mood::KeepFirst, Mood::KeepLast, Mood::KeepHalf, Mood::KeepMost];
+}
+
 /// One file, whatever its name is by now.
 #[derive(Default)]
 struct File {
@@ -133,20 +151,18 @@ impl<'t> Disk<'t> {
         let mut image = file.safe.clone();
         let sector = if rng.bool() { 512 } else { 4096 };
         let count = file.unsafe_yet.len();
-        let (mood, some) = (rng.u8(0..6), rng.usize(0..=count));
+        let (mood, some) = (Mood::ALL[rng.usize(0..Mood::ALL.len())], rng.usize(0..=count));
         for (position, record) in file.unsafe_yet.iter().enumerate() {
             let record = &self.tape.records[*record];
             // Of a thousand.
             let kept = match mood {
-                0 => 0,
-                1 => 1000,
-                // In order up to some point, and the other way round.
-                2 if position < some => 1000,
-                3 if position >= some => 1000,
-                2 | 3 if position + 1 == some || position == some => 500,
-                2 | 3 => 0,
-                4 => 500,
-                _ => 900,
+                Mood::LoseAll => 0,
+                Mood::KeepAll => 1000,
+                Mood::KeepFirst | Mood::KeepLast if position == some => 500,
+                Mood::KeepFirst => 1000 * u32::from(position < some),
+                Mood::KeepLast => 1000 * u32::from(position > some),
+                Mood::KeepHalf => 500,
+                Mood::KeepMost => 900,
             };
             match record.what {
                 What::Wrote => tear(self.tape, record, sector, kept, rng, &mut image),

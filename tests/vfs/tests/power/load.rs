@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
@@ -26,8 +26,6 @@ pub(crate) const GARBLED: &str = "garbled";
 
 const MEDIA: &str = "/callbacks/media/t0ken";
 const SENDERS: u64 = 4;
-/// Microseconds, which nothing comes near to.
-const FOR_EVER: i64 = i64::MAX / 2;
 
 /// What is done wrong on purpose, so that the test can be seen to fail.
 #[derive(Clone, Copy, PartialEq)]
@@ -66,6 +64,51 @@ enum End {
     Kill,
 }
 
+/// How long a daemon works.
+#[derive(Clone, Copy)]
+pub(crate) enum Enough {
+    /// Until it acknowledged so many.
+    Told(u64),
+    /// The same, after the log was copied into the file and has begun anew.
+    ToldAfterCheckpoint(u64),
+}
+
+/// What a daemon may let go of, and says when it did.
+#[derive(Clone, Copy)]
+enum Keep {
+    Everything,
+    /// What is not older than so many microseconds.
+    Age(i64),
+    /// What fits into this: however young it is.
+    Room(&'static str),
+}
+
+impl Keep {
+    fn micros(self) -> i64 {
+        match self {
+            Keep::Everything => i64::MAX / 2,
+            Keep::Age(micros) => micros / 1000 * 1000,
+            Keep::Room(_) => 0,
+        }
+    }
+
+    fn config(self) -> String {
+        match self {
+            Keep::Everything => String::new(),
+            Keep::Age(micros) => format!("store.keep = \"{}ms\"\n", micros / 1000),
+            Keep::Room(size) => format!("store.disk_max = {size:?}\n"),
+        }
+    }
+
+    fn says(self) -> &'static [&'static str] {
+        match self {
+            Keep::Everything => &[],
+            Keep::Age(_) => &["let go of what was older than store.keep"],
+            Keep::Room(_) => &["to stay below store.disk_max", "gave room back to the disk"],
+        }
+    }
+}
+
 impl Life {
     pub(crate) fn begin(wrong: Wrong, seed: u64) -> Life {
         let home = folder();
@@ -84,28 +127,30 @@ impl Life {
         self.home.path().join("tape")
     }
 
-    /// Everything that can happen in one: the first start, stops, kills, an older schema, letting go. Returns the tape.
+    /// Everything that can happen in one: the first start, stops, kills, an older schema, letting go by age and for room.
+    /// Returns the tape.
     pub(crate) fn live(&self, callbacks: u64) -> PathBuf {
-        self.day("new", FOR_EVER, callbacks, End::Term);
+        let callbacks = Enough::Told(callbacks);
+        self.day("new", Keep::Everything, callbacks, End::Term);
         let middle = clock::now().micros();
-        self.day("again", FOR_EVER, callbacks, End::Kill);
+        self.day("again", Keep::Everything, callbacks, End::Kill);
         // What came on the first day goes, what came on the second stays.
-        self.day("retention", clock::now().micros() - middle, callbacks, End::Kill);
+        self.day("retention", Keep::Age(clock::now().micros() - middle), callbacks, End::Kill);
         self.make_older();
-        self.day("upgrade", FOR_EVER, callbacks, End::Term);
-        self.day("retention", 1_000_000, callbacks, End::Kill);
+        self.day("upgrade", Keep::Everything, callbacks, End::Term);
+        self.day("retention", Keep::Room("512KiB"), callbacks, End::Kill);
         self.drain();
         self.tape()
     }
 
     /// Only what the tests of the test need.
-    pub(crate) fn live_briefly(&self, callbacks: u64) -> PathBuf {
-        self.day("new", FOR_EVER, callbacks, End::Kill);
+    pub(crate) fn live_briefly(&self, enough: Enough) -> PathBuf {
+        self.day("new", Keep::Everything, enough, End::Kill);
         self.drain();
         self.tape()
     }
 
-    fn config(&self, keep_micros: i64) -> String {
+    fn config(&self, keep: Keep) -> String {
         let sink = |(name, url): (&&str, &String)| {
             format!(
                 "[sinks.{name}]\nkind = \"webhook\"\nurl = {url:?}\nretry_first = \"20ms\"\nretry_longest = \"100ms\"\n\
@@ -114,40 +159,57 @@ impl Life {
         };
         let sinks: String = SINKS.iter().zip(&self.urls).map(sink).collect();
         format!(
-            "store.keep = \"{}ms\"\n[sources.media]\nkind = \"cos_workflow\"\npath = \"/callbacks/media\"\n\
-             token = \"t0ken\"\n{sinks}[[routes]]\nfrom = [\"media\"]\nto = {SINKS:?}\n",
-            (keep_micros / 1000).min(90 * 86_400_000)
+            "{}[sources.media]\nkind = \"cos_workflow\"\npath = \"/callbacks/media\"\ntoken = \"t0ken\"\n\
+             {sinks}[[routes]]\nfrom = [\"media\"]\nto = {SINKS:?}\n",
+            keep.config()
         )
     }
 
-    fn start(&self, kind: &str, keep_micros: i64) -> Daemon {
-        self.tape.mark(&format!("start {kind} {}", keep_micros / 1000 * 1000));
+    fn start(&self, kind: &str, keep: Keep) -> Daemon {
+        self.tape.mark(&format!("start {kind} {}", keep.micros()));
         let (tape, faults) = (self.tape(), self.home.path().join("faults"));
-        let daemon = Daemon::start(&self.home.path().join("store"), &self.config(keep_micros), &tape, &faults);
+        let daemon = Daemon::start(&self.home.path().join("store"), &self.config(keep), &tape, &faults);
         self.tape.mark("runs");
         daemon
     }
 
-    /// A start, so many callbacks, and an end in the middle of the next ones.
-    fn day(&self, kind: &str, keep_micros: i64, callbacks: u64, end: End) {
-        let mut daemon = self.start(kind, keep_micros);
+    /// A start, work, and an end in the middle of it.
+    fn day(&self, kind: &str, keep: Keep, enough: Enough, end: End) {
+        let mut daemon = self.start(kind, keep);
         let address = match self.wrong {
             Wrong::ToldEarly => answer_early(daemon.listen.clone()),
             _ => daemon.listen.clone(),
         };
         let told = AtomicU64::new(0);
-        let repeats = kind != "retention";
+        // A repeat of what was let go of would be news.
+        let repeats = matches!(keep, Keep::Everything);
         thread::scope(|scope| {
             for _ in 0..SENDERS {
                 let (rng, address, told) = (self.rng.lock().expect("sound").fork(), &address, &told);
                 let (tape, runs) = (&*self.tape, &self.runs);
                 scope.spawn(move || send(rng, address, tape, runs, told, repeats));
             }
-            if kind == "retention" {
-                daemon.says("let go of what was older than store.keep");
-                self.tape.mark("let go");
+            for words in keep.says() {
+                daemon.says(words);
             }
-            wait(|| told.load(Ordering::Relaxed) >= callbacks);
+            self.tape.mark("let go");
+            let (mut first, mut since) = (None, None);
+            wait(|| {
+                let told = told.load(Ordering::Relaxed);
+                match enough {
+                    Enough::Told(count) => told >= count,
+                    Enough::ToldAfterCheckpoint(count) => {
+                        // Each log has another head.
+                        let mut head = [0; 32];
+                        let log = self.home.path().join("store").join([STORE, "-wal"].concat());
+                        fs::File::open(log).and_then(|mut log| log.read_exact(&mut head)).expect("a log");
+                        if *first.get_or_insert(head) != head {
+                            since.get_or_insert(told);
+                        }
+                        since.is_some_and(|since| told >= since + count)
+                    }
+                }
+            });
             match end {
                 End::Term => daemon.terminate(),
                 End::Kill => daemon.kill9(),
@@ -157,7 +219,7 @@ impl Life {
 
     /// Waits until everybody was told everything.
     fn drain(&self) {
-        let daemon = self.start("again", FOR_EVER);
+        let daemon = self.start("again", Keep::Everything);
         wait(|| {
             let mut asker = Asker::connect(&daemon.admin).expect("connected");
             let (status, body) = asker.ask("GET", "/api/v1/sinks", b"").expect("an answer");

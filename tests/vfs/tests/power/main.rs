@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use callbackd_vfs::tape::Recorded;
 use cuts::{Class, Cut, Outcome};
 use fastrand::Rng;
-use load::{Life, Wrong};
+use load::{Enough, Life, Wrong};
 
 #[expect(clippy::disallowed_methods, reason = "how the tests are run is said in the environment")]
 fn wanted(name: &str) -> Option<String> {
@@ -41,8 +41,8 @@ fn seed() -> u64 {
     seed
 }
 
-fn cut(tape: &Path, seed: u64, cuts: usize) -> Vec<(Cut, Outcome)> {
-    cuts::try_all(&Recorded::read(tape).expect("a tape"), seed, cuts)
+fn cut(tape: &Path, seed: u64, classes: &[Class], cuts: usize) -> Vec<(Cut, Outcome)> {
+    cuts::try_all(&Recorded::read(tape).expect("a tape"), seed, classes, cuts)
 }
 
 /// Cuts of one recording; for more, there are more recordings.
@@ -62,7 +62,7 @@ fn whenever_power_goes_nothing_acknowledged_is_lost() {
 }
 
 fn nothing_is_lost(tape: &Path, seed: u64, cuts: usize) {
-    let tried = cut(tape, seed, cuts);
+    let tried = cut(tape, seed, &Class::ALL, cuts);
     let wrong: Vec<_> = tried.iter().filter_map(|(cut, outcome)| Some((cut, outcome.as_ref().err()?))).collect();
     if !wrong.is_empty() {
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("power.tape");
@@ -94,15 +94,14 @@ fn nothing_is_lost(tape: &Path, seed: u64, cuts: usize) {
     assert!(gone.len() > 3 && open > 0, "little was left to be lost");
 }
 
-/// That a test of this kind finds what a daemon loses that does wrong: while it works, not only after its end.
-fn finds(wrong: Wrong, callbacks: u64, cuts: usize, is_it: impl Fn(&str) -> bool) {
+/// That what a daemon loses that does wrong is found: what it loses while it works, not only by its end.
+fn finds(wrong: Wrong, enough: Enough, is_it: impl Fn(&str) -> bool) {
     let mut rng = Rng::with_seed(seed());
     let life = Life::begin(wrong, rng.u64(..));
-    let tried = cut(&life.live_briefly(callbacks), rng.u64(..), cuts);
-    let at_work = tried.iter().filter(|(cut, _)| [Class::Checkpoint, Class::Commit, Class::Rest].contains(&cut.class));
-    let outcomes: Vec<_> = at_work.map(|(_, outcome)| outcome).collect();
-    let found: Vec<&String> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
-    println!("{} of {} power cuts did harm: {:?}", found.len(), outcomes.len(), found.first());
+    let at_work = [Class::Checkpoint, Class::Commit, Class::Rest];
+    let tried = cut(&life.live_briefly(enough), rng.u64(..), &at_work, 100);
+    let found: Vec<&String> = tried.iter().filter_map(|(_, outcome)| outcome.as_ref().err()).collect();
+    println!("{} of {} power cuts did harm: {:?}", found.len(), tried.len(), found.first());
     assert!(found.iter().any(|found| is_it(found)), "it went unnoticed: {found:?}");
 }
 
@@ -113,20 +112,20 @@ fn is_harm(found: &str) -> bool {
 /// As with `synchronous=OFF`.
 #[test]
 fn without_syncs_the_loss_is_found() {
-    finds(Wrong::Unsynced("any"), 60, 60, is_harm);
+    finds(Wrong::Unsynced("any"), Enough::Told(100), is_harm);
 }
 
 #[test]
 fn a_log_that_is_not_synced_is_found() {
-    finds(Wrong::Unsynced("wal"), 60, 60, |found| found.starts_with("lost: "));
+    finds(Wrong::Unsynced("wal"), Enough::Told(100), |found| found.starts_with("lost: "));
 }
 
 #[test]
 fn a_checkpoint_that_is_not_synced_is_found() {
-    finds(Wrong::Unsynced("db"), 1000, 100, is_harm);
+    finds(Wrong::Unsynced("db"), Enough::ToldAfterCheckpoint(500), is_harm);
 }
 
 #[test]
 fn an_acknowledgement_before_the_commit_is_found() {
-    finds(Wrong::ToldEarly, 60, 60, |found| found.starts_with("lost: "));
+    finds(Wrong::ToldEarly, Enough::Told(100), |found| found.starts_with("lost: "));
 }
