@@ -253,6 +253,12 @@ impl Life {
             );
             conn.execute_batch(&copy).expect("copied");
         }
+        // As they were written then, which the views still show.
+        conn.execute_batch(
+            "UPDATE main.execution_heads SET snapshot = (SELECT c.snapshot FROM new.changes c WHERE c.id = change);
+             UPDATE main.earlier_changes AS e SET snapshot = (SELECT c.snapshot FROM new.changes c WHERE c.id = e.id);",
+        )
+        .expect("set");
         conn.execute_batch("DETACH new; PRAGMA user_version = 1; PRAGMA wal_checkpoint(TRUNCATE)").expect("set");
         drop(conn);
         // Whoever took them away: this, or SQLite when it was done reading.

@@ -31,8 +31,8 @@ pub(crate) struct Held {
 pub(crate) struct Verifier<'s> {
     story: &'s Story,
     runtime: Runtime,
-    /// Snapshots that said what they should when they were seen first: a change is never altered.
-    right: HashMap<i64, String>,
+    /// Changes that said what they should when they were seen first, as rows and as the queries say them: none is ever altered.
+    right: HashMap<i64, (String, Value)>,
 }
 
 macro_rules! hold {
@@ -108,8 +108,8 @@ impl<'s> Verifier<'s> {
     /// Every change says what sinks were told of it; the product's own queries say it, and nothing else.
     fn changes_are_right(&mut self, rows: &Rows, store: &SqliteStore) -> Holds<()> {
         for (id, change) in &rows.changes {
-            if let Some(right) = self.right.get(id) {
-                hold!(*right == change.snapshot, "change {id} was altered: {} instead of {right}", change.snapshot);
+            let right = self.right.get(id);
+            if right.is_some_and(|(snapshot, _)| *snapshot == change.snapshot) {
                 continue;
             }
             let execution = self.runtime.block_on(store.execution(change.execution.to_string()));
@@ -121,9 +121,10 @@ impl<'s> Verifier<'s> {
             let of_sinks = self.story.changes.get(id);
             // What no sink was told any more, because power went before, has no one to say what it was.
             hold!(of_sinks.is_none_or(|told| told.said == *said), "change {id} is shown as {said}");
+            hold!(right.is_none_or(|(_, right)| right == said), "change {id} was altered, and is shown as {said}");
             let is_latest = changes.last() == found;
             hold!(!is_latest || execution["tasks"] == said["tasks"], "tasks of {} are not its own", change.execution);
-            self.right.insert(*id, change.snapshot.clone());
+            self.right.insert(*id, (change.snapshot.clone(), said.clone()));
         }
         Ok(())
     }
