@@ -109,6 +109,11 @@ impl Health {
         self.lock().since = Some(Instant::now());
     }
 
+    /// Nothing came of the commit that began.
+    fn rests(&self) {
+        self.lock().since = None;
+    }
+
     /// What came of the commit that began; whether that is news.
     fn ended(&self, fault: Option<&str>) -> bool {
         let mut course = self.lock();
@@ -245,9 +250,14 @@ pub(super) fn run(
 /// Carries out the batch in one transaction and tells every caller.
 fn commit(tx: &mut Tx<'_>, batch: &mut Vec<Box<dyn Command>>, health: &Health) {
     health.began();
+    let before = tx.conn.total_changes();
     match try_commit(tx, batch) {
         Ok(()) => {
-            health.ended(None);
+            // A commit that had nothing to write says nothing about the disk.
+            match tx.conn.total_changes() == before {
+                true => health.rests(),
+                false => drop(health.ended(None)),
+            }
             for command in batch.drain(..) {
                 command.reply(Ok(()));
             }
