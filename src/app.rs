@@ -171,6 +171,7 @@ fn limits(config: &Config) -> Limits {
         connections_per_address_max: server.connections_per_address_max,
         head_timeout: server.head_timeout.0,
         body_timeout: server.body_timeout.0,
+        answer_timeout: server.answer_timeout.0,
         idle_timeout: server.idle_timeout.0,
         drain_timeout: server.drain_timeout.0,
     }

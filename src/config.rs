@@ -84,6 +84,8 @@ pub struct Server {
     pub head_timeout: Span,
     /// A body has to be complete within this time.
     pub body_timeout: Span,
+    /// What is not on disk within this time after its body came is answered 503.
+    pub answer_timeout: Span,
     /// An idle connection is closed after this time.
     pub idle_timeout: Span,
     /// On shutdown, what was begun may take this long.
@@ -104,6 +106,7 @@ impl Default for Server {
             connections_per_address_max: 0,
             head_timeout: Span::seconds(10),
             body_timeout: Span::seconds(30),
+            answer_timeout: Span::seconds(10),
             idle_timeout: Span::seconds(75),
             drain_timeout: Span::seconds(20),
         }

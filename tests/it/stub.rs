@@ -292,6 +292,7 @@ pub(crate) fn limits() -> Limits {
         connections_per_address_max: 0,
         head_timeout: Duration::from_secs(20),
         body_timeout: Duration::from_secs(20),
+        answer_timeout: Duration::from_secs(20),
         idle_timeout: Duration::from_secs(20),
         drain_timeout: Duration::from_secs(20),
     }

@@ -33,10 +33,12 @@ pub enum What {
     Stands,
     /// A word of whoever tests.
     Mark,
+    /// A sync that failed: what was written before it is in doubt.
+    SyncFailed,
 }
 
 impl What {
-    const ALL: [What; 9] = [
+    const ALL: [What; 10] = [
         What::Opened,
         What::Wrote,
         What::Truncated,
@@ -46,6 +48,7 @@ impl What {
         What::DirectorySynced,
         What::Stands,
         What::Mark,
+        What::SyncFailed,
     ];
 }
 

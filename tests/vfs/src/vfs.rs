@@ -303,6 +303,9 @@ unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
     // SAFETY: SQLite calls this with an open file.
     let (ours, real) = unsafe { both(file) };
     if let Some(code) = judged(Call::Sync, ours.kind, ffi::SQLITE_IOERR_FSYNC) {
+        if code != ffi::SQLITE_OK {
+            record(What::SyncFailed, ours.name.as_deref(), 0, &[]);
+        }
         return code;
     }
     let name = ours.name.as_deref();

@@ -75,7 +75,7 @@ impl<'t> Disk<'t> {
         let record = self.tape.records.get(index)?;
         self.next += 1;
         match record.what {
-            What::Mark => {}
+            What::Mark | What::SyncFailed => {}
             What::Opened => drop(self.file(&record.name)),
             What::Wrote | What::Truncated => {
                 let file = self.file(&record.name);
