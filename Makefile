@@ -15,12 +15,12 @@ comma := ,
 
 ran = @echo "  ran       $(1)" >>$(REPORT)
 
-.PHONY: check tools format clippy test docs deny packages systemd signer zabbix fmt bless soak bench
+.PHONY: check tools format clippy test power docs deny packages systemd signer zabbix fmt bless soak bench
 
 check:
 	@mkdir -p $(TARGET)
 	@: >$(REPORT)
-	@$(MAKE) --no-print-directory tools format clippy test docs deny packages systemd signer zabbix
+	@$(MAKE) --no-print-directory tools format clippy test power docs deny packages systemd signer zabbix
 	@echo
 	@cat $(REPORT)
 	@echo "make check: passed"
@@ -41,17 +41,23 @@ tools:
 	@cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 
 format:
-	cargo fmt --check
+	cargo fmt --all --check
 	$(call ran,format)
 
 clippy:
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(call ran,clippy$(comma) warnings denied)
 
 # Unit, contract and black-box tests.
 test:
 	cargo test --locked
 	$(call ran,tests: unit$(comma) contract$(comma) black-box)
+
+# Power cuts: what the disk could hold then, of a recorded life of the daemon; and that losses would be found.
+POWER_CUTS ?= 1000
+power:
+	POWER_CUTS=$(POWER_CUTS) cargo test --locked -p callbackd-vfs -- --nocapture --test-threads=1
+	$(call ran,power cuts: $(POWER_CUTS) moments of a recorded life$(comma) nothing acknowledged lost; and losses found where they are made)
 
 docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --document-private-items
@@ -113,15 +119,16 @@ zabbix:
 
 # Formats everything.
 fmt:
-	cargo fmt
+	cargo fmt --all
 
 # Rewrites what the tests expect with what they found; read the difference before you keep it.
 bless:
 	BLESS=1 cargo test --locked
 
-# The test that kills the daemon under load, for longer: `make soak KILLS=5000`.
+# The tests that kill the daemon and cut its power under load, for longer: `make soak KILLS=5000`.
 KILLS ?= 1000
-soak:
+soak: POWER_CUTS := 10000
+soak: power
 	cargo test --locked --test it -- --list | grep -q '^nothing_lost::'
 	CALLBACKD_TEST_KILLS=$(KILLS) cargo test --locked --test it -- --nocapture nothing_lost::
 

@@ -17,10 +17,11 @@ use crate::config::{Adapters, Config, Environment, Faults, SinkCommon, SinkEntry
 use crate::jq::Jq;
 use crate::model::{DeliveryStatus, Expectation, LinkRule, Program, RetryPolicy, Route, Rules, SinkRule};
 use crate::options::{Fault, Span};
+use crate::pipeline::Wake;
 use crate::pipeline::forward::{Forwarder, HALTED, Service};
 use crate::pipeline::ingest::{Ingest, Intake, Rate};
 use crate::pipeline::inquire::{self, Inquirer, Pace};
-use crate::pipeline::{Wake, upkeep};
+use crate::pipeline::upkeep::{self, Keep};
 use crate::secret::Secret;
 use crate::server::{self, BindError, Bound, Certificate, Inherited, Limits, Live, Reception};
 use crate::shutdown::Shutdown;
@@ -170,6 +171,7 @@ fn limits(config: &Config) -> Limits {
         connections_per_address_max: server.connections_per_address_max,
         head_timeout: server.head_timeout.0,
         body_timeout: server.body_timeout.0,
+        answer_timeout: server.answer_timeout.0,
         idle_timeout: server.idle_timeout.0,
         drain_timeout: server.drain_timeout.0,
     }
@@ -181,7 +183,7 @@ pub struct Running {
     wake: Wake,
     ingest: Live<Ingest>,
     limits: Live<Limits>,
-    keep: Live<Duration>,
+    keep: Live<Keep>,
     certificate: Option<Arc<Certificate>>,
     address: String,
     shutdown: Shutdown,
@@ -229,7 +231,7 @@ impl Running {
             wake: wake.clone(),
             ingest: ingest.clone(),
             limits: limits.clone(),
-            keep: Live::new(config.store.keep.0),
+            keep: Live::new(keep(config)),
             certificate,
             address,
             shutdown: shutdown.clone(),
@@ -265,7 +267,7 @@ impl Running {
             certificate.refresh();
         }
         self.limits.store(parts.limits.clone());
-        self.keep.store(config.store.keep.0);
+        self.keep.store(keep(config));
         let (rules, store) = (Arc::clone(&parts.rules), Arc::clone(&self.store));
         self.ingest.store(Ingest::new(parts.intakes, rules, store, self.wake.clone()));
         self.forward(parts.sinks, &parts.rules).await;
@@ -364,6 +366,10 @@ fn open_store(config: &Config) -> Result<SqliteStore, Error> {
     let path = store_path(config);
     let options = Options { queue_max: config.store.queue_max, readers: config.store.readers, ..Options::default() };
     Ok(SqliteStore::open(&path, &options)?)
+}
+
+fn keep(config: &Config) -> Keep {
+    Keep { age: config.store.keep.0, disk_max: config.store.disk_max }
 }
 
 /// The file that `store.url` names.

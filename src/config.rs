@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
-use crate::options::{Section, Span};
+use crate::options::{Section, Size, Span};
 use crate::secret::SecretSpec;
 
 mod build;
@@ -84,6 +84,8 @@ pub struct Server {
     pub head_timeout: Span,
     /// A body has to be complete within this time.
     pub body_timeout: Span,
+    /// What is not on disk within this time after its body came is answered 503.
+    pub answer_timeout: Span,
     /// An idle connection is closed after this time.
     pub idle_timeout: Span,
     /// On shutdown, what was begun may take this long.
@@ -104,6 +106,7 @@ impl Default for Server {
             connections_per_address_max: 0,
             head_timeout: Span::seconds(10),
             body_timeout: Span::seconds(30),
+            answer_timeout: Span::seconds(10),
             idle_timeout: Span::seconds(75),
             drain_timeout: Span::seconds(20),
         }
@@ -144,6 +147,8 @@ pub struct Store {
     pub url: String,
     /// How long what belongs to a finished and delivered execution is kept.
     pub keep: Span,
+    /// What it takes of its disk; above that, what is finished and delivered goes sooner.
+    pub disk_max: Size,
     /// Callbacks waiting to be committed at one time; beyond that, 503.
     pub queue_max: usize,
     /// Connections that read beside the writer.
@@ -152,7 +157,13 @@ pub struct Store {
 
 impl Default for Store {
     fn default() -> Store {
-        Store { url: "sqlite:callbackd.db".to_owned(), keep: Span::seconds(90 * 86_400), queue_max: 4096, readers: 2 }
+        Store {
+            url: "sqlite:callbackd.db".to_owned(),
+            keep: Span::seconds(90 * 86_400),
+            disk_max: Size::Percent(80),
+            queue_max: 4096,
+            readers: 2,
+        }
     }
 }
 

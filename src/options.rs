@@ -176,9 +176,90 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
+/// How much of a disk, as the configuration writes it: `"500MiB"`, `"20GiB"`, or a share of its file system, `"80%"`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Size {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of the file system.
+    Percent(u8),
+}
+
+const SIZES: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+
+impl Size {
+    /// In bytes, on a file system of so many.
+    pub fn of(self, disk: u64) -> u64 {
+        match self {
+            Size::Bytes(bytes) => bytes,
+            Size::Percent(percent) => disk / 100 * u64::from(percent),
+        }
+    }
+
+    /// Reads it.
+    pub fn parse(text: &str) -> Result<Size, String> {
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let bits = SIZES.iter().find(|(name, _)| *name == unit).map(|(_, bits)| *bits);
+        let read = match number.parse::<u64>().ok() {
+            Some(percent @ 1..=100) if unit == "%" => Some(Size::Percent(percent as u8)),
+            Some(n @ 1..) => bits.and_then(|bits| n.checked_mul(1 << bits)).map(Size::Bytes),
+            _ => None,
+        };
+        read.ok_or_else(|| {
+            format!(
+                "{text:?} is no size; write a whole number and KiB, MiB, GiB or TiB, like \"20GiB\", or a share of the file \
+                 system, \"1%\" to \"100%\""
+            )
+        })
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = match self {
+            Size::Percent(percent) => return write!(f, "{percent}%"),
+            Size::Bytes(bytes) => *bytes,
+        };
+        let unit = SIZES.iter().find(|(_, bits)| bytes.is_multiple_of(1 << bits));
+        let (name, bits) = unit.copied().unwrap_or(("", 0));
+        write!(f, "{}{name}", bytes >> bits)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Size, D::Error> {
+        struct Written;
+        impl serde::de::Visitor<'_> for Written {
+            type Value = Size;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a size in quotes, like \"20GiB\" or \"80%\"")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Size, E> {
+                Size::parse(text).map_err(E::custom)
+            }
+        }
+        d.deserialize_str(Written)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_read_and_written() {
+        for text in ["64KiB", "500MiB", "20GiB", "3TiB", "1%", "80%", "100%"] {
+            assert_eq!(Size::parse(text).expect(text).to_string(), text);
+        }
+        assert_eq!(Size::parse("2048MiB").expect("2048MiB").to_string(), "2GiB");
+        assert_eq!((Size::Bytes(7).of(1000), Size::Percent(80).of(1000)), (7, 800));
+        for bad in ["", "5", "GiB", "1.5GiB", "-1GiB", "0GiB", "20GB", "20 GiB", "20gib", "0%", "101%", "99999999TiB"] {
+            Size::parse(bad).expect_err(bad);
+        }
+    }
 
     #[test]
     fn spans_are_read_and_written() {

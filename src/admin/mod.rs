@@ -63,6 +63,7 @@ impl Admin {
             connections_per_address_max: 0,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(75),
             idle_timeout: Duration::from_secs(75),
             drain_timeout: Duration::from_secs(5),
         };

@@ -73,6 +73,7 @@ fn server(config: &Config, faults: &mut Vec<Fault>) {
     for (key, value) in [
         ("head_timeout", server.head_timeout),
         ("body_timeout", server.body_timeout),
+        ("answer_timeout", server.answer_timeout),
         ("idle_timeout", server.idle_timeout),
     ] {
         if value.ms() == 0 {

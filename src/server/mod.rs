@@ -57,6 +57,8 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// A body has to be complete within this time.
     pub body_timeout: Duration,
+    /// What is not on disk within this time is answered 503.
+    pub answer_timeout: Duration,
     /// An idle connection is closed after this time.
     pub idle_timeout: Duration,
     /// On shutdown, what was begun may take this long.
@@ -208,6 +210,7 @@ pub(crate) mod tests {
             connections_per_address_max: 0,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
         }

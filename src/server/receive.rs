@@ -75,7 +75,9 @@ impl Reception {
                 }
             }
         };
-        ingest.take(intake, raw, clock::now()).await
+        let kept = tokio::time::timeout(limits.answer_timeout, ingest.take(intake, raw, clock::now()));
+        kept.await
+            .unwrap_or_else(|_| Err(Refusal::Unavailable("the store does not answer in time (answer_timeout)".into())))
     }
 
     /// Tells the operator what only an operator can mend.

@@ -19,9 +19,11 @@ use crate::Boxed;
 use crate::model::{Attempt, Delivery, Learned, Receipt, ReceiptStatus, Rules, Time, Update};
 
 mod inquiry;
+mod room;
 pub mod sqlite;
 
 pub use inquiry::{Held, Inquiries, Inquiry, Late, Lateness, Ruling, UNASKED};
+pub use room::{Extent, Pruned};
 
 /// Why the store could not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -337,9 +339,18 @@ pub trait Store: Queries {
     /// Stops forwarding to a sink, and says why; or, with `None`, lets it go on.
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>>;
 
-    /// Lets go of executions that are finished, told, and last changed before `before`, with all that belongs to them:
-    /// how many. Never of anything undelivered, dead, quarantined or held. What was refused goes at that age, too.
-    fn prune(&self, before: Time) -> Boxed<'_, Result<u64, StoreError>>;
+    /// One step of letting go, from the id `from` on, oldest first: of up to `most` executions that are finished, told, and last changed
+    /// before `before`, with all that belongs to them; and of refused receipts. Never of anything undelivered, dead,
+    /// quarantined or held, nor of what is linked to it. A step is short, and what it does is done in small transactions, so that
+    /// callbacks are committed in between.
+    fn prune(&self, from: i64, before: Time, most: usize) -> Boxed<'_, Result<Pruned, StoreError>>;
+
+    /// How much room it takes now.
+    fn extent(&self) -> Boxed<'_, Result<Extent, StoreError>>;
+
+    /// Gives up to `bytes` that hold nothing back to the file system, in small transactions: how many. Nothing waits for
+    /// it but the next commit for each.
+    fn give_back(&self, bytes: u64) -> Boxed<'_, Result<u64, StoreError>>;
 
     /// Whether the store can take a callback right now, and if not, why.
     fn ready(&self) -> Result<(), StoreError>;

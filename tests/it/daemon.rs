@@ -24,6 +24,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 const CONFIG: &str = "callbackd.toml";
 
+/// What Cargo built for this test: the daemon itself, or the one on a disk that fails when it is told to.
+const BINARY: &str = match (option_env!("CARGO_BIN_EXE_callbackd"), option_env!("CARGO_BIN_EXE_callbackd-on-vfs")) {
+    (Some(path), _) | (None, Some(path)) => path,
+    (None, None) => panic!("no daemon was built"),
+};
+
 /// Looks until there is something to see.
 pub(crate) fn soon<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -124,7 +130,7 @@ impl Daemon {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_callbackd"));
+        let mut command = Command::new(BINARY);
         // Nothing of ours: neither configuration nor systemd's sockets.
         command.env_clear().current_dir(&self.home).args(args).stdin(Stdio::null());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -136,6 +142,11 @@ impl Daemon {
 
     /// Starts it, and returns when it says that it runs.
     pub(crate) fn start(&mut self) {
+        assert_eq!(self.try_start(), None, "it ended");
+    }
+
+    /// The same, unless it ends by itself: then how.
+    pub(crate) fn try_start(&mut self) -> Option<ExitStatus> {
         assert!(self.child.is_none(), "it runs already");
         self.admin.clear();
         let seen = self.log.lines.lock().expect("sound").len();
@@ -146,8 +157,12 @@ impl Daemon {
         self.reader = Some(thread::spawn(move || log.read(stderr)));
         self.child = Some(child);
         let line = self.log.wait(seen, |line| message(line).ends_with(" runs") || message(line) == ENDED);
+        if message(&line) == ENDED {
+            return Some(self.ended());
+        }
         let address = |key: &str| line[key].as_str().expect("the line that says where it listens").to_owned();
         (self.listen, self.admin) = (address("server.listen"), address("admin.listen"));
+        None
     }
 
     /// Kills it as a power cut would, and starts it again.

@@ -28,6 +28,7 @@ mod senders;
 mod server;
 mod store;
 mod stub;
+mod upkeep;
 mod way_back;
 mod whole_circle;
 mod wire;

@@ -200,6 +200,18 @@ async fn slow_senders_are_cut_off() {
 }
 
 #[tokio::test]
+async fn a_store_that_does_not_answer_is_unavailable() {
+    let door = Door::new(quick(|l| l.answer_timeout = SOON)).await;
+    door.store.0.slow.store(true, Ordering::Relaxed);
+    let mut wire = door.connect().await;
+    let answer = wire.ask(post(PATH, "hello")).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")), "{answer:?}");
+    assert_eq!(door.store.0.bodies(), ["hello"], "it may be kept all the same");
+    door.store.0.slow.store(false, Ordering::Relaxed);
+    assert_eq!(wire.ask(post(PATH, "hello")).await.status, 200, "the connection goes on");
+}
+
+#[tokio::test]
 async fn a_slow_store_is_no_slow_sender() {
     let in_a_hurry = quick(|l| (l.head_timeout, l.idle_timeout, l.body_timeout) = (SOON, SOON, SOON));
     let door = Door::new(in_a_hurry).await;

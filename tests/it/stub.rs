@@ -11,8 +11,8 @@ use callbackd::pipeline::ingest::{Ingest, Intake, Rate};
 use callbackd::server::Limits;
 use callbackd::sources::{AuthError, ParseError, RawRequest, SenderRequest, Source};
 use callbackd::store::{
-    Claim, DeliveryFilter, DeliveryRow, Filter, Inquiries, Lateness, Parsed, Queries, ReceiptRow, Recorded, Ruling,
-    Settlement, SinkRow, Store, StoreError,
+    Claim, DeliveryFilter, DeliveryRow, Extent, Filter, Inquiries, Lateness, Parsed, Pruned, Queries, ReceiptRow,
+    Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
 };
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
@@ -184,8 +184,16 @@ impl Store for Shared {
         Box::pin(async { Ok(()) })
     }
 
-    fn prune(&self, _: Time) -> Boxed<'_, Result<u64, StoreError>> {
-        Box::pin(async { Ok(0) })
+    fn prune(&self, _: i64, _: Time, _: usize) -> Boxed<'_, Result<Pruned, StoreError>> {
+        ready(Ok(Pruned { executions: 0, next: None }))
+    }
+
+    fn extent(&self) -> Boxed<'_, Result<Extent, StoreError>> {
+        ready(Ok(Extent { held: 0, free: 0, disk: 1 }))
+    }
+
+    fn give_back(&self, _: u64) -> Boxed<'_, Result<u64, StoreError>> {
+        ready(Ok(0))
     }
 
     fn is_closed(&self) -> bool {
@@ -284,6 +292,7 @@ pub(crate) fn limits() -> Limits {
         connections_per_address_max: 0,
         head_timeout: Duration::from_secs(20),
         body_timeout: Duration::from_secs(20),
+        answer_timeout: Duration::from_secs(20),
         idle_timeout: Duration::from_secs(20),
         drain_timeout: Duration::from_secs(20),
     }

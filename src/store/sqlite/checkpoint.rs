@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -18,6 +19,8 @@ const PAGES_FEW: usize = 128;
 /// So often the thread tries to catch up before the writer has to copy the rest, however much it is: then callbacks
 /// come in faster than the disk can take them, and a log without a bound would not help.
 const ROUNDS: usize = 4;
+/// After a failure it is not tried again sooner.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What writer and checkpointer tell each other.
 #[derive(Default)]
@@ -26,6 +29,17 @@ pub(super) struct Log {
     pages: AtomicUsize,
     /// The writer is to copy the rest.
     finish: AtomicBool,
+    /// To be copied at the next commit, however small it is.
+    wanted: AtomicBool,
+    /// The last copy failed.
+    failed: AtomicBool,
+}
+
+impl Log {
+    /// Has the log copied after the next commit: only then does the file itself grow or shrink.
+    pub(super) fn want(&self) {
+        self.wanted.store(true, Ordering::Release);
+    }
 }
 
 /// Has every commit note the size of the log, and `wake` the checkpointer when it is large.
@@ -33,7 +47,7 @@ pub(super) fn watch(writer: &mut Connection, log: Arc<Log>, wake: SyncSender<()>
     writer.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
         let pages = usize::try_from(pages).unwrap_or(0);
         log.pages.store(pages, Ordering::Release);
-        if pages >= PAGES {
+        if pages >= PAGES || log.wanted.swap(false, Ordering::AcqRel) {
             // Full when it is awake already.
             let _ = wake.try_send(());
         }
@@ -44,35 +58,53 @@ pub(super) fn watch(writer: &mut Connection, log: Arc<Log>, wake: SyncSender<()>
 /// For the writer, between two commits: copies what the checkpointer left.
 pub(super) fn finish(writer: &Connection, log: &Log) {
     if log.finish.load(Ordering::Acquire) {
-        copy(writer);
+        copy(writer, log);
         log.finish.store(false, Ordering::Release);
     }
 }
 
 /// The checkpointer: runs until the writer's end of `woken` is gone.
 pub(super) fn run(conn: &Connection, log: &Log, woken: &Receiver<()>) {
+    let mut failed: Option<Instant> = None;
     while woken.recv().is_ok() {
+        // Every commit wakes it, as long as the log is large.
+        if failed.is_some_and(|at| at.elapsed() < AGAIN) {
+            continue;
+        }
         // Only one of the two copies at a time; the other would be refused.
         if log.finish.load(Ordering::Acquire) {
             continue;
         }
+        failed = None;
         for _ in 0..ROUNDS {
-            let Some(copied) = copy(conn) else { break };
+            let Some(copied) = copy(conn, log) else {
+                failed = Some(Instant::now());
+                break;
+            };
             if log.pages.load(Ordering::Acquire).saturating_sub(copied) <= PAGES_FEW {
                 break;
             }
         }
-        log.finish.store(true, Ordering::Release);
+        // The writer has better to do than to fail, too.
+        log.finish.store(failed.is_none(), Ordering::Release);
     }
 }
 
-/// Copies what can be copied without waiting for anybody: how many of the log's pages are in the file now.
-fn copy(conn: &Connection) -> Option<usize> {
+/// Copies what can be copied without waiting for anybody: how many of the log's pages are in the file now. What a failed
+/// copy may have left undone is copied again by the next: SQLite counts pages as copied only after the file was synced.
+fn copy(conn: &Connection, log: &Log) -> Option<usize> {
     let copied = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(2));
     match copied {
-        Ok(pages) => usize::try_from(pages).ok(),
+        Ok(pages) => {
+            if log.failed.swap(false, Ordering::AcqRel) {
+                tracing::info!("checkpoints go through again");
+            }
+            usize::try_from(pages).ok()
+        }
         Err(e) => {
-            tracing::warn!(store.fault = %e, "a checkpoint failed; the log grows until one succeeds");
+            if !log.failed.swap(true, Ordering::AcqRel) {
+                tracing::warn!(store.fault = %e, "checkpoints fail; the log grows until one succeeds");
+            }
             None
         }
     }

@@ -18,8 +18,8 @@ use self::read::Readers;
 use self::record::{Ready, ReadyLearned};
 use self::writer::{Command, Fault, Health, Tx, command};
 use super::{
-    Claim, DeliveryFilter, DeliveryRow, Filter, Inquiries, Lateness, Parsed, Queries, ReceiptRow, Recorded, Ruling,
-    Settlement, SinkRow, Store, StoreError,
+    Claim, DeliveryFilter, DeliveryRow, Extent, Filter, Inquiries, Lateness, Parsed, Pruned, Queries, ReceiptRow,
+    Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
 };
 use crate::Boxed;
 use crate::model::{Attempt, Receipt, Rules, Time};
@@ -37,6 +37,7 @@ mod queue;
 mod read;
 mod ready;
 mod record;
+mod room;
 mod writer;
 
 /// How the store is used.
@@ -60,6 +61,7 @@ impl Default for Options {
 pub struct SqliteStore {
     queue: Arc<Queue<Box<dyn Command>>>,
     health: Arc<Health>,
+    log: Arc<Log>,
     readers: Readers,
     threads: Mutex<Option<Threads>>,
 }
@@ -110,7 +112,7 @@ impl SqliteStore {
         })?;
         let (begun, begins) = std::sync::mpsc::sync_channel(1);
         let writer = spawn("store-writer", {
-            let (queue, health) = (Arc::clone(&queue), Arc::clone(&health));
+            let (queue, health, log) = (Arc::clone(&queue), Arc::clone(&health), Arc::clone(&log));
             Box::new(move || {
                 // However this thread ends, nobody is to wait for it; and with its connection the checkpointer ends.
                 let _closing = CloseOnDrop(Arc::clone(&queue));
@@ -123,7 +125,7 @@ impl SqliteStore {
         }
         let threads = Threads { writer, checkpointer, _lock: lock };
         let readers = Readers::new(path.to_owned(), options.readers);
-        Ok(SqliteStore { queue, health, readers, threads: Mutex::new(Some(threads)) })
+        Ok(SqliteStore { queue, health, log, readers, threads: Mutex::new(Some(threads)) })
     }
 
     /// Queues a command at once; the future only waits for its answer.
@@ -326,17 +328,16 @@ impl Store for SqliteStore {
         })
     }
 
-    fn prune(&self, before: Time) -> Boxed<'_, Result<u64, StoreError>> {
-        Box::pin(async move {
-            let mut count = 0;
-            loop {
-                let chunk = self.call(0, move |tx| prune::prune(tx, before)).await?;
-                count += chunk;
-                if chunk < prune::CHUNK as u64 {
-                    return Ok(count);
-                }
-            }
-        })
+    fn prune(&self, from: i64, before: Time, most: usize) -> Boxed<'_, Result<Pruned, StoreError>> {
+        Box::pin(self.let_go(from, before, most))
+    }
+
+    fn extent(&self) -> Boxed<'_, Result<Extent, StoreError>> {
+        self.readers.extent()
+    }
+
+    fn give_back(&self, bytes: u64) -> Boxed<'_, Result<u64, StoreError>> {
+        Box::pin(self.shrink(bytes))
     }
 
     fn ready(&self) -> Result<(), StoreError> {

@@ -1,7 +1,8 @@
 //! Opening the file: the lock, the settings that the promises rest on, and the schema.
 
 use std::fs::{File, TryLockError};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
@@ -47,9 +48,40 @@ fn unusable(path: &Path) -> impl Fn(rusqlite::Error) -> StoreError {
     move |e| StoreError::Unusable(format!("{path}: {e}"))
 }
 
+/// Writes the log that an earlier process left once more, as it reads, and syncs it.
+///
+/// A sync that fails leaves pages in the kernel's cache that look clean and are on no disk; a later sync says that all is
+/// well without having written them. Within one process SQLite does not build on them: a commit that failed is undone, and
+/// the next one writes its frames over them, in the same places. But a process that is killed, or restarted because its disk
+/// failed, leaves the log to the next one, which would find whole commits in the cache and put its own behind them; after a
+/// power cut the chain of frames would be broken in front of everything that was acknowledged since. What is written again
+/// is dirty again, and this sync answers for it. (A checkpoint whose sync failed is no danger: its frames stay in the log, and
+/// are copied again.)
+fn write_log_again(store: &Path) -> io::Result<()> {
+    let mut path = store.as_os_str().to_owned();
+    path.push("-wal");
+    let log = match File::options().read(true).write(true).open(PathBuf::from(path)) {
+        Ok(log) => log,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    let (mut bytes, mut at) = (vec![0; 1 << 20], 0);
+    loop {
+        match log.read_at(&mut bytes, at)? {
+            0 => break,
+            read => {
+                log.write_all_at(&bytes[..read], at)?;
+                at += read as u64;
+            }
+        }
+    }
+    if at > 0 { log.sync_all() } else { Ok(()) }
+}
+
 /// The connection that writes, with the schema brought up to date.
 pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
     let fault = unusable(path);
+    write_log_again(path).map_err(|e| StoreError::Unusable(format!("{}-wal: {e}", path.display())))?;
     private(path).map_err(|e| StoreError::Unusable(format!("{}: {e}", path.display())))?;
     let conn = Connection::open_with_flags(
         path,

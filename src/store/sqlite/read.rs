@@ -24,7 +24,7 @@ pub(super) struct Readers {
 
 type Read<T> = Result<T, StoreError>;
 
-fn fault(e: rusqlite::Error) -> StoreError {
+pub(super) fn fault(e: rusqlite::Error) -> StoreError {
     StoreError::Unavailable(format!("the store cannot be read: {e}"))
 }
 
@@ -40,7 +40,11 @@ impl Readers {
         Ok(())
     }
 
-    fn read<T: Send + 'static>(
+    pub(super) fn path(&self) -> Arc<PathBuf> {
+        Arc::clone(&self.path)
+    }
+
+    pub(super) fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> Read<T> + Send + 'static,
     ) -> Boxed<'_, Read<T>> {

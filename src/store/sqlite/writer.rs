@@ -5,8 +5,8 @@
 //! the batch was kept.
 
 use std::sync::mpsc::SyncSender;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, Statement};
 use tokio::sync::oneshot;
@@ -16,6 +16,9 @@ use super::identity::Recent;
 use super::queue::{Queue, Taken};
 use crate::model::Time;
 use crate::store::StoreError;
+
+/// A commit that takes longer is a disk that does not answer.
+const STUCK: Duration = Duration::from_secs(5);
 
 /// Why a command did not go through.
 #[derive(Debug)]
@@ -82,18 +85,48 @@ where
     (Box::new(Call { run, result: None, reply }), heard)
 }
 
-/// What the writer tells the rest of the process without being asked: why the last commit failed, `None` after one
-/// that went through.
+/// What the writer tells the rest of the process without being asked.
 #[derive(Default)]
-pub(super) struct Health(Mutex<Option<String>>);
+pub(super) struct Health(Mutex<Course>);
+
+#[derive(Default)]
+struct Course {
+    /// Why the last commit failed; `None` after one that went through.
+    fault: Option<String>,
+    /// Since when the disk is at work on one.
+    since: Option<Instant>,
+}
 
 impl Health {
+    /// Why a callback could not be kept now.
     pub(super) fn fault(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let course = self.lock();
+        let is_stuck = || course.since.is_some_and(|since| since.elapsed() > STUCK);
+        course.fault.clone().or_else(|| is_stuck().then(|| "the store's disk does not answer".to_owned()))
     }
 
-    fn set(&self, fault: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    fn began(&self) {
+        self.lock().since = Some(Instant::now());
+    }
+
+    /// Nothing came of the commit that began.
+    fn rests(&self) {
+        self.lock().since = None;
+    }
+
+    /// What came of the commit that began; whether that is news.
+    fn ended(&self, fault: Option<&str>) -> bool {
+        let mut course = self.lock();
+        course.since = None;
+        let is_news = course.fault.as_deref() != fault;
+        if is_news {
+            course.fault = fault.map(str::to_owned);
+        }
+        is_news
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Course> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -204,7 +237,10 @@ pub(super) fn run(
         match queue.take(&mut batch, Duration::from_secs(1)) {
             Taken::Closed => return,
             // A store that failed is tried every second, so that it is ready again without a caller's help.
-            Taken::Nothing if health.fault().is_some() => health.set(probe(conn).err().map(|e| explain(&e))),
+            Taken::Nothing if health.fault().is_some() => {
+                health.began();
+                health.ended(probe(conn).err().map(|e| explain(&e)));
+            }
             Taken::Nothing => {}
             Taken::Items => {
                 commit(&mut tx, &mut batch, health);
@@ -216,10 +252,14 @@ pub(super) fn run(
 
 /// Carries out the batch in one transaction and tells every caller.
 fn commit(tx: &mut Tx<'_>, batch: &mut Vec<Box<dyn Command>>, health: &Health) {
+    health.began();
+    let before = tx.conn.total_changes();
     match try_commit(tx, batch) {
         Ok(()) => {
-            if health.fault().is_some() {
-                health.set(None);
+            // A commit that had nothing to write says nothing about the disk.
+            match tx.conn.total_changes() == before {
+                true => health.rests(),
+                false => drop(health.ended(None)),
             }
             for command in batch.drain(..) {
                 command.reply(Ok(()));
@@ -233,10 +273,14 @@ fn commit(tx: &mut Tx<'_>, batch: &mut Vec<Box<dyn Command>>, health: &Health) {
         }
         Err(e) => {
             let reason = explain(&e);
-            tracing::error!(store.fault = %e, commands = batch.len(), "a commit failed: nothing of it was kept, its senders were told 503");
-            health.set(Some(reason.clone()));
+            if health.ended(Some(reason)) {
+                tracing::error!(
+                    store.fault = %e,
+                    "a commit failed: nothing of it is kept, and senders are told 503 until one goes through"
+                );
+            }
             for command in batch.drain(..) {
-                command.reply(Err(StoreError::Unavailable(reason.clone())));
+                command.reply(Err(StoreError::Unavailable(reason.to_owned())));
             }
         }
     }
@@ -280,15 +324,13 @@ fn is_environment(e: &rusqlite::Error) -> bool {
     )
 }
 
-fn explain(e: &rusqlite::Error) -> String {
+fn explain(e: &rusqlite::Error) -> &'static str {
     match e.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => "the store's disk is full".to_owned(),
-        Some(ErrorCode::ReadOnly) => "the store is read-only".to_owned(),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            "another program holds the store's lock".to_owned()
-        }
-        Some(ErrorCode::SystemIoFailure) => "the store's disk fails".to_owned(),
-        _ => "the store cannot commit".to_owned(),
+        Some(ErrorCode::DiskFull) => "the store's disk is full",
+        Some(ErrorCode::ReadOnly) => "the store is read-only",
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "another program holds the store's lock",
+        Some(ErrorCode::SystemIoFailure) => "the store's disk fails",
+        _ => "the store cannot commit",
     }
 }
 

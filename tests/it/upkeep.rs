@@ -1,0 +1,212 @@
+//! Upkeep: what is let go of when it is old or the disk is short, what stays all the same, and that callbacks are kept
+//! meanwhile.
+
+use std::fs;
+use std::sync::Arc;
+
+use callbackd::model::{Receipt, Rules, Status, Time};
+use callbackd::store::sqlite::{Options, SqliteStore};
+use callbackd::store::{DeliveryFilter, Filter, Parsed, Queries, Store};
+use tempfile::TempDir;
+
+use crate::callbacks::{Step, cos};
+use crate::daemon::{Daemon, soon};
+use crate::peers::hook::{Closed, Hook, Reply};
+use crate::store::{at, prune, record, update};
+
+const MIB: u64 = 1 << 20;
+
+fn open(folder: &TempDir) -> SqliteStore {
+    SqliteStore::open(&folder.path().join("store.db"), &Options::default()).expect("opens")
+}
+
+/// A finished execution that nobody has to be told of, with a body that fills pages.
+async fn big(store: &dyn Store, key: &str, now: Time) {
+    let body = vec![b'x'; 20_000].into();
+    let (peer, headers) = ("192.0.2.1".to_owned(), Vec::new());
+    let receipt = Receipt { source: "nobody".into(), received_at: now, peer, headers, body };
+    let parsed = Parsed::Updates(vec![update(key, Status::Succeeded)]);
+    store.record(receipt, parsed, Arc::new(Rules::default())).await.expect("recorded");
+}
+
+#[tokio::test]
+async fn room_that_was_freed_goes_back_to_the_disk() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    for n in 0..500 {
+        big(&store, &format!("old-{n}"), at(n)).await;
+    }
+    big(&store, "new", at(1000)).await;
+    let full = store.extent().await.expect("measured");
+    assert!(full.held > 10 * MIB && full.disk > full.held, "{full:?}");
+    assert_eq!(prune(&store, at(900)).await, 500);
+    let pruned = store.extent().await.expect("measured");
+    assert!(pruned.held < MIB && pruned.free > 9 * MIB, "{pruned:?}");
+    assert_eq!(store.give_back(2 * MIB).await.expect("given back"), 2 * MIB, "no more than it is told");
+    store.give_back(u64::MAX).await.expect("given back");
+    let given = store.extent().await.expect("measured");
+    assert_eq!((given.free, given.held <= pruned.held), (0, true), "{given:?}");
+    let file = || fs::metadata(folder.path().join("store.db")).expect("a file").len();
+    soon("the file itself is as small", || (file() == given.held).then_some(()));
+    assert_eq!(store.executions(Filter::default()).await.expect("listed").len(), 1);
+    store.close().await;
+    let conn = rusqlite::Connection::open(folder.path().join("store.db")).expect("opens");
+    let check: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checked");
+    assert_eq!(check, "ok");
+}
+
+/// More than one transaction may delete hangs on one execution.
+#[tokio::test]
+async fn much_that_hangs_on_one_execution_goes_with_it() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    // Changes, and repeats of the last one; it shares a body with one that stays.
+    for n in 0..700 {
+        let mut step = update("chatty", Status::Running);
+        step.identity = Some(format!("step {n}"));
+        step.execution.name = Some(format!("name {n}"));
+        record(&store, "nobody", at(n), vec![step]).await;
+    }
+    record(&store, "nobody", at(700), vec![update("chatty", Status::Failed), update("stays", Status::Running)]).await;
+    for n in 0..1300 {
+        record(&store, "nobody", at(701 + n), vec![update("chatty", Status::Failed)]).await;
+    }
+    let both = vec![update("chatty", Status::Failed), update("stays", Status::Running)];
+    record(&store, "nobody", at(2001), both).await;
+    let shown = store.execution("chatty".to_owned()).await.expect("shown");
+    assert_eq!(shown["changes"].as_array().map(Vec::len), Some(701));
+    assert_eq!(shown["receipts"].as_array().map(Vec::len), Some(2002));
+    assert_eq!(prune(&store, at(10_000)).await, 1);
+    let left = store.executions(Filter::default()).await.expect("listed");
+    assert_eq!(left.iter().map(|e| &e["key"]).collect::<Vec<_>>(), ["stays"]);
+    let receipts = store.receipts(Filter::default()).await.expect("listed");
+    assert_eq!(receipts.len(), 2, "those that speak of the other, too");
+    record(&store, "nobody", at(3000), vec![update("stays", Status::Failed)]).await;
+    assert_eq!(prune(&store, at(10_000)).await, 1);
+    assert!(store.receipts(Filter::default()).await.expect("listed").is_empty(), "nobody is left to need them");
+    store.close().await;
+    let conn = rusqlite::Connection::open(folder.path().join("store.db")).expect("opens");
+    for table in ["earlier_changes", "execution_heads", "deliveries", "identities"] {
+        let rows: i64 =
+            conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("counted");
+        assert_eq!(rows, 0, "{table}");
+    }
+}
+
+#[tokio::test]
+async fn callbacks_are_kept_while_much_is_let_go_of() {
+    let folder = TempDir::new().expect("a folder");
+    let store = Arc::new(open(&folder));
+    for n in 0..400 {
+        let updates = (0..10).map(|m| update(&format!("old-{n}-{m}"), Status::Failed)).collect();
+        record(&*store, "nobody", at(n), updates).await;
+    }
+    let pruning = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { prune(&*store, at(1000)).await }
+    });
+    let mut kept = 0;
+    while !pruning.is_finished() {
+        record(&*store, "nobody", at(2000 + kept), vec![update(&format!("new-{kept}"), Status::Failed)]).await;
+        kept += 1;
+    }
+    assert_eq!(pruning.await.expect("pruned"), 4000);
+    assert!(kept >= 10, "only {kept} commits in between");
+    assert_eq!(store.executions(Filter::default()).await.expect("listed").len() as u64, kept);
+}
+
+/// Told by way of a link, so the one that it is linked to has to be there.
+#[tokio::test]
+async fn what_is_linked_to_something_untold_stays_with_it() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let about = |key: &str, status| {
+        let mut update = update(key, status);
+        update.execution.subject = Some("a/b.mp4".to_owned());
+        update
+    };
+    record(&store, "portal", at(0), vec![about("asked", Status::Running)]).await;
+    record(&store, "media", at(1), vec![about("done", Status::Succeeded)]).await;
+    record(&store, "portal", at(2), vec![about("asked", Status::Succeeded)]).await;
+    assert_eq!(prune(&store, at(100)).await, 0);
+    for sink in ["a", "b"] {
+        let (sink, status) = (Some(sink.to_owned()), vec!["waiting".to_owned()]);
+        let all = DeliveryFilter::All(Filter { sink, status, ..Filter::default() });
+        store.discard(all, at(3)).await.expect("discarded");
+    }
+    assert_eq!(prune(&store, at(100)).await, 2);
+}
+
+#[test]
+fn a_short_disk_takes_the_oldest_that_was_told_and_nothing_else() {
+    let well = Hook::start(|| Reply::Status(200));
+    let refuses = Hook::start(|| Reply::Status(400));
+    let away = Closed::reserve();
+    let config = |disk_max: &str| {
+        let sink = |name: &str, url: String| format!("[sinks.{name}]\nkind = \"webhook\"\nurl = \"{url}\"\n");
+        let source = |name: &str, to: &str| {
+            format!(
+                "[sources.{name}]\nkind = \"cos_workflow\"\npath = \"/{name}\"\ntoken = \"t0ken\"\n\
+                 [[routes]]\nfrom = [\"{name}\"]\nto = [\"{to}\"]\n"
+            )
+        };
+        [
+            format!("store.disk_max = \"{disk_max}\"\n"),
+            sink("well", well.url()),
+            sink("refuses", refuses.url()),
+            sink("away", away.url()),
+            source("told", "well"),
+            source("dead", "refuses"),
+            source("waiting", "away"),
+        ]
+        .concat()
+    };
+    let body = |run: &str| {
+        let much = format!("<Extra>{}</Extra></Response>", "x".repeat(20_000));
+        cos(Step::Success, run).replace("</Response>", &much)
+    };
+    let mut daemon = Daemon::run(&config("100%"));
+    let post = |daemon: &Daemon, source: &str, n: u32| {
+        let answer = daemon.post(&format!("/{source}/t0ken"), &[], body(&format!("{source}-{n}")));
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    for n in 0..20 {
+        post(&daemon, "dead", n);
+        post(&daemon, "waiting", n);
+    }
+    assert_eq!(daemon.post("/told/t0ken", &[], "<nothing of ours/>").json()["outcome"], "quarantined");
+    for n in 0..400 {
+        post(&daemon, "told", n);
+    }
+    let count = |daemon: &Daemon, status: &str| daemon.list(&["deliveries", "list", "--status", status]).len();
+    soon("all told", || (count(&daemon, "delivered") == 400 && count(&daemon, "dead") == 20).then_some(()));
+    assert!(daemon.terminate().success());
+    let bytes = |daemon: &Daemon| fs::metadata(daemon.path("callbackd.db")).expect("a store").len();
+    assert!(bytes(&daemon) > 9 * MIB, "{}", bytes(&daemon));
+
+    daemon.configure(&config("4MiB"));
+    daemon.start();
+    soon("a smaller file", || (bytes(&daemon) <= 4 * MIB).then_some(()));
+    let left = daemon.list(&["executions", "list", "--source", "told"]);
+    assert!((1..400).contains(&left.len()), "{} are left", left.len());
+    let newest = |n: usize| format!("told-{}", 399 - n);
+    let keys: Vec<_> = left.iter().map(|row| row["key"].as_str().expect("a key").to_owned()).collect();
+    assert_eq!(keys, (0..left.len()).map(newest).collect::<Vec<_>>(), "the oldest went");
+    assert!(daemon.terminate().success());
+
+    // Less than what has to stay.
+    daemon.configure(&config("256KiB"));
+    daemon.start();
+    daemon.logged(|line| line["message"].as_str().is_some_and(|m| m.starts_with("store.disk_max cannot be met")));
+    assert!(daemon.list(&["executions", "list", "--source", "told"]).is_empty());
+    assert_eq!((count(&daemon, "dead"), count(&daemon, "waiting,leased")), (20, 20));
+    assert_eq!(daemon.list(&["receipts", "list", "--status", "quarantined"]).len(), 1);
+    for n in 0..20 {
+        for source in ["dead", "waiting"] {
+            let shown = daemon.execution(&format!("{source}-{n}"));
+            let receipt = shown["receipts"][0]["id"].as_str().expect("an id");
+            assert_eq!(daemon.cli(&["receipts", "body", receipt]).stdout, body(&format!("{source}-{n}")).into_bytes());
+        }
+    }
+    post(&daemon, "told", 1000);
+}
