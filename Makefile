@@ -15,12 +15,12 @@ comma := ,
 
 ran = @echo "  ran       $(1)" >>$(REPORT)
 
-.PHONY: check tools format clippy test power docs deny packages systemd signer zabbix fmt bless soak bench
+.PHONY: check tools format clippy test power disk docs deny packages systemd signer zabbix fmt bless soak bench
 
 check:
 	@mkdir -p $(TARGET)
 	@: >$(REPORT)
-	@$(MAKE) --no-print-directory tools format clippy test power docs deny packages systemd signer zabbix
+	@$(MAKE) --no-print-directory tools format clippy test power disk docs deny packages systemd signer zabbix
 	@echo
 	@cat $(REPORT)
 	@echo "make check: passed"
@@ -56,8 +56,13 @@ test:
 # Power cuts: what the disk could hold then, of a recorded life of the daemon; and that losses would be found.
 POWER_CUTS ?= 1000
 power:
-	POWER_CUTS=$(POWER_CUTS) cargo test --locked -p callbackd-vfs -- --nocapture --test-threads=1
+	POWER_CUTS=$(POWER_CUTS) cargo test --locked -p callbackd-vfs --lib --test power -- --nocapture --test-threads=1
 	$(call ran,power cuts: $(POWER_CUTS) moments of a recorded life$(comma) nothing acknowledged lost; and losses found where they are made)
+
+# Disks that fail at any call, are full or slow, under the real daemon.
+disk:
+	cargo test --locked -p callbackd-vfs --test disk
+	$(call ran,disks that fail)
 
 docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --document-private-items

@@ -168,6 +168,24 @@ fn to_give_back(extent: Extent, disk_max: Size) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::sqlite::{Options, SqliteStore};
+
+    #[tokio::test]
+    async fn what_has_to_stay_is_looked_at_again_only_now_and_then() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = SqliteStore::open(&folder.path().join("store.db"), &Options::default()).expect("opens");
+        let mut upkeep =
+            Upkeep { store: Arc::new(store), old: Sweep::default(), oldest: Sweep::default(), is_over: false };
+        let keep = Keep { age: Duration::from_secs(10), disk_max: Size::Percent(100) };
+        for round in 1..=ANEW {
+            let now = Time::from_seconds(1000 + i64::from(round));
+            upkeep.round(keep, now).await.expect("looked");
+            assert_eq!(upkeep.old.place, now.micros() - 10_000_000, "it goes on from there");
+        }
+        upkeep.old.begin();
+        assert_eq!(upkeep.old.place, 0, "anew");
+        upkeep.store.close().await;
+    }
 
     #[test]
     fn a_little_room_is_kept_for_what_comes_unless_it_is_too_much() {

@@ -31,9 +31,18 @@ impl Disk {
 
     /// Leaves room for nothing.
     fn fill(&self) -> PathBuf {
+        self.fill_up_to(0)
+    }
+
+    /// Leaves room for so many bytes.
+    fn fill_up_to(&self, room: u64) -> PathBuf {
         let path = self.0.join("ballast");
         let mut ballast = File::create(&path).expect("created");
-        while ballast.write_all(&[0; 4096]).is_ok() {}
+        let mut bytes: u64 = 0;
+        while ballast.write_all(&[0; 4096]).is_ok() {
+            bytes += 4096;
+        }
+        ballast.set_len(bytes.saturating_sub(room)).expect("cut");
         path
     }
 }
@@ -56,17 +65,170 @@ fn is_for_testing() -> bool {
     std::env::var("CI").is_ok_and(|ci| ci == "true")
 }
 
-#[test]
-fn is_said_while_it_lasts_and_forgotten_when_it_is_over() {
-    let mut daemon = Daemon::prepare();
-    let disk = match Disk::mount(&daemon.path("disk"), "6m") {
-        Ok(disk) => disk,
+/// A daemon's folder `disk`, unless nobody may mount one.
+fn disk_of(daemon: &Daemon, size: &str) -> Option<Disk> {
+    match Disk::mount(&daemon.path("disk"), size) {
+        Ok(disk) => Some(disk),
         Err(why) if is_root() || is_for_testing() => panic!("no file system for the test: {why}"),
         Err(why) => {
             println!("left out: the full disk (needs root to mount one: {why})");
-            return;
+            None
         }
+    }
+}
+
+/// Nobody is to be told; callbacks that need pages of their own.
+fn config(more: &str) -> String {
+    format!(
+        "store.url = \"sqlite:disk/callbackd.db\"\n{more}\
+         [sources.media]\nkind = \"cos_workflow\"\npath = \"/callbacks/media\"\ntoken = \"t0ken\"\n"
+    )
+}
+
+fn body(n: u32) -> String {
+    let much = format!("<Extra>{}</Extra></Response>", "x".repeat(20_000));
+    cos(Step::Success, format_args!("run-{n}")).replace("</Response>", &much)
+}
+
+/// Posts until one is refused, and returns which.
+fn post_until_refused(daemon: &Daemon, n: &mut u32) -> u32 {
+    soon("a refusal", || {
+        *n += 1;
+        let answer = daemon.post(MEDIA, &[], body(*n));
+        assert!([200, 503].contains(&answer.status), "{answer:?}");
+        (answer.status == 503).then_some(*n)
+    })
+}
+
+/// That all of the callbacks up to this one are there, whole.
+fn holds(daemon: &Daemon, last: u32) {
+    let conn = rusqlite::Connection::open(daemon.path("disk/callbackd.db")).expect("opens");
+    let check: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checked");
+    assert_eq!(check, "ok");
+    let mut one = conn
+        .prepare("SELECT r.body FROM executions e JOIN changes c ON c.id = e.change JOIN receipts r ON r.id = c.receipt WHERE e.key = ?1")
+        .expect("prepared");
+    for n in 1..=last {
+        let kept: Vec<u8> =
+            one.query_row([format!("run-{n}")], |row| row.get(0)).unwrap_or_else(|e| panic!("run-{n}: {e}"));
+        assert_eq!(kept, body(n).into_bytes());
+    }
+}
+
+#[test]
+fn is_survived_wherever_it_begins() {
+    let mut daemon = Daemon::prepare();
+    let Some(disk) = disk_of(&daemon, "64m") else { return };
+    daemon.configure(&config(""));
+    daemon.start();
+    let mut n = 0;
+    for room in [0, 4096, 12_288, 40_960, 100_000, 300_000, 1_000_000] {
+        let ballast = disk.fill_up_to(room);
+        let refused = post_until_refused(&daemon, &mut n);
+        if room == 40_960 {
+            // What was begun when the disk was full is taken up by the next one.
+            daemon.kill9();
+            let ended = daemon.try_start();
+            fs::remove_file(ballast).expect("removed");
+            if ended.is_some() {
+                daemon.start();
+            }
+        } else {
+            fs::remove_file(ballast).expect("removed");
+        }
+        soon("kept in the end", || (daemon.post(MEDIA, &[], body(refused)).status == 200).then_some(()));
+    }
+    assert!(daemon.terminate().success());
+    holds(&daemon, n);
+}
+
+#[test]
+fn no_start_on_it_harms_what_is_there() {
+    let mut daemon = Daemon::prepare();
+    let Some(disk) = disk_of(&daemon, "8m") else { return };
+    daemon.configure(&config(""));
+    let refuses = |daemon: &mut Daemon, room: u64| {
+        let ballast = disk.fill_up_to(room);
+        if let Some(status) = daemon.try_start() {
+            assert_eq!(status.code(), Some(1));
+            assert!(daemon.log().contains("disk/callbackd.db"), "it says what it cannot use");
+        } else {
+            daemon.kill9();
+        }
+        fs::remove_file(ballast).expect("removed");
     };
+    // Where there is no store yet; then one of the first version, which has to be brought up to date.
+    for room in [0, 4096, 8192, 20_000, 100_000] {
+        refuses(&mut daemon, room);
+    }
+    daemon.start();
+    (1..=5).for_each(|n| assert_eq!(daemon.post(MEDIA, &[], body(n)).status, 200));
+    assert!(daemon.terminate().success());
+    let conn = rusqlite::Connection::open(daemon.path("disk/callbackd.db")).expect("opens");
+    let back = "DROP TABLE inquiries; DROP VIEW executions; PRAGMA user_version = 1;
+                CREATE VIEW executions AS SELECT id FROM execution_heads;";
+    conn.execute_batch(back).expect("as the first version had it");
+    drop(conn);
+    for room in [0, 4096, 8192, 20_000, 60_000] {
+        refuses(&mut daemon, room);
+    }
+    daemon.start();
+    assert_eq!(daemon.post(MEDIA, &[], body(6)).status, 200);
+    assert!(daemon.terminate().success());
+    holds(&daemon, 6);
+}
+
+/// What would not fit goes in all the same, because upkeep lets go of what was told.
+#[test]
+fn does_not_come_about_where_upkeep_may_make_room() {
+    let mut daemon = Daemon::prepare();
+    let Some(_disk) = disk_of(&daemon, "40m") else { return };
+    daemon.configure(&config("store.disk_max = \"25%\"\n"));
+    daemon.start();
+    let rounds = 6;
+    for round in 0..rounds {
+        for n in 1..=300 {
+            assert_eq!(daemon.post(MEDIA, &[], body(round * 300 + n)).status, 200);
+        }
+        // Upkeep looks again when the configuration is read again.
+        daemon.hup();
+        let relieved = round.saturating_sub(1) as usize;
+        soon("room", || (daemon.log().matches("let go of the oldest").count() >= relieved).then_some(()));
+    }
+    let left = daemon.list(&["executions", "list"]);
+    let newest = format!("run-{}", rounds * 300);
+    assert_eq!((left[0]["key"].as_str(), left.len() < 1500), (Some(&*newest), true));
+    assert!(daemon.terminate().success());
+}
+
+/// A file system that takes nothing: said at a start, and forgotten when it is over.
+#[test]
+fn a_read_only_disk_is_named() {
+    let mut daemon = Daemon::prepare();
+    let Some(disk) = disk_of(&daemon, "8m") else { return };
+    daemon.configure(&config(""));
+    daemon.start();
+    assert_eq!(daemon.post(MEDIA, &[], body(1)).status, 200);
+    daemon.kill9();
+    let remount = |how: &str| {
+        let done = Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(&disk.0).status();
+        assert!(done.expect("mount").success(), "{how}");
+    };
+    remount("ro");
+    let status = daemon.try_start().expect("no store to write to");
+    assert_eq!(status.code(), Some(1));
+    assert!(daemon.log().contains("Read-only file system"), "why it does not run");
+    remount("rw");
+    daemon.start();
+    assert_eq!(daemon.post(MEDIA, &[], body(2)).status, 200);
+    assert!(daemon.terminate().success());
+    holds(&daemon, 2);
+}
+
+#[test]
+fn is_said_while_it_lasts_and_forgotten_when_it_is_over() {
+    let mut daemon = Daemon::prepare();
+    let Some(disk) = disk_of(&daemon, "6m") else { return };
     let hook = Hook::start(|| Reply::Status(200));
     daemon.configure(&format!(
         "store.url = \"sqlite:disk/callbackd.db\"\n\
@@ -75,11 +237,6 @@ fn is_said_while_it_lasts_and_forgotten_when_it_is_over() {
         hook.url()
     ));
     daemon.start();
-    // Enough to a callback that it needs pages of its own.
-    let body = |n: u32| {
-        let much = format!("<Extra>{}</Extra></Response>", "x".repeat(20_000));
-        cos(Step::Success, format_args!("run-{n}")).replace("</Response>", &much)
-    };
     let mut kept = Vec::new();
     let mut n = 0;
     let mut post = |n: u32| {

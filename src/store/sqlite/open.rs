@@ -181,6 +181,21 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_was_left_is_written_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, log) = (folder.path().join("store.db"), folder.path().join("store.db-wal"));
+        write_log_again(&path).expect("no log yet");
+        let bytes: Vec<u8> = (0..3_000_000u32).map(|n| n as u8).collect();
+        std::fs::write(&log, &bytes).expect("written");
+        let long_ago = std::time::SystemTime::UNIX_EPOCH;
+        File::options().write(true).open(&log).and_then(|log| log.set_modified(long_ago)).expect("set");
+        write_log_again(&path).expect("written");
+        assert_eq!(std::fs::read(&log).expect("read"), bytes, "as it was");
+        let changed = std::fs::metadata(&log).and_then(|log| log.modified()).expect("a time");
+        assert!(changed > long_ago, "and written");
+    }
+
+    #[test]
     fn only_one_writes() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("store.db");
