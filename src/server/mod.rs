@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use crate::clock;
 use crate::shutdown::Shutdown;
 
+mod bodies;
 mod connection;
 mod crowd;
 mod listen;
@@ -51,7 +52,7 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// A larger head is refused with 431, in bytes.
     pub head_bytes_max: usize,
-    /// All bodies being received at one time, in bytes; beyond that, 503.
+    /// All bodies being received at one time beside small ones, in bytes; beyond that, 503.
     pub bodies_bytes_max: usize,
     /// Connections at one time; further ones wait to be accepted.
     pub connections_max: usize,

@@ -167,6 +167,10 @@ impl Source for CosWorkflow {
         if self.tokens.is_empty() { Ok(()) } else { self.verify(head) }
     }
 
+    fn screens_strangers(&self) -> bool {
+        !self.tokens.is_empty()
+    }
+
     fn reaches_below(&self) -> bool {
         true
     }
