@@ -197,7 +197,7 @@ impl Source for CosWorkflow {
             Some(_) => return Err(ParseError("neither XML nor JSON".to_owned())),
             None => return Err(ParseError("the body is empty".to_owned())),
         };
-        meaning::updates(body)
+        meaning::bounded(meaning::updates(body)?, text.len())
     }
 
     fn as_sender(&self, body: Bytes, mut headers: HeaderMap, _: Time) -> SenderRequest {
