@@ -378,7 +378,9 @@ mod tests {
     #[test]
     fn keys_that_are_made_to_look_alike_end_in_conflicts() {
         let conn = rusqlite::Connection::open_in_memory().expect("opens");
-        conn.execute_batch(include_str!("../migrations/0001_initial.sql")).expect("made");
+        for step in [include_str!("../migrations/0001_initial.sql"), include_str!("../migrations/0002_inquiries.sql")] {
+            conn.execute_batch(step).expect("made");
+        }
         let mut tx = prepare(&conn).expect("prepared");
         let (now, rules) = (Time::from_seconds(1_700_000_000), Rules::default());
         let mut told = |key: &str, hash| {
