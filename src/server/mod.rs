@@ -5,7 +5,8 @@
 //! time. What is served is an [`Endpoint`]: [`Reception`] for callbacks, and the admin API behind its own door.
 //!
 //! Promises: everything has a limit (connections, head, body, time); a refused or slow sender costs no more than its
-//! connection; nothing that a sender does ends the accept loop; a reload drops no connection.
+//! connection, and loses that to who comes next when all are taken; nothing that a sender does ends the accept loop; a
+//! reload drops no connection.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -54,7 +55,7 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// All bodies being received at one time beside small ones, in bytes; beyond that, 503.
     pub bodies_bytes_max: usize,
-    /// Connections at one time; further ones wait to be accepted.
+    /// Connections at one time; for further ones, those that are silent make room.
     pub connections_max: usize,
     /// Connections of one address at one time, trusted proxies apart; 0 for no limit.
     pub connections_per_address_max: usize,
