@@ -30,6 +30,7 @@ use crate::sources::Source;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{Filter, Store, StoreError};
 
+mod files;
 mod serve;
 
 pub use serve::serve;
@@ -167,7 +168,7 @@ fn limits(config: &Config) -> Limits {
         body_bytes_max: server.body_bytes_max,
         head_bytes_max: server.head_bytes_max,
         bodies_bytes_max: server.bodies_bytes_max,
-        connections_max: server.connections_max,
+        connections_max: files::connections(server.connections_max),
         connections_per_address_max: server.connections_per_address_max,
         head_timeout: server.head_timeout.0,
         body_timeout: server.body_timeout.0,

@@ -76,7 +76,7 @@ pub struct Server {
     pub head_bytes_max: usize,
     /// All bodies being received at one time, in bytes; beyond that, 503.
     pub bodies_bytes_max: usize,
-    /// Connections at one time; further ones wait to be accepted.
+    /// Connections at one time; for further ones, those that are silent make room.
     pub connections_max: usize,
     /// Connections of one address at one time; 0 for no limit.
     pub connections_per_address_max: usize,

@@ -59,7 +59,7 @@ impl Admin {
             body_bytes_max: BODY_BYTES_MAX,
             head_bytes_max: 16 << 10,
             bodies_bytes_max: usize::MAX,
-            connections_max: 256,
+            connections_max: 128,
             connections_per_address_max: 0,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),

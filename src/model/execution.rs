@@ -80,6 +80,10 @@ pub struct State {
     pub tasks: Vec<Task>,
 }
 
+/// Tasks that one execution may get to by one update after the other. They are compared with one another, and every change
+/// holds them all.
+const TASKS_MAX: usize = 1000;
+
 /// An update that is news.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Accepted {
@@ -198,6 +202,9 @@ impl State {
         }
         if next == *self {
             return Verdict::Duplicate;
+        }
+        if next.tasks.len() > self.tasks.len().max(TASKS_MAX) {
+            return Verdict::Conflict(format!("the execution would have more than {TASKS_MAX} tasks"));
         }
         Verdict::Accepted(Box::new(Accepted {
             state: next,

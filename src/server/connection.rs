@@ -1,8 +1,12 @@
 //! One connection: the handshake, its requests one after the other, and a close that loses no answer.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
+use hyper::body::Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -11,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
 use super::listen::Io;
-use super::pulse::{Pulse, Pulsed};
+use super::pulse::{Found, Pulse, Pulsed};
 use super::{Caller, Endpoint, Limits};
 use crate::shutdown::Shutdown;
 
@@ -22,32 +26,72 @@ const LINGER: Duration = Duration::from_secs(1);
 const BUFFER_MIN: usize = 8192;
 
 /// Serves one connection to its end.
+///
+/// While it rests, it holds its socket and little more: hyper's buffers are only there between the first byte of a request
+/// and a moment after its answer. What a task holds at its largest it holds always, so that what is large has a box.
 pub(super) async fn serve<E: Endpoint>(
     io: Box<dyn Io>,
     tls: Option<Arc<ServerConfig>>,
     caller: Caller,
     limits: &Limits,
+    pulse: Arc<Pulse>,
     endpoint: Arc<E>,
     shutdown: Shutdown,
 ) {
-    let io: Box<dyn Io> = match tls {
+    let mut begun = std::pin::pin!(shutdown.begun());
+    let mut io = match tls {
         None => io,
         Some(config) => {
-            let handshake = TlsAcceptor::from(config).accept(io);
+            let shaking = Box::pin(shake(io, config, caller, limits));
             let shaken = tokio::select! {
-                shaken = tokio::time::timeout(limits.head_timeout, handshake) => shaken,
-                () = shutdown.begun() => return,
+                shaken = shaking => shaken,
+                () = &mut begun => return,
             };
-            match shaken {
-                Ok(Ok(stream)) => Box::new(stream),
-                Ok(Err(e)) => return tracing::debug!(peer = ?caller.address, error = %e, "no TLS handshake"),
-                Err(_) => return tracing::debug!(peer = ?caller.address, "the TLS handshake took too long"),
-            }
+            let Some(io) = shaken else { return };
+            io
         }
     };
+    let mut early = Bytes::new();
+    loop {
+        if early.is_empty() {
+            let mut first = [0];
+            early = tokio::select! {
+                read = io.read(&mut first) => match read {
+                    Ok(1..) => Bytes::copy_from_slice(&first),
+                    _ => return,
+                },
+                () = &mut begun => return,
+                () = pulse.late() => return tracing::debug!(peer = ?caller.address, "closed a connection: nothing came in time"),
+            };
+        }
+        pulse.reads();
+        let pulsed = Pulsed { io, pulse: Arc::clone(&pulse), early };
+        match Box::pin(talk(pulsed, caller, limits, Arc::clone(&endpoint), begun.as_mut())).await {
+            Some(rests) => (io, early) = rests,
+            None => return,
+        }
+    }
+}
 
-    let pulse = Arc::new(Pulse::new(limits.head_timeout, limits.idle_timeout));
-    let pulsed = Pulsed { io, pulse: Arc::clone(&pulse) };
+/// The TLS handshake, which has to be over in time.
+async fn shake(io: Box<dyn Io>, config: Arc<ServerConfig>, caller: Caller, limits: &Limits) -> Option<Box<dyn Io>> {
+    match tokio::time::timeout(limits.head_timeout, TlsAcceptor::from(config).accept(io)).await {
+        Ok(Ok(stream)) => return Some(Box::new(stream)),
+        Ok(Err(e)) => tracing::debug!(peer = ?caller.address, error = %e, "no TLS handshake"),
+        Err(_) => tracing::debug!(peer = ?caller.address, "the TLS handshake took too long"),
+    }
+    None
+}
+
+/// Answers requests until the connection rests, and gives back what there is of it; `None` when it has ended.
+async fn talk<E: Endpoint>(
+    pulsed: Pulsed,
+    caller: Caller,
+    limits: &Limits,
+    endpoint: Arc<E>,
+    mut begun: Pin<&mut impl Future<Output = ()>>,
+) -> Option<(Box<dyn Io>, Bytes)> {
+    let pulse = Arc::clone(&pulsed.pulse);
     let answering = service_fn({
         let pulse = Arc::clone(&pulse);
         move |request| {
@@ -55,15 +99,13 @@ pub(super) async fn serve<E: Endpoint>(
             async move {
                 pulse.begins();
                 let answer = endpoint.answer(request, caller).await;
-                pulse.ends();
+                pulse.ends(answer.status().is_success(), answer.body().size_hint().exact().is_some());
                 Ok::<_, std::convert::Infallible>(answer)
             }
         }
     });
     let mut connection = protocol(limits).serve_connection(TokioIo::new(pulsed), answering);
-
-    let mut begun = std::pin::pin!(shutdown.begun());
-    let mut stops = std::pin::pin!(pulse.stops());
+    let mut found = std::pin::pin!(pulse.found());
     let mut draining = false;
     loop {
         tokio::select! {
@@ -76,14 +118,40 @@ pub(super) async fn serve<E: Endpoint>(
             }
             () = &mut begun, if !draining => {
                 draining = true;
-                std::pin::Pin::new(&mut connection).graceful_shutdown();
+                Pin::new(&mut connection).graceful_shutdown();
             }
-            () = &mut stops => return tracing::debug!(peer = ?caller.address, "closed a connection: nothing came in time"),
+            found_now = &mut found => match found_now {
+                Found::Late => {
+                    tracing::debug!(peer = ?caller.address, "closed a connection: nothing came in time");
+                    return None;
+                }
+                Found::Resting => {
+                    // Between two requests hyper ends at once, and has sent all there was to send.
+                    pulse.rest(true);
+                    Pin::new(&mut connection).graceful_shutdown();
+                    let ended = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut connection).poll(cx))).await;
+                    pulse.rest(false);
+                    match ended {
+                        Poll::Ready(Ok(())) if !draining => {
+                            let parts = connection.into_parts();
+                            let Pulsed { io, early, .. } = parts.io.into_inner();
+                            return Some((io, if early.is_empty() { parts.read_buf } else { early }));
+                        }
+                        Poll::Ready(_) => return None,
+                        // It was none: what is in hand is the last.
+                        Poll::Pending => {
+                            pulse.ends(false, false);
+                            found.set(pulse.found());
+                        }
+                    }
+                }
+            },
         }
     }
     if !draining {
         linger(connection.into_parts().io.into_inner().io).await;
     }
+    None
 }
 
 /// HTTP/1.1 as this door speaks it.

@@ -5,7 +5,8 @@
 //! time. What is served is an [`Endpoint`]: [`Reception`] for callbacks, and the admin API behind its own door.
 //!
 //! Promises: everything has a limit (connections, head, body, time); a refused or slow sender costs no more than its
-//! connection; nothing that a sender does ends the accept loop; a reload drops no connection.
+//! connection, and loses that to who comes next when all are taken; nothing that a sender does ends the accept loop; a
+//! reload drops no connection.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -20,9 +21,12 @@ use hyper::body::{Body, Incoming};
 use ipnet::IpNet;
 use tokio::task::JoinSet;
 
+use crate::clock;
 use crate::shutdown::Shutdown;
 
+mod bodies;
 mod connection;
+mod crowd;
 mod listen;
 mod live;
 mod peer;
@@ -32,8 +36,10 @@ pub(crate) mod respond;
 mod throttle;
 mod tls;
 
+use crowd::Crowd;
 pub use listen::{BindError, Bound, Inherited, bind};
 pub use live::Live;
+use pulse::Pulse;
 pub use receive::Reception;
 pub(crate) use throttle::Throttle;
 pub use tls::{Certificate, TlsError};
@@ -47,9 +53,9 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// A larger head is refused with 431, in bytes.
     pub head_bytes_max: usize,
-    /// All bodies being received at one time, in bytes; beyond that, 503.
+    /// All bodies being received at one time beside small ones, in bytes; beyond that, 503.
     pub bodies_bytes_max: usize,
-    /// Connections at one time; further ones wait to be accepted.
+    /// Connections at one time; for further ones, those that are silent make room.
     pub connections_max: usize,
     /// Connections of one address at one time, trusted proxies apart; 0 for no limit.
     pub connections_per_address_max: usize,
@@ -88,6 +94,9 @@ pub trait Endpoint: Send + Sync + 'static {
     ) -> impl Future<Output = Response<Self::Body>> + Send + '_;
 }
 
+/// How often a full door looks for places that are only taken up.
+const FULL_LOOK: Duration = Duration::from_millis(20);
+
 /// How long accepting pauses after an error that is ours (no more file descriptors, no memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -95,6 +104,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub async fn serve<E: Endpoint>(bound: Bound, endpoint: Arc<E>, shutdown: Shutdown) {
     let addresses = Addresses::default();
     let mut connections = JoinSet::new();
+    let mut crowd = Crowd::default();
+    let crowded = Throttle::default();
     let mut failing = false;
     let mut begun = std::pin::pin!(shutdown.begun());
     loop {
@@ -102,8 +113,17 @@ pub async fn serve<E: Endpoint>(bound: Bound, endpoint: Arc<E>, shutdown: Shutdo
         let full = connections.len() >= limits.connections_max;
         let (io, caller) = tokio::select! {
             () = &mut begun => break,
-            Some(ended) = connections.join_next() => {
+            Some(ended) = connections.join_next_with_id() => {
+                crowd.ends(ended.as_ref().map_or_else(|e| e.id(), |(id, ())| *id));
                 report_panic(ended);
+                continue;
+            }
+            () = tokio::time::sleep(FULL_LOOK), if full => {
+                let closed = crowd.make_room();
+                if closed > 0 && let Some(suppressed) = crowded.passes(clock::now()) {
+                    let max = limits.connections_max;
+                    tracing::warn!(closed, suppressed, "all {max} connections are taken; closed silent ones for new ones");
+                }
                 continue;
             }
             accepted = bound.accept(), if !full => match accepted {
@@ -132,10 +152,13 @@ pub async fn serve<E: Endpoint>(bound: Bound, endpoint: Arc<E>, shutdown: Shutdo
         };
         let tls = bound.tls().map(|certificate| certificate.current());
         let (endpoint, shutdown) = (Arc::clone(&endpoint), shutdown.clone());
-        connections.spawn(async move {
-            connection::serve(io, tls, caller, &limits, endpoint, shutdown).await;
+        let pulse = Arc::new(Pulse::new(limits.head_timeout, limits.idle_timeout));
+        let taken = Arc::clone(&pulse);
+        let task = connections.spawn(async move {
+            connection::serve(io, tls, caller, &limits, taken, endpoint, shutdown).await;
             drop(place);
         });
+        crowd.comes(task, pulse);
     }
     drop(bound);
     let drain = endpoint.limits().drain_timeout;
@@ -149,7 +172,7 @@ pub async fn serve<E: Endpoint>(bound: Bound, endpoint: Arc<E>, shutdown: Shutdo
     }
 }
 
-fn report_panic(ended: Result<(), tokio::task::JoinError>) {
+fn report_panic<T>(ended: Result<T, tokio::task::JoinError>) {
     if let Err(e) = ended
         && e.is_panic()
     {

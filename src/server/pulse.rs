@@ -2,16 +2,32 @@
 //!
 //! hyper's own `header_read_timeout` also ends idle waits, with the same span, and makes a timer for every head. This
 //! is one number per connection: the request path moves it, one timer per connection looks at it now and then.
+//!
+//! The same look tells when a connection rests: then `connection` takes hyper's buffers from it.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::listen::Io;
+
+/// How long nothing has to come until a connection rests. Who sends one request behind the other never does, and of many
+/// who connect, few are awake at one time.
+const REST_AFTER_MS: u64 = 200;
+
+/// What a look at the pulse found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Nothing came in time.
+    Late,
+    /// Every answer was taken, and nothing comes.
+    Resting,
+}
 
 /// While no request is in hand, either a head is being received or the connection is idle; each may last so long.
 #[derive(Debug)]
@@ -22,6 +38,18 @@ pub(super) struct Pulse {
     /// Milliseconds after `origin`; `u64::MAX` while a request is in hand, which has deadlines of its own.
     due_ms: AtomicU64,
     idle: AtomicBool,
+    /// An answer was made and is not yet sent.
+    owes: AtomicBool,
+    /// Its end is not known.
+    streams: AtomicBool,
+    /// What hyper closes is only put to rest.
+    rests: AtomicBool,
+    /// It had an answer of success.
+    welcome: AtomicBool,
+    /// Milliseconds after `origin` of the last one, or of the first byte after it; else of the connection.
+    since_ms: AtomicU64,
+    /// A request is here, whole: its answer is our turn.
+    ours: AtomicBool,
 }
 
 impl Pulse {
@@ -35,26 +63,51 @@ impl Pulse {
             idle_ms,
             due_ms: AtomicU64::new(head_ms),
             idle: AtomicBool::new(false),
+            owes: AtomicBool::new(false),
+            streams: AtomicBool::new(false),
+            rests: AtomicBool::new(false),
+            welcome: AtomicBool::new(false),
+            since_ms: AtomicU64::new(0),
+            ours: AtomicBool::new(false),
         }
     }
 
     /// A request is in hand.
     pub(super) fn begins(&self) {
+        self.ours.store(true, Ordering::Relaxed);
         self.idle.store(false, Ordering::Relaxed);
         self.due_ms.store(u64::MAX, Ordering::Relaxed);
     }
 
-    /// The request is answered.
-    pub(super) fn ends(&self) {
+    /// The request is answered: with success or not, by something whole or by what goes on for a while.
+    pub(super) fn ends(&self, success: bool, whole: bool) {
+        let now_ms = self.elapsed_ms();
+        if success {
+            self.welcome.store(true, Ordering::Relaxed);
+            self.since_ms.store(now_ms, Ordering::Relaxed);
+        }
+        self.ours.store(false, Ordering::Relaxed);
+        self.owes.store(true, Ordering::Relaxed);
+        self.streams.store(!whole, Ordering::Relaxed);
         self.idle.store(true, Ordering::Relaxed);
-        self.due_ms.store(self.elapsed_ms() + self.idle_ms, Ordering::Relaxed);
+        self.due_ms.store(now_ms + self.idle_ms, Ordering::Relaxed);
     }
 
     /// Bytes came: the first ones after an idle time begin a head.
-    fn reads(&self) {
+    pub(super) fn reads(&self) {
         if self.idle.swap(false, Ordering::Relaxed) {
-            self.due_ms.store(self.elapsed_ms() + self.head_ms, Ordering::Relaxed);
+            let now_ms = self.elapsed_ms();
+            self.due_ms.store(now_ms + self.head_ms, Ordering::Relaxed);
+            if self.is_welcome() {
+                self.since_ms.store(now_ms, Ordering::Relaxed);
+            }
         }
+    }
+
+    /// Bytes were looked for. While a request is in hand, hyper looks only for what is missing of it.
+    fn looked(&self, found: bool) {
+        let in_hand = self.due_ms.load(Ordering::Relaxed) == u64::MAX;
+        self.ours.store(found && in_hand, Ordering::Relaxed);
     }
 
     /// Bytes went: the peer takes its answer, or a long one as it is made.
@@ -64,16 +117,45 @@ impl Pulse {
         }
     }
 
-    /// Ends when nothing came in time. Between two looks no new deadline can both begin and pass.
-    pub(super) async fn stops(&self) {
-        let step_ms = self.head_ms.min(self.idle_ms);
+    /// Whether it ever had an answer of success.
+    pub(super) fn is_welcome(&self) -> bool {
+        self.welcome.load(Ordering::Relaxed)
+    }
+
+    /// For how long the peer has not said what it came for; `None` while it waits for us.
+    pub(super) fn silent_ms(&self) -> Option<u64> {
+        let since_ms = self.since_ms.load(Ordering::Relaxed);
+        (!self.ours.load(Ordering::Relaxed)).then(|| self.elapsed_ms().saturating_sub(since_ms))
+    }
+
+    /// Whether closing means no more than to be put to rest, from now on.
+    pub(super) fn rest(&self, rests: bool) {
+        self.rests.store(rests, Ordering::Relaxed);
+    }
+
+    /// Ends when nothing came in time, or the connection rests. Between two looks no new deadline can both begin and pass.
+    pub(super) async fn found(&self) -> Found {
+        let step_ms = self.head_ms.min(self.idle_ms).min(REST_AFTER_MS);
         loop {
             let (due_ms, now_ms) = (self.due_ms.load(Ordering::Relaxed), self.elapsed_ms());
             if due_ms <= now_ms {
-                return;
+                return Found::Late;
             }
-            tokio::time::sleep_until(self.origin + Duration::from_millis(due_ms.min(now_ms + step_ms))).await;
+            let is_idle = self.idle.load(Ordering::Relaxed) && !self.owes.load(Ordering::Relaxed);
+            if is_idle && due_ms - now_ms + REST_AFTER_MS <= self.idle_ms {
+                return Found::Resting;
+            }
+            tokio::time::sleep_until(self.at(due_ms.min(now_ms + step_ms))).await;
         }
+    }
+
+    /// Ends when nothing came in time to a connection that rests.
+    pub(super) async fn late(&self) {
+        tokio::time::sleep_until(self.at(self.due_ms.load(Ordering::Relaxed))).await;
+    }
+
+    fn at(&self, ms: u64) -> Instant {
+        self.origin + Duration::from_millis(ms)
     }
 
     fn elapsed_ms(&self) -> u64 {
@@ -85,12 +167,24 @@ impl Pulse {
 pub(super) struct Pulsed {
     pub(super) io: Box<dyn Io>,
     pub(super) pulse: std::sync::Arc<Pulse>,
+    /// What was read of it before.
+    pub(super) early: Bytes,
 }
 
 impl AsyncRead for Pulsed {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let early = self.early.len().min(buf.remaining());
+        if early > 0 {
+            buf.put_slice(&self.early[..early]);
+            self.early.advance(early);
+        }
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        let mut read = Pin::new(&mut self.io).poll_read(cx, buf);
+        if early > 0 {
+            // An end or an error will be there at the next look, too.
+            read = Poll::Ready(Ok(()));
+        }
+        self.pulse.looked(read.is_ready());
         if buf.filled().len() > before {
             self.pulse.reads();
         }
@@ -124,10 +218,17 @@ impl AsyncWrite for Pulsed {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        if flushed.is_ready() && !self.pulse.streams.load(Ordering::Relaxed) {
+            self.pulse.owes.store(false, Ordering::Relaxed);
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        if self.pulse.rests.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
@@ -140,24 +241,33 @@ mod tests {
     #[tokio::test]
     async fn each_phase_has_its_own_deadline() {
         let (short, long) = (Duration::from_millis(5), Duration::from_secs(600));
-        Pulse::new(short, long).stops().await;
+        assert_eq!(Pulse::new(short, long).found().await, Found::Late);
 
         let idle = Pulse::new(long, short);
         idle.begins();
-        idle.ends();
-        idle.stops().await;
+        idle.ends(true, true);
+        assert_eq!(idle.found().await, Found::Late);
+        idle.late().await;
 
         let head = Pulse::new(short, long);
         head.begins();
-        head.ends();
+        head.ends(true, true);
         head.reads();
-        head.stops().await;
+        assert_eq!(head.found().await, Found::Late);
+
+        let rests = Pulse::new(long, long);
+        rests.begins();
+        rests.ends(true, true);
+        let waited = tokio::time::timeout(Duration::from_millis(REST_AFTER_MS + 30), rests.found()).await;
+        assert!(waited.is_err(), "its answer is not sent");
+        rests.owes.store(false, Ordering::Relaxed);
+        assert_eq!(rests.found().await, Found::Resting);
 
         for in_hand in [Pulse::new(short, long), Pulse::new(long, short)] {
             in_hand.begins();
             in_hand.reads();
             in_hand.writes();
-            let waited = tokio::time::timeout(Duration::from_millis(30), in_hand.stops()).await;
+            let waited = tokio::time::timeout(Duration::from_millis(30), in_hand.found()).await;
             assert!(waited.is_err(), "a request in hand has deadlines of its own");
         }
     }

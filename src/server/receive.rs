@@ -9,7 +9,6 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Instant;
@@ -22,6 +21,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use tracing::Level;
 
+use super::bodies::{Bodies, Charge};
 use super::respond::{self, Answer, Problem};
 use super::{Caller, Endpoint, Limits, Live, Throttle, peer};
 use crate::clock;
@@ -35,8 +35,7 @@ const SET_ASIDE_MAX: usize = 256 << 10;
 pub struct Reception {
     ingest: Live<Ingest>,
     limits: Live<Limits>,
-    /// Bytes of all bodies in hand.
-    bodies: AtomicUsize,
+    bodies: Bodies,
     /// How often the operator is told of refusals, by source and reason.
     refusals: Mutex<HashMap<(Box<str>, &'static str), Throttle>>,
 }
@@ -44,7 +43,7 @@ pub struct Reception {
 impl Reception {
     /// Takes callbacks in for `ingest`, within `limits`.
     pub fn new(ingest: Live<Ingest>, limits: Live<Limits>) -> Reception {
-        Reception { ingest, limits, bodies: AtomicUsize::new(0), refusals: Mutex::default() }
+        Reception { ingest, limits, bodies: Bodies::default(), refusals: Mutex::default() }
     }
 
     /// From the head to the store. `raw` is still without its body.
@@ -64,7 +63,8 @@ impl Reception {
             return Err(Refusal::TooLarge(limits.body_bytes_max));
         }
         // Held until the store has answered: until then the bytes are in memory.
-        let mut charge = Charge { bodies: &self.bodies, bytes: 0, max: limits.bodies_bytes_max };
+        let stranger = (!intake.source.screens_strangers()).then_some(raw.peer);
+        let mut charge = self.bodies.charge(limits.bodies_bytes_max, limits.body_bytes_max, stranger);
         raw.body = {
             let mut reading = pin!(read(body, limits.body_bytes_max, &mut charge));
             // Most bodies are here already, and cost no timer.
@@ -168,30 +168,6 @@ fn is_encoded(headers: &HeaderMap) -> bool {
     codings.any(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
 }
 
-/// One body's share of the memory for all of them.
-struct Charge<'a> {
-    bodies: &'a AtomicUsize,
-    bytes: usize,
-    max: usize,
-}
-
-impl Charge<'_> {
-    /// Charges what has come, not what was declared: who only announces a large body takes no room from others.
-    fn add(&mut self, bytes: usize) -> Result<(), Refusal> {
-        self.bytes += bytes;
-        if self.bodies.fetch_add(bytes, Ordering::Relaxed) + bytes > self.max {
-            return Err(Refusal::Unavailable("too many bytes of bodies are being received (bodies_bytes_max)".into()));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Charge<'_> {
-    fn drop(&mut self) {
-        self.bodies.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
 /// The whole body.
 async fn read(body: &mut Incoming, max: usize, charge: &mut Charge<'_>) -> Result<Bytes, Refusal> {
     let declared = body.size_hint().exact().unwrap_or(0);
@@ -271,18 +247,5 @@ mod tests {
             assert_eq!(is_encoded(&headers), expected, "{coding}");
         }
         assert!(!is_encoded(&HeaderMap::new()));
-    }
-
-    #[test]
-    fn bodies_share_one_memory() {
-        let bodies = AtomicUsize::new(0);
-        let charge = || Charge { bodies: &bodies, bytes: 0, max: 10 };
-        let (mut one, mut two) = (charge(), charge());
-        one.add(6).expect("room");
-        two.add(5).expect_err("no room");
-        drop(two);
-        one.add(4).expect("room again");
-        drop(one);
-        assert_eq!(bodies.load(Ordering::Relaxed), 0);
     }
 }

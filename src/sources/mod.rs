@@ -72,6 +72,12 @@ pub trait Source: Send + Sync {
         Ok(())
     }
 
+    /// Whether [`Source::screen`] lets nobody through who does not know the credential. Where it cannot tell, a body may be
+    /// anybody's until it is whole, and strangers' bodies get less room.
+    fn screens_strangers(&self) -> bool {
+        false
+    }
+
     /// Verifies the sender. `now` is when the last byte came, and judges the age of a signature.
     fn authenticate(&self, raw: RawRequest, now: Time) -> Result<Receipt, AuthError>;
 

@@ -193,9 +193,24 @@ impl Daemon {
         line
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// What it takes of the machine's memory, in KiB: now, and at most since its start.
+    pub(crate) fn memory_kib(&self) -> (usize, usize) {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a process");
+        let kib = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("a line of it");
+            line.trim_start_matches(':').trim_end_matches("kB").trim().parse().expect("a number")
+        };
+        (kib("VmRSS"), kib("VmHWM"))
+    }
+
     /// Sends a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.as_ref().expect("it runs").id().to_string();
+        let pid = self.pid().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().expect("kill").success());
     }
 

@@ -2,6 +2,7 @@
 
 mod admin;
 mod astrom;
+mod bombs;
 mod callbacks;
 mod circle;
 mod config;
@@ -27,6 +28,7 @@ mod secmaster;
 mod senders;
 mod server;
 mod store;
+mod strangers;
 mod stub;
 mod upkeep;
 mod way_back;

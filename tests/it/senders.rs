@@ -233,24 +233,30 @@ fn who_is_over_the_rate_or_finds_no_room_is_told_when_to_come_again() {
         daemon.logged(|line| line["source.name"] == source && line["reason"] == "over the source's rate");
     }
 
-    let daemon = run(&config("server.body_bytes_max = 3000\nserver.bodies_bytes_max = 3000", "", ""));
-    let no_room = |ask: &dyn Fn(u32) -> Answer| {
+    let daemon = run(&config("server.body_bytes_max = 40000\nserver.bodies_bytes_max = 40000", "", ""));
+    let large = |body: String| body.replacen("in/", &"x".repeat(35_000), 1);
+    let no_room = |ask: &dyn Fn(u32) -> Answer, small: &dyn Fn(u32) -> Answer| {
         let mut n = 0;
         let (answer, mut fills) = soon("no room", || {
             // Whichever of the two comes first finds room: the other one is refused.
             n += 1;
             let mut fills = daemon.connect();
-            fills.send(head(MEDIA, "Content-Length: 2999\r\n") + &"x".repeat(2900)).expect("sent");
+            fills.send(head(MEDIA, "Content-Length: 39999\r\n") + &"x".repeat(39_900)).expect("sent");
             assert_eq!(daemon.look("/livez").status, 200);
             Some((ask(n), fills)).filter(|(answer, _)| answer.status != 200)
         });
         is_problem(&answer, 503);
         says_later(&answer);
+        is_kept(&small(n), 200, "accepted");
         fills.send("x".repeat(99)).expect("sent");
         is_kept(&fills.answer().expect("an answer"), 200, "quarantined");
     };
-    no_room(&|n| daemon.post(MEDIA, &[], cos(Step::Start, format_args!("run-{n}"))));
-    no_room(&|n| call(&daemon, port(format_args!("r_{n}")), &[]));
+    no_room(&|n| daemon.post(MEDIA, &[], large(cos(Step::Start, format_args!("run-{n}")))), &|n| {
+        daemon.post(MEDIA, &[], cos(Step::Start, format_args!("small-{n}")))
+    });
+    no_room(&|n| call(&daemon, large(port(format_args!("r_{n}"))), &[]), &|n| {
+        call(&daemon, port(format_args!("r_small{n}")), &[])
+    });
     is_kept(&daemon.post(MEDIA, &[], cos(Step::Start, "again")), 200, "accepted");
 }
 

@@ -285,7 +285,7 @@ async fn hanging_up_after_the_last_byte_cancels_nothing() {
 
 #[tokio::test]
 async fn what_cannot_be_kept_is_said() {
-    let door = Door::new(quick(|l| l.bodies_bytes_max = 1000)).await;
+    let door = Door::new(quick(|l| l.bodies_bytes_max = 5000)).await;
     door.store.0.refuses.store(true, Ordering::Relaxed);
     let mut wire = door.connect().await;
     let answer = wire.ask(post(PATH, "hello")).await;
@@ -294,17 +294,22 @@ async fn what_cannot_be_kept_is_said() {
     door.store.0.refuses.store(false, Ordering::Relaxed);
     assert_eq!(wire.ask(post(PATH, "hello")).await.status, 200, "on the same connection, once it can");
 
-    // Bodies in hand share their memory: while one waits for the store, another one finds no room.
+    // Bodies in hand share their memory: while a large one waits for the store, another one finds no
+    // room, and a small one does.
     door.store.0.takes(1).await;
     door.store.0.slow.store(true, Ordering::Relaxed);
     let mut first = door.connect().await;
-    first.send(post(PATH, &"x".repeat(600))).await;
+    first.send(post(PATH, &"x".repeat(20_000))).await;
     door.store.0.takes(1).await;
-    let answer = wire.ask(post(PATH, &"y".repeat(600))).await;
+    let answer = wire.ask(post(PATH, &"y".repeat(20_000))).await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")));
-    door.store.0.may_answer.add_permits(2);
+    let mut small = door.connect().await;
+    small.send(post(PATH, "small")).await;
+    door.store.0.takes(1).await;
+    door.store.0.may_answer.add_permits(3);
+    assert_eq!(small.answer().await.status, 200);
     assert_eq!(first.answer().await.status, 200);
-    assert_eq!(wire.ask(post(PATH, &"y".repeat(600))).await.status, 200);
+    assert_eq!(wire.ask(post(PATH, &"y".repeat(20_000))).await.status, 200);
 }
 
 #[tokio::test]
@@ -492,6 +497,33 @@ mod tls {
         let mut renewed = shake(&door.address, &new).await.expect("shaken");
         assert_eq!(renewed.ask(post(PATH, "again")).await.status, 200);
         assert_eq!(wire.ask(post(PATH, "still")).await.status, 200, "who is connected stays connected");
+    }
+
+    #[tokio::test]
+    async fn who_never_shakes_hands_makes_room_for_who_does() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+        let trusted = write_pair(&cert, &key);
+        let certificate = Arc::new(Certificate::read(cert, key).expect("read"));
+        let bound = bind("127.0.0.1:0", Some(certificate)).await.expect("bound");
+        let door = Door::at(bound, quick(|l| l.connections_max = 20), &[], None);
+        let mut strangers = Vec::new();
+        for n in 0..20_u8 {
+            let mut stranger = door.connect().await;
+            // Nothing, the first bytes of a handshake, or what is none.
+            match n % 3 {
+                0 => {}
+                1 => stranger.send([22, 3, 1, 2, 0, 1, 0]).await,
+                _ => stranger.send([22, 3, 1, 0]).await,
+            }
+            strangers.push(stranger);
+        }
+        for _ in 0..3 {
+            let mut wire = shake(&door.address, &trusted).await.expect("shaken");
+            assert_eq!(wire.ask(post(PATH, "hello")).await.status, 200);
+            let garbage = "GET / HTTP/1.1\r\n\r\n".repeat(100);
+            connect(&door.address).await.send(garbage).await;
+        }
     }
 
     #[tokio::test]

@@ -17,6 +17,10 @@ pub(super) struct Limits {
     pub(super) depth_max: usize,
 }
 
+/// Workflow runs, jobs and tasks of one body. What a body costs beside its bytes is bounded by them: the rows it makes,
+/// and what has to be compared with one another. The largest workflow that can be drawn has some dozens of nodes.
+const PARTS_MAX: usize = 1000;
+
 pub(super) struct Draft<'a> {
     body: Body<'a>,
     limits: Limits,
@@ -62,7 +66,12 @@ impl<'a> Draft<'a> {
             return Ok(());
         }
         match self.body.place(node, name) {
-            Some(place) => (self.at, self.around) = (place, node),
+            Some(place) => {
+                (self.at, self.around) = (place, node);
+                if self.body.parts > PARTS_MAX {
+                    return Err(too_many());
+                }
+            }
             None => {
                 self.skipped = 1;
                 if matches!(node, Node::Document | Node::Response) && self.body.stranger.is_none() {
@@ -121,6 +130,9 @@ impl<'a> Draft<'a> {
         let Some(place) = self.body.place(node, name) else {
             return Ok(false);
         };
+        if self.body.parts > PARTS_MAX {
+            return Err(too_many());
+        }
         self.deepen()?;
         self.rise();
         match place {
@@ -177,6 +189,10 @@ impl<'a> Draft<'a> {
         self.wrapped |= wrapper;
         Ok(wrapper)
     }
+}
+
+fn too_many() -> ParseError {
+    ParseError(format!("more than {PARTS_MAX} workflow runs, jobs and tasks"))
 }
 
 fn keep<'a>(held: &mut Text<'a>, text: Text<'a>) -> Result<(), ParseError> {

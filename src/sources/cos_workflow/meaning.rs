@@ -13,6 +13,31 @@ use super::time;
 use super::wire::{Body, Detail, Input, Job, Made, Output, Run, Text};
 use crate::model::{ExecutionPart, Status, Task, Template, Time, Update};
 
+/// Runs that one job belongs to. Each takes over all that is said of the job.
+const RUNS_OF_A_JOB_MAX: usize = 16;
+
+/// Bytes of an id: it is compared, indexed and told. Tencent's have some dozens.
+const ID_BYTES_MAX: usize = 1024;
+
+/// What the changes of one execution may come to, of which each holds all that is known by then.
+const CHANGES_BYTES_MAX: usize = 64 << 20;
+
+/// That a body of so many bytes does not cost out of proportion.
+pub(super) fn bounded(updates: Vec<Update>, bytes: usize) -> Result<Vec<Update>, ParseError> {
+    let ids = updates.iter().flat_map(|u| u.tasks.iter().map(|task| &task.key).chain([&u.key]));
+    if let Some(long) = ids.map(String::len).find(|len| *len > ID_BYTES_MAX) {
+        return Err(ParseError(format!("an id of {long} bytes, where {ID_BYTES_MAX} are allowed")));
+    }
+    let [_, _, ..] = updates[..] else { return Ok(updates) };
+    let mut keys: Vec<&str> = updates.iter().map(|u| u.key.as_str()).collect();
+    keys.sort_unstable();
+    let most = keys.chunk_by(|one, next| one == next).map(<[_]>::len).max().unwrap_or_default();
+    if most > 1 && most.saturating_mul(bytes) > CHANGES_BYTES_MAX {
+        return Err(ParseError(format!("speaks {most} times of one execution, which is too often for {bytes} bytes")));
+    }
+    Ok(updates)
+}
+
 /// Everything the body says, in its order.
 pub(super) fn updates(body: Body<'_>) -> Result<Vec<Update>, ParseError> {
     let starts = match body.event_name.as_deref() {
@@ -77,6 +102,9 @@ fn of_detail(detail: Detail<'_>, updates: &mut Vec<Update>) -> Result<(), ParseE
     let Detail { mut job, progress, queue_id, user_data, input, output, files, mut workflows } = detail;
     let (subject, mut attributes) = of_input(input);
     workflows.retain(|w| w.run_id.is_some());
+    if workflows.len() > RUNS_OF_A_JOB_MAX {
+        return Err(ParseError(format!("a job of more than {RUNS_OF_A_JOB_MAX} workflow runs")));
+    }
     job.name = workflows.iter_mut().find_map(|w| w.node_name.take());
     // Content moderation calls back with a `JobsDetail` too. It says what it found in words of its own, under no `Tag`.
     if workflows.is_empty() && job.kind.is_none() {

@@ -167,6 +167,10 @@ impl Source for CosWorkflow {
         if self.tokens.is_empty() { Ok(()) } else { self.verify(head) }
     }
 
+    fn screens_strangers(&self) -> bool {
+        !self.tokens.is_empty()
+    }
+
     fn reaches_below(&self) -> bool {
         true
     }
@@ -193,7 +197,7 @@ impl Source for CosWorkflow {
             Some(_) => return Err(ParseError("neither XML nor JSON".to_owned())),
             None => return Err(ParseError("the body is empty".to_owned())),
         };
-        meaning::updates(body)
+        meaning::bounded(meaning::updates(body)?, text.len())
     }
 
     fn as_sender(&self, body: Bytes, mut headers: HeaderMap, _: Time) -> SenderRequest {

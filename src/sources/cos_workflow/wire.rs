@@ -18,6 +18,8 @@ pub(super) struct Body<'a> {
     pub(super) details: Vec<Detail<'a>>,
     /// The first outer element that is none of these: for the reason of a quarantine.
     pub(super) stranger: Option<String>,
+    /// How many runs, details, tasks and workflows it has.
+    pub(super) parts: usize,
 }
 
 /// `WorkflowExecution`.
@@ -224,10 +226,12 @@ impl<'a> Body<'a> {
             Node::Document | Node::Response => match name {
                 "EventName" => Word(|b| &mut b.event_name),
                 "WorkflowExecution" => {
+                    self.parts += 1;
                     self.runs.push(Run::default());
                     In(Node::Run)
                 }
                 "JobsDetail" => {
+                    self.parts += 1;
                     self.details.push(Detail::default());
                     In(Node::Detail)
                 }
@@ -248,6 +252,7 @@ impl<'a> Body<'a> {
                     In(Node::RunHeaders)
                 }
                 "Tasks" => {
+                    self.parts += 1;
                     self.run().tasks.push(Job::default());
                     In(Node::Task)
                 }
@@ -314,6 +319,7 @@ impl<'a> Body<'a> {
                 "Input" => In(Node::Input),
                 "Operation" => In(Node::Operation),
                 "Workflow" => {
+                    self.parts += 1;
                     self.detail().workflows.push(Workflow::default());
                     In(Node::Workflow)
                 }

@@ -4,6 +4,8 @@
 //! user wrote, and workflow nodes and the agent have shapes of their own. So everything but the run id is looked for
 //! and may be absent, and the run id is looked for where Port's users put it, or where the configuration says.
 
+use std::collections::HashSet;
+
 use http::HeaderName;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
@@ -195,7 +197,7 @@ impl Invocation {
         inputs
     }
 
-    fn secret_inputs(&self) -> Vec<&str> {
+    fn secret_inputs(&self) -> HashSet<&str> {
         let listed = self.find(&CENSORED).flat_map(|names| match names {
             Value::Array(names) => names.as_slice(),
             name => std::slice::from_ref(name),
@@ -230,11 +232,11 @@ fn says_nothing(value: &Value) -> bool {
 }
 
 /// Blanks the inputs of these names, however deep they stand: a template may have moved them.
-fn censor(inputs: &mut Value, names: &[&str]) {
+fn censor(inputs: &mut Value, names: &HashSet<&str>) {
     match inputs {
         Value::Object(map) => {
             for (name, value) in map {
-                if names.contains(&name.as_str()) && !value.is_null() {
+                if names.contains(name.as_str()) && !value.is_null() {
                     *value = Value::from("[censored]");
                 } else {
                     censor(value, names);

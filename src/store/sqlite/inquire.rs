@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, params};
 use super::again::ReadyAgain;
 use super::identity::hash_of;
 use super::ready::{ReadyUpdate, ready_update, render};
-use super::record::{Done, Place, apply, find, follow, state_of};
+use super::record::{Done, Found, Place, apply, find, follow, state_of};
 use super::writer::{Fault, Tx};
 use crate::model::{ReceiptStatus, Rules, State, Status, Time, Update, Verdict};
 use crate::store::{Held, Inquiry, Late, Lateness, Recorded, UNASKED};
@@ -47,7 +47,7 @@ pub(super) fn hold(tx: &mut Tx<'_>, source: &str, receipt: i64, now: Time, updat
 
 /// The execution that the update speaks of, when it tells us nothing of it.
 fn says_nothing_new(tx: &mut Tx<'_>, source: &str, update: &Update) -> Result<Option<i64>, Fault> {
-    let Some(head) = find(tx, source, &update.key, hash_of(&update.key))? else { return Ok(None) };
+    let Found::Head(head) = find(tx, source, &update.key, hash_of(&update.key))? else { return Ok(None) };
     let verdict = state_of(&head.snapshot)?.judge(head.seen.lines(), update);
     Ok((verdict == Verdict::Duplicate).then_some(head.id))
 }

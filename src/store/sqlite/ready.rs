@@ -1,11 +1,11 @@
 //! What is made ready before the transaction, on the caller's thread: the commit is what limits everyone, so nothing is
 //! rendered in it that could be rendered before.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::identity::hash_of;
 use super::link::{self, KnownBy};
-use crate::model::{Accepted, Change, ChangeMeta, Rules, State, Status, Targets, Time, Update, text};
+use crate::model::{Accepted, Change, ChangeMeta, Rules, State, Status, Targets, Task, Time, Update, text};
 use crate::store::Parsed;
 
 pub(super) enum ReadyParsed {
@@ -13,6 +13,46 @@ pub(super) enum ReadyParsed {
     /// Rendered when it is confirmed: who knows what is true by then.
     Held(Vec<Update>),
     Quarantined(String),
+}
+
+impl ReadyParsed {
+    /// Bytes that it holds, about: lists and objects take many times what they take in a body.
+    pub(super) fn weight(&self) -> usize {
+        let state = |inputs: &Option<Value>, attributes: &Map<String, Value>, tasks: &[Task]| {
+            let outputs = tasks.iter().flat_map(|task| &task.outputs);
+            let values = inputs.iter().chain(attributes.values()).chain(outputs);
+            256 * tasks.len() + values.map(weight).sum::<usize>()
+        };
+        match self {
+            ReadyParsed::Updates(updates) => updates
+                .iter()
+                .map(|u| {
+                    let e = &u.says.execution;
+                    1024 + u.first.snapshot.len() + state(&e.inputs, &e.attributes, &u.says.tasks)
+                })
+                .sum(),
+            ReadyParsed::Held(updates) => {
+                let of = |u: &Update| 1024 + state(&u.execution.inputs, &u.execution.attributes, &u.tasks);
+                updates.iter().map(of).sum()
+            }
+            ReadyParsed::Quarantined(reason) => reason.len(),
+        }
+    }
+}
+
+/// A node of serde_json's objects has room for so many members, whether they are there or not.
+const NODE: (usize, usize) = (6, 640);
+
+fn weight(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 32,
+        Value::String(text) => 32 + text.len(),
+        Value::Array(list) => 32 + list.iter().map(weight).sum::<usize>(),
+        Value::Object(map) => {
+            let nodes = map.len().div_ceil(NODE.0) * NODE.1;
+            32 + nodes + map.iter().map(|(key, value)| key.len() + weight(value)).sum::<usize>()
+        }
+    }
 }
 
 /// An update, and what it would be as the first of its execution, which is the usual case.

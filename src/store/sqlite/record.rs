@@ -36,7 +36,7 @@ impl Ready {
 
     /// Bytes that it holds while it waits for the writer.
     pub(super) fn weight(&self) -> usize {
-        self.receipt.body.len() + 1024
+        self.receipt.body.len() + self.parsed.weight() + 1024
     }
 
     pub(super) fn record(&self, tx: &mut Tx<'_>) -> Result<Recorded, Fault> {
@@ -157,6 +157,10 @@ pub(super) fn apply_all(
     Ok(Done { recorded, reason: (!reasons.is_empty()).then(|| reasons.join("; ")) })
 }
 
+/// What an execution may grow to by one callback after the other: every change holds all of it. A first one may hold as much
+/// as a body can, and its end is heard all the same.
+const SNAPSHOT_BYTES_MAX: usize = 8 << 20;
+
 pub(super) struct Head {
     pub(super) id: i64,
     pub(super) seen: String,
@@ -164,19 +168,36 @@ pub(super) struct Head {
     pub(super) snapshot: String,
 }
 
-pub(super) fn find(tx: &mut Tx<'_>, source: &str, key: &str, hash: i64) -> rusqlite::Result<Option<Head>> {
-    for execution in tx.recent.with(hash) {
+/// Executions whose keys have one hash. By chance there are never three; whoever can choose keys can make many, and every
+/// one is looked at while all other senders wait.
+const ALIKE_MAX: usize = 32;
+
+/// An execution, looked for by its key.
+pub(super) enum Found {
+    Head(Head),
+    Nothing,
+    /// Too many look like it to tell, or to add one more.
+    TooManyAlike,
+}
+
+pub(super) fn find(tx: &mut Tx<'_>, source: &str, key: &str, hash: i64) -> rusqlite::Result<Found> {
+    let mut alike = 0;
+    for execution in tx.recent.with(hash).take(ALIKE_MAX) {
         if let Some(head) = head(&mut tx.sql.find_head, execution, source, key)? {
-            return Ok(Some(head));
+            return Ok(Found::Head(head));
         }
+        alike += 1;
     }
     let mut rows = tx.sql.identities.query([hash])?;
-    while let Some(row) = rows.next()? {
+    while alike < ALIKE_MAX
+        && let Some(row) = rows.next()?
+    {
         if let Some(head) = head(&mut tx.sql.find_head, row.get(0)?, source, key)? {
-            return Ok(Some(head));
+            return Ok(Found::Head(head));
         }
+        alike += 1;
     }
-    Ok(None)
+    Ok(if alike < ALIKE_MAX { Found::Nothing } else { Found::TooManyAlike })
 }
 
 /// The execution, if it is the one that is looked for and no other with the same hash.
@@ -206,7 +227,13 @@ pub(super) fn apply(
     wake: &mut Vec<String>,
 ) -> Result<Applied, Fault> {
     let key = &ready.says.execution.key;
-    let Some(head) = find(tx, source, key, ready.hash)? else {
+    let found = find(tx, source, key, ready.hash)?;
+    if let Found::TooManyAlike = found {
+        let reason =
+            format!("{ALIKE_MAX} executions have keys that only look different; this one was made to be another");
+        return Ok(Applied { outcome: ReceiptStatus::Conflict, execution: None, reason: Some(reason) });
+    }
+    let Found::Head(head) = found else {
         if ready.known_only {
             return Ok(Applied { outcome: ReceiptStatus::Duplicate, execution: None, reason: None });
         }
@@ -244,6 +271,10 @@ pub(super) fn apply(
     };
     let sequence = head.sequence + 1;
     let rendered = render(&accepted, head.id, sequence, receipt, now, rules);
+    if rendered.snapshot.len() > (head.snapshot.len() + SNAPSHOT_BYTES_MAX / 128).max(SNAPSHOT_BYTES_MAX) {
+        let reason = format!("the execution would take more than {SNAPSHOT_BYTES_MAX} bytes");
+        return Ok(of(ReceiptStatus::Conflict, Some(reason)));
+    }
     let change = tx.new_id(now);
     let mut seen = head.seen;
     if let Some(identity) = &ready.identity {
@@ -350,4 +381,37 @@ pub(super) fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::writer::prepare;
+    use super::*;
+    use crate::model::Update;
+
+    #[test]
+    fn keys_that_are_made_to_look_alike_end_in_conflicts() {
+        let conn = rusqlite::Connection::open_in_memory().expect("opens");
+        for step in [include_str!("../migrations/0001_initial.sql"), include_str!("../migrations/0002_inquiries.sql")] {
+            conn.execute_batch(step).expect("made");
+        }
+        let mut tx = prepare(&conn).expect("prepared");
+        let (now, rules) = (Time::from_seconds(1_700_000_000), Rules::default());
+        let mut told = |key: &str, hash| {
+            let update = Update { key: key.to_owned(), ..Update::default() };
+            let ready = ReadyUpdate { hash, ..ready_update("media", now, update, &rules) };
+            let applied = apply(&mut tx, "media", None, now, &ready, &rules, &mut Vec::new()).expect("applied");
+            (applied.outcome, applied.execution.is_some())
+        };
+        for n in 0..ALIKE_MAX {
+            assert_eq!(told(&format!("k{n}"), 7), (ReceiptStatus::Accepted, true), "{n}");
+        }
+        assert_eq!(told("one more", 7), (ReceiptStatus::Conflict, false));
+        assert_eq!(
+            told(&format!("k{}", ALIKE_MAX - 1), 7),
+            (ReceiptStatus::Duplicate, true),
+            "who was first stays known"
+        );
+        assert_eq!(told("one more", 8), (ReceiptStatus::Accepted, true));
+    }
 }

@@ -202,7 +202,7 @@ prepared! {
 }
 
 /// Prepares the transaction that every batch goes through.
-fn prepare(conn: &Connection) -> rusqlite::Result<Tx<'_>> {
+pub(super) fn prepare(conn: &Connection) -> rusqlite::Result<Tx<'_>> {
     // A change's id has no index to ask for the last one. Each comes after the id of a receipt or an attempt of the same
     // command, and no command takes a million ids.
     let last_id: i64 = conn.query_row(

@@ -1,0 +1,52 @@
+//! Who is let go when every place is taken.
+//!
+//! Without it, whoever holds connections open keeps everybody else waiting until their time is over. Here they lose their
+//! place to who comes next: first those who never had a callback kept, or another answer of success, the longest silent
+//! first, then those who did. Never who is waiting for us: their answer is on its way.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::task::{AbortHandle, Id};
+
+use super::pulse::Pulse;
+
+/// Who has been silent for so long may lose its place.
+const SILENT_MS: u64 = 1000;
+
+/// Of all, one part in so many loses its place at one time: whoever comes in a crowd finds room for a while.
+const SHARE: usize = 16;
+
+/// The connections of one door.
+#[derive(Default)]
+pub(super) struct Crowd(HashMap<Id, (AbortHandle, Arc<Pulse>)>);
+
+impl Crowd {
+    /// One has come.
+    pub(super) fn comes(&mut self, task: AbortHandle, pulse: Arc<Pulse>) {
+        self.0.insert(task.id(), (task, pulse));
+    }
+
+    /// One has ended.
+    pub(super) fn ends(&mut self, task: Id) {
+        self.0.remove(&task);
+    }
+
+    /// Lets go of some that only take up a place; how many.
+    pub(super) fn make_room(&mut self) -> usize {
+        let mut silent: Vec<_> = self
+            .0
+            .values()
+            .filter_map(|(task, pulse)| {
+                let silent_ms = pulse.silent_ms().filter(|ms| *ms >= SILENT_MS)?;
+                Some((pulse.is_welcome(), std::cmp::Reverse(silent_ms), task))
+            })
+            .collect();
+        silent.sort_unstable_by_key(|(welcome, order, _)| (*welcome, *order));
+        silent.truncate((self.0.len() / SHARE).max(1));
+        for (.., task) in &silent {
+            task.abort();
+        }
+        silent.len()
+    }
+}
