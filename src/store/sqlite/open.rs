@@ -9,8 +9,11 @@ use rusqlite::{Connection, OpenFlags};
 use crate::store::StoreError;
 
 /// The schema, a step a version; `user_version` counts the steps taken. Append only.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../migrations/0001_initial.sql"), include_str!("../migrations/0002_inquiries.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_initial.sql"),
+    include_str!("../migrations/0002_inquiries.sql"),
+    include_str!("../migrations/0003_backlog.sql"),
+];
 
 /// Held by the one process that may write. The kernel lets go of it when the process ends, however it ends.
 #[derive(Debug)]
