@@ -246,7 +246,7 @@ fn select(
                 return Err(Fault::Answer(StoreError::Refused(text)));
             }
             let limit = filter.limit.map_or(CHUNK, |limit| (limit as usize).min(CHUNK));
-            let (looked_at, end): (usize, Option<i64>) = tx.conn.query_row(
+            let (looked_at, end): (i64, Option<i64>) = tx.conn.query_row(
                 "SELECT count(*), max(id) FROM (SELECT id FROM deliveries WHERE id > ?1 ORDER BY id LIMIT ?2)",
                 [after, LOOK as i64],
                 |row| Ok((row.get(0)?, row.get(1)?)),
@@ -264,7 +264,7 @@ fn select(
             let rows: Vec<(i64, i64, String)> = rows.collect::<Result<_, _>>()?;
             let next = match rows.last() {
                 Some((id, _, _)) if rows.len() == limit => Some(*id),
-                _ => (looked_at == LOOK).then_some(end),
+                _ => (looked_at == LOOK as i64).then_some(end),
             };
             Ok(Touched { rows, next })
         }

@@ -84,6 +84,20 @@ fn steps(count: i64) -> Vec<(&'static str, i32)> {
 }
 
 #[test]
+fn a_statement_is_planned_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let conn = store(&folder);
+    fill(&conn, 100);
+    let (_, sql) = STATEMENTS.iter().find(|(name, _)| *name == "due").expect("there");
+    let mut due = conn.prepare(sql).expect("prepared");
+    for limit in 1..10 {
+        let rows = due.query_map(rusqlite::params!["a", 1000, limit, 1000], |_| Ok(())).expect("asked").count();
+        assert_eq!(rows, limit as usize);
+    }
+    assert_eq!(due.get_status(StatementStatus::RePrepare), 0);
+}
+
+#[test]
 fn what_waits_costs_nothing() {
     for ((name, few), (_, many)) in steps(100).into_iter().zip(steps(20_000)) {
         assert!(few > 0 && many <= few + few / 2, "{name}: {few} steps while 100 wait, {many} while 20,000 do");
