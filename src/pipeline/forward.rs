@@ -165,8 +165,12 @@ impl Forwarder {
     /// What is claimed and will not begin soon is somebody else's, or is due again when the sink is.
     async fn give_back(&self, hand: &mut Hand) {
         for (lease, deliveries) in hand.let_go() {
-            if let Err(e) = self.store.release(deliveries, lease).await {
-                tracing::warn!(sink.name = %self.name, error = %e, "deliveries wait until their leases end");
+            match self.store.release(deliveries, lease).await {
+                // Whoever serves this sink next under a new configuration may have looked already.
+                Ok(()) => self.wake.sinks(&[&self.name]),
+                Err(e) => {
+                    tracing::warn!(sink.name = %self.name, error = %e, "deliveries wait until their leases end");
+                }
             }
         }
     }
