@@ -80,7 +80,6 @@ fn high_water(count: usize) -> u64 {
     soon("all of it is settled", || (rows("delivered") == count).then_some(()));
     let ids = taken(&hook);
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), count, "nothing twice, as every answer was heard");
-    assert!(taken(&hangs).is_empty());
     daemon.high_water_kib()
 }
 
