@@ -49,6 +49,7 @@ open_sink() {
   "$bare" "$sink" >"$work/sink.log" 2>&1 </dev/null &
   sink_pid=$!
   started+=("$sink_pid")
+  until (: <>"/dev/tcp/127.0.0.1/$((port + 2))") 2>/dev/null; do kill -0 "$sink_pid" && sleep 0.05; done
 }
 left() { sqlite3 -readonly "$work/$1.db" "SELECT count(*) FROM deliveries WHERE status IN ('waiting', 'leased') AND finished_at IS NULL"; }
 now() { date +%s%N; }
