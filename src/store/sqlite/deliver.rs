@@ -93,26 +93,21 @@ pub(super) fn settle(
         }
     };
     let finished_at = due_at.is_none().then_some(now.micros());
-    let settled: Option<(i64, String)> = tx
-        .sql
-        .settle
-        .query_row(
-            params![
-                settlement.delivery,
-                status,
-                due_at,
-                i64::from(counts),
-                finished_at,
-                i64::from(until_linked),
-                resume,
-                attempt.reason,
-                settlement.lease.micros()
-            ],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )
-        .optional()?;
+    let leased = params![settlement.delivery, settlement.lease.micros()];
+    let leased: Option<(i64, String)> =
+        tx.sql.leased.query_row(leased, |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     // The lease ran out, and somebody else has or had it since: their word stands.
-    let Some((execution, sink)) = settled else { return Ok(Vec::new()) };
+    let Some((execution, sink)) = leased else { return Ok(Vec::new()) };
+    tx.sql.settle.execute(params![
+        settlement.delivery,
+        status,
+        due_at,
+        i64::from(counts),
+        finished_at,
+        i64::from(until_linked),
+        resume,
+        attempt.reason
+    ])?;
     let id = tx.new_id(now);
     tx.sql.insert_attempt.execute(params![
         id,

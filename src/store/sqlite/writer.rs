@@ -175,8 +175,10 @@ prepared! {
     links: "SELECT h.source, h.key, h.id FROM links l JOIN execution_heads h ON h.id = l.with_execution WHERE l.execution = ?1
             UNION ALL
             SELECT h.source, h.key, h.id FROM links l JOIN execution_heads h ON h.id = l.execution WHERE l.with_execution = ?1";
+    leased: "SELECT execution, sink FROM deliveries WHERE id = ?1 AND status = 'leased' AND due_at = ?2";
+    /// Of one row, and without RETURNING: SQLite would copy each page first that it changes.
     settle: "UPDATE deliveries SET status = ?2, due_at = ?3, attempts = attempts + ?4, finished_at = ?5, until_linked = ?6, resume = ?7, reason = ?8
-             WHERE id = ?1 AND status = 'leased' AND due_at = ?9 RETURNING execution, sink";
+             WHERE id = ?1";
     insert_attempt: "INSERT INTO attempts (id, delivery, started_at, duration_ms, outcome, status, reason, answer) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     next_in_line: "UPDATE deliveries SET due_at = ?3 WHERE due_at IS NULL AND id =
                    (SELECT id FROM deliveries WHERE execution = ?1 AND sink = ?2 AND finished_at IS NULL ORDER BY id LIMIT 1)";
