@@ -15,7 +15,7 @@ comma := ,
 
 ran = @echo "  ran       $(1)" >>$(REPORT)
 
-.PHONY: check tools format clippy test power disk docs deny packages systemd signer zabbix fmt bless soak bench
+.PHONY: check tools format clippy test power disk docs deny packages systemd signer zabbix fmt bless soak bench backlog
 
 check:
 	@mkdir -p $(TARGET)
@@ -143,3 +143,7 @@ bench:
 	benches/footprint.sh
 	benches/throughput.sh
 	benches/instructions.sh
+
+# What it costs that a million deliveries wait, in a store of two million executions: a few minutes, and 6 GB of disk.
+backlog:
+	benches/backlog.sh

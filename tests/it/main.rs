@@ -2,6 +2,7 @@
 
 mod admin;
 mod astrom;
+mod backlog;
 mod bombs;
 mod callbacks;
 mod circle;
