@@ -70,7 +70,7 @@ impl Sinks {
         let mut text = format!(
             "server.drain_timeout = \"3s\"\nserver.connections_max = {connections_max}\n\
              store.queue_max = {queue_max}\nstore.readers = {readers}\n\
-             [sources.media]\nkind = \"cos_workflow\"\npath = {MEDIA_PATH:?}\ntoken = \"t0ken\"\nexpect_within = \"1h\"\n\
+             [sources.media]\nkind = \"cos_workflow\"\npath = {MEDIA_PATH:?}\ntoken = \"t0ken\"\nexpect_within = \"36500d\"\n\
              [sources.portal]\nkind = \"port_action\"\npath = {PORTAL:?}\nsecret = {PORT_SECRET:?}\n\
              [[links]]\nof = \"media\"\nkey = '.execution.attributes.object'\n\
              with = \"portal\"\nwith_key = '.execution.inputs.object'\n\
