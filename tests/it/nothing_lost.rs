@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
+use front::WHIMS;
 use judge::Findings;
 use kept::Kept;
 use report::Report;
@@ -48,7 +49,7 @@ fn by_fifty_kills_under_load() {
     let mut report = Report::default();
     loop {
         println!("CALLBACKD_TEST_SEED={seed} CALLBACKD_TEST_KILLS={kills}");
-        let one = round(Rng::with_seed(seed), kills, minutes.is_some());
+        let one = round(seed, kills, minutes.is_some());
         if minutes.is_some() {
             println!("{}", one.line());
         }
@@ -62,8 +63,8 @@ fn by_fifty_kills_under_load() {
 }
 
 /// A new store and new peers; kills and all that comes with them; then everything has to be delivered.
-fn round(mut rng: Rng, kills: u64, is_long: bool) -> Report {
-    let begun = Instant::now();
+fn round(seed: u64, kills: u64, is_long: bool) -> Report {
+    let (begun, mut rng) = (Instant::now(), Rng::with_seed(seed));
     let sinks = Sinks::start(&mut rng);
     let whereabouts = Whereabouts::default();
     let mut ground = Ground::new(&sinks, &whereabouts, rng.fork());
@@ -113,8 +114,15 @@ fn round(mut rng: Rng, kills: u64, is_long: bool) -> Report {
     let kept = Kept::read(&ground.daemon.path("callbackd.db"), NEWEST, &mut findings);
     let stored = judge::store(&all.stories, &all.told, &kept, &mut findings);
     let (delivered, repeated) = sinks.judge(&all.stories, &mut findings);
-    assert!(findings.are_none(), "{findings}");
+    if !findings.are_none() {
+        // For whoever looks for the reason; everything else of it is deleted.
+        let copy = format!("{}/nothing_lost-{seed}.db", env!("CARGO_TARGET_TMPDIR"));
+        std::fs::copy(ground.daemon.path("callbackd.db"), &copy).expect("copied");
+        panic!("{findings}the store is {copy}");
+    }
+    let (trials, whims) = (std::mem::take(&mut ground.done.trials), sinks.whims());
     assert!(all.told.len() as u64 > kills, "hardly any load: {}", all.told.len());
+    assert_eq!(whims.len(), WHIMS, "sinks did not do everything that they can: {whims:?}");
     Report {
         rounds: 1,
         seconds: begun.elapsed().as_secs(),
@@ -128,8 +136,8 @@ fn round(mut rng: Rng, kills: u64, is_long: bool) -> Report {
         kills: ground.done.kills(),
         starts: ground.done.starts,
         migrations_killed: ground.done.migrations_killed,
-        trials: std::mem::take(&mut ground.done.trials),
-        whims: sinks.whims(),
+        trials,
+        whims,
     }
 }
 

@@ -54,6 +54,9 @@ const MOODS: [(Whim, u32); 9] = [
     (Refuses, 8),
 ];
 
+/// How many there are.
+pub(super) const WHIMS: usize = MOODS.len() + 1;
+
 /// One request.
 pub(super) struct Asked {
     bytes: Vec<u8>,

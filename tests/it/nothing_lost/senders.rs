@@ -142,7 +142,7 @@ impl<'a> Sender<'a> {
             if is_told {
                 return;
             }
-            thread::sleep(Duration::from_millis(2));
+            thread::sleep(Duration::from_millis(10));
         }
     }
 
