@@ -33,7 +33,7 @@ use trials::Ground;
 const SENDERS: u64 = 12;
 
 /// What is left has to be delivered within this time after the last start; it takes a few seconds.
-const DRAIN: Duration = Duration::from_secs(60);
+const DRAIN: Duration = Duration::from_secs(120);
 
 #[expect(clippy::disallowed_methods, reason = "how the tests are run is said in the environment")]
 fn wanted(name: &str) -> Option<u64> {
@@ -89,7 +89,7 @@ fn round(seed: u64, kills: u64, is_long: bool) -> Report {
     sinks.fronts().iter().for_each(|(_, front)| front.be_well());
     let daemon = |ground: &Ground<'_>, args: &[&str]| ground.daemon.list(args);
     let deadline = Instant::now() + DRAIN;
-    while ground.retry()
+    while ground.mend()
         || !daemon(&ground, &["deliveries", "list", "--status", "waiting,leased", "--limit", "1"]).is_empty()
     {
         let stuck = || daemon(&ground, &["deliveries", "list", "--status", "waiting,leased,dead", "--limit", "5"]);
@@ -120,7 +120,8 @@ fn round(seed: u64, kills: u64, is_long: bool) -> Report {
         std::fs::copy(ground.daemon.path("callbackd.db"), &copy).expect("copied");
         panic!("{findings}the store is {copy}");
     }
-    let (trials, whims) = (std::mem::take(&mut ground.done.trials), sinks.whims());
+    let (done, whims) = (&mut ground.done, sinks.whims());
+    assert!(done.kills() >= kills, "{} kills", done.kills());
     assert!(all.told.len() as u64 > kills, "hardly any load: {}", all.told.len());
     assert_eq!(whims.len(), WHIMS, "sinks did not do everything that they can: {whims:?}");
     Report {
@@ -132,11 +133,11 @@ fn round(seed: u64, kills: u64, is_long: bool) -> Report {
         executions: kept.executions.len() as u64,
         delivered: delivered as u64,
         repeated: repeated as u64,
-        dead_letters: ground.done.dead.len() as u64,
-        kills: ground.done.kills(),
-        starts: ground.done.starts,
-        migrations_killed: ground.done.migrations_killed,
-        trials,
+        dead_letters: done.dead.len() as u64,
+        kills: done.kills(),
+        starts: done.starts,
+        migrations_killed: done.migrations_killed,
+        trials: std::mem::take(&mut done.trials),
         whims,
     }
 }

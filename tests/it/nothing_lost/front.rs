@@ -37,12 +37,14 @@ pub(super) enum Whim {
     Answers2,
     /// 200, and a body that says that it was not taken; or a 4xx, where the API has no such body.
     Refuses,
+    /// 401, or 410 of a webhook, which pauses the sink until it is told to go on.
+    Halts,
 }
 
-use Whim::{Answers2, Fails, Garbles, Halves, HangsUp, Refuses, Slow, Stalls, Throttles, Well};
+use Whim::{Answers2, Fails, Garbles, Halts, Halves, HangsUp, Refuses, Slow, Stalls, Throttles, Well};
 
 /// In a thousand requests.
-const MOODS: [(Whim, u32); 9] = [
+const MOODS: [(Whim, u32); 10] = [
     (Slow, 60),
     (Fails, 45),
     (Throttles, 5),
@@ -52,6 +54,7 @@ const MOODS: [(Whim, u32); 9] = [
     (HangsUp, 45),
     (Answers2, 12),
     (Refuses, 8),
+    (Halts, 3),
 ];
 
 /// How many there are.
@@ -282,7 +285,7 @@ impl Shared {
             // Whether it is taken before what goes wrong.
             let takes = match whim {
                 Well | Slow => true,
-                Fails | Throttles | Answers2 | Refuses => false,
+                Fails | Throttles | Answers2 | Refuses | Halts => false,
                 Stalls | Halves | Garbles | HangsUp => rng.bool(),
             };
             if whim == Slow {
@@ -302,6 +305,10 @@ impl Shared {
                     }
                     None => stream.write_all(&status(503, ""))?,
                 },
+                Halts => {
+                    let code = if matches!(self.behind, Behind::Nobody) { 410 } else { 401 };
+                    stream.write_all(&status(code, ""))?;
+                }
                 Answers2 => stream.write_all(&[status(503, ""), status(200, "")].concat())?,
                 Garbles => {
                     stream.write_all(GARBAGE[rng.usize(0..GARBAGE.len())])?;

@@ -65,7 +65,7 @@ impl Sinks {
             "timeout = \"1s\"\nretry_first = \"50ms\"\nretry_longest = \"500ms\"\nbreaker_probe = \"100ms\"\n\
              breaker_failures = {breaker_failures}"
         );
-        let concurrency = [32, 1, 4][variant as usize % 3];
+        let concurrency = [32, 2, 8][variant as usize % 3];
         let (queue_max, readers, connections_max) = [(4096, 2, 1024), (64, 1, 16)][variant as usize / 3 % 2];
         let mut text = format!(
             "server.drain_timeout = \"3s\"\nserver.connections_max = {connections_max}\n\

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use serde_json::Value;
 
 use super::older;
 use super::senders::Whereabouts;
@@ -51,12 +52,12 @@ pub(super) enum Trial {
     Pause,
     /// A peer closes its port and comes back.
     Away,
-    /// An operator has dead letters tried again.
-    Retry,
+    /// An operator resumes what is paused, and has dead letters tried again.
+    Mend,
 }
 
 use Trial::{
-    Away, Kill, KillEnding, KillReloading, KillStarting, KillStopped, Pause, Reconfigure, Reload, ReloadBroken, Retry,
+    Away, Kill, KillEnding, KillReloading, KillStarting, KillStopped, Mend, Pause, Reconfigure, Reload, ReloadBroken,
     StartBroken, Stop, StopLong, Terminate, Upgrade, UpgradeKilled,
 };
 
@@ -77,7 +78,7 @@ const OF_FIFTY: [(Trial, u64); 16] = [
     (Upgrade, 2),
     (Pause, 3),
     (Away, 6),
-    (Retry, 3),
+    (Mend, 4),
 ];
 
 /// In any order: at least so many kills, and all that belongs to them.
@@ -262,8 +263,8 @@ impl<'a> Ground<'a> {
                 self.moment(1000);
                 front.come_back();
             }
-            Retry => {
-                self.retry();
+            Mend => {
+                self.mend();
             }
         }
         *self.done.trials.entry(trial).or_default() += 1;
@@ -305,14 +306,19 @@ impl<'a> Ground<'a> {
         });
     }
 
-    /// Has what was given up tried again; says whether there was any.
-    pub(super) fn retry(&mut self) -> bool {
-        let dead = self.daemon.list(&["deliveries", "list", "--status", "dead"]);
-        let ids = dead.iter().map(|row| row["id"].as_str().expect("an id").to_owned());
-        self.done.dead.extend(ids);
+    /// What an operator does about sinks that are paused and about what was given up; says whether there was any.
+    pub(super) fn mend(&mut self) -> bool {
+        let names = |rows: &[Value], key: &str| -> Vec<String> {
+            rows.iter().map(|row| row[key].as_str().expect("a text").to_owned()).collect()
+        };
+        let paused = names(&self.daemon.list(&["sinks", "list", "--status", "paused"]), "name");
+        paused.iter().for_each(|name| self.operate(&["sinks", "resume", name]));
+        let dead = names(&self.daemon.list(&["deliveries", "list", "--status", "dead"]), "id");
         if !dead.is_empty() {
             self.operate(&["deliveries", "retry", "--all"]);
         }
-        !dead.is_empty()
+        let is_any = !(paused.is_empty() && dead.is_empty());
+        self.done.dead.extend(dead);
+        is_any
     }
 }
