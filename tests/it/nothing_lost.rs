@@ -67,10 +67,11 @@ fn round(seed: u64, kills: u64, is_long: bool) -> Report {
     let (begun, mut rng) = (Instant::now(), Rng::with_seed(seed));
     let sinks = Sinks::start(&mut rng);
     let whereabouts = Whereabouts::default();
-    let mut ground = Ground::new(&sinks, &whereabouts, rng.fork());
+    let begins = |story: &Story| sinks.begins(story);
+    let own = Sender::new("own".to_owned(), rng.fork(), &whereabouts, &begins);
+    let mut ground = Ground::new(&sinks, &whereabouts, own, rng.fork());
     // Past the end of leases, only where there is time for that.
     let plan = trials::plan(kills, is_long && rng.u32(0..4) == 0, &mut rng);
-    let begins = |story: &Story| sinks.begins(story);
     let ledgers: Vec<Ledger> = thread::scope(|scope| {
         let senders: Vec<_> = (0..SENDERS)
             .map(|name| (name, rng.fork()))
@@ -104,7 +105,7 @@ fn round(seed: u64, kills: u64, is_long: bool) -> Report {
     assert_eq!(ground.daemon.terminate().code(), Some(0));
 
     let mut all = Ledger::default();
-    for one in ledgers {
+    for one in ledgers.into_iter().chain([ground.own_ledger()]) {
         all.stories.extend(one.stories);
         all.told.extend(one.told);
         all.strange.extend(one.strange);

@@ -107,8 +107,28 @@ impl<'a> Sender<'a> {
             }
             self.ledger.stories.push(story);
             // Not to wait for anything: what comes is to be more than the sinks take at once, and not much more.
-            thread::sleep(Duration::from_millis(self.rng.u64(0..60)));
+            thread::sleep(Duration::from_millis(self.rng.u64(0..30)));
         }
+        self.ledger
+    }
+
+    /// Tells one thing, and does `then` at the very moment of the answer; tells it on if that was no yes.
+    pub(super) fn tell_and(&mut self, name: &str, then: impl FnOnce()) {
+        let story = Story::short(name);
+        let callback = &story.callbacks[0];
+        self.ledger.tries += 1;
+        let answer = self.ask(&wire(callback));
+        then();
+        self.connection = None;
+        match answer {
+            Ok(answer) if answer.status == 200 => self.note(callback, &answer),
+            _ => self.tell(callback),
+        }
+        self.ledger.stories.push(story);
+    }
+
+    /// What it meant, and what it was told.
+    pub(super) fn into_ledger(self) -> Ledger {
         self.ledger
     }
 

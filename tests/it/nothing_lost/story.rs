@@ -81,6 +81,14 @@ impl Story {
         Story { key, callbacks, succeeds, asked, tasks, starts }
     }
 
+    /// One callback: a success at once.
+    pub(super) fn short(name: &str) -> Story {
+        let key = format!("run-{name}");
+        let body = finish(&key, &[], true);
+        let end = Callback { key: key.clone(), name: "end".to_owned(), body, signed: false, means: Means::News };
+        Story { key, callbacks: vec![end], succeeds: true, asked: None, tasks: Vec::new(), starts: false }
+    }
+
     pub(super) fn end(&self) -> &'static str {
         if self.succeeds { "succeeded" } else { "failed" }
     }

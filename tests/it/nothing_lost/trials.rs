@@ -8,7 +8,7 @@ use fastrand::Rng;
 use serde_json::Value;
 
 use super::older;
-use super::senders::Whereabouts;
+use super::senders::{Ledger, Sender, Whereabouts};
 use super::sinks::Sinks;
 use crate::daemon::{Daemon, PATIENCE, soon};
 
@@ -22,6 +22,8 @@ const STORE: &str = "callbackd.db";
 pub(super) enum Trial {
     /// SIGKILL at any moment.
     Kill,
+    /// SIGKILL as soon as an answer is there.
+    KillAnswered,
     /// SIGKILL while it is stopped.
     KillStopped,
     /// SIGKILL right behind a SIGHUP.
@@ -57,13 +59,14 @@ pub(super) enum Trial {
 }
 
 use Trial::{
-    Away, Kill, KillEnding, KillReloading, KillStarting, KillStopped, Mend, Pause, Reconfigure, Reload, ReloadBroken,
-    StartBroken, Stop, StopLong, Terminate, Upgrade, UpgradeKilled,
+    Away, Kill, KillAnswered, KillEnding, KillReloading, KillStarting, KillStopped, Mend, Pause, Reconfigure, Reload,
+    ReloadBroken, StartBroken, Stop, StopLong, Terminate, Upgrade, UpgradeKilled,
 };
 
 /// Of fifty kills, and what comes with them.
-const OF_FIFTY: [(Trial, u64); 16] = [
-    (Kill, 34),
+const OF_FIFTY: [(Trial, u64); 17] = [
+    (Kill, 20),
+    (KillAnswered, 14),
     (KillStopped, 4),
     (KillReloading, 4),
     (KillStarting, 3),
@@ -99,6 +102,8 @@ pub(super) struct Ground<'a> {
     pub(super) whereabouts: &'a Whereabouts,
     pub(super) rng: Rng,
     pub(super) done: Done,
+    /// Tells what is to be answered at a moment that is known.
+    own: Option<Sender<'a>>,
     /// Of the configuration that holds.
     variant: u32,
 }
@@ -116,18 +121,23 @@ pub(super) struct Done {
 
 impl Done {
     pub(super) fn kills(&self) -> u64 {
-        let kills = [Kill, KillStopped, KillReloading, KillStarting, KillEnding, UpgradeKilled];
+        let kills = [Kill, KillAnswered, KillStopped, KillReloading, KillStarting, KillEnding, UpgradeKilled];
         kills.iter().filter_map(|trial| self.trials.get(trial)).sum()
     }
 }
 
 impl<'a> Ground<'a> {
-    pub(super) fn new(sinks: &'a Sinks, whereabouts: &'a Whereabouts, rng: Rng) -> Ground<'a> {
+    pub(super) fn new(sinks: &'a Sinks, whereabouts: &'a Whereabouts, own: Sender<'a>, rng: Rng) -> Ground<'a> {
         let daemon = Daemon::prepare();
         daemon.configure(&sinks.config(0));
-        let mut ground = Ground { daemon, sinks, whereabouts, rng, done: Done::default(), variant: 0 };
+        let mut ground = Ground { daemon, sinks, whereabouts, rng, done: Done::default(), own: Some(own), variant: 0 };
         ground.start();
         ground
+    }
+
+    /// What was told and answered here.
+    pub(super) fn own_ledger(&mut self) -> Ledger {
+        self.own.take().expect("given back each time").into_ledger()
     }
 
     fn start(&mut self) {
@@ -178,6 +188,14 @@ impl<'a> Ground<'a> {
             Kill => {
                 self.kill();
                 self.start();
+            }
+            KillAnswered => {
+                let mut own = self.own.take().expect("given back each time");
+                own.tell_and(&format!("k{}", self.done.starts), || {
+                    self.kill();
+                    self.start();
+                });
+                self.own = Some(own);
             }
             KillStopped => {
                 self.daemon.signal("STOP");
