@@ -126,7 +126,7 @@ MINUTES ?= $(shell echo $$((60 * $(HOURS))))
 KILLS ?= 150
 SEED ?=
 soak:
-	cargo test --locked --test it -- --list | grep -q '^nothing_lost::by_fifty_kills_under_load:'
+	cargo test --locked --test it -- --list | grep '^nothing_lost::by_fifty_kills_under_load:' >/dev/null
 	CALLBACKD_TEST_MINUTES=$(MINUTES) CALLBACKD_TEST_KILLS=$(KILLS) $(if $(SEED),CALLBACKD_TEST_SEED=$(SEED)) \
 	  cargo test --locked --test it -- --nocapture nothing_lost::by_fifty_kills_under_load
 
