@@ -130,12 +130,17 @@ fmt:
 bless:
 	BLESS=1 cargo test --locked
 
-# The tests that kill the daemon and cut its power under load, for longer: `make soak KILLS=5000`.
-KILLS ?= 1000
+# Power cuts at ten thousand moments, and the test that kills, stops, reloads and upgrades the daemon under load, in rounds for so long: `make soak HOURS=8`, or
+# MINUTES=20. Each round prints its seed and what it came to; `SEED=…` begins with the choices of one that failed.
+HOURS ?= 2
+MINUTES ?= $(shell echo $$((60 * $(HOURS))))
+KILLS ?= 150
+SEED ?=
 soak: POWER_CUTS := 10000
 soak: power
-	cargo test --locked --test it -- --list | grep -q '^nothing_lost::'
-	CALLBACKD_TEST_KILLS=$(KILLS) cargo test --locked --test it -- --nocapture nothing_lost::
+	cargo test --locked --test it -- --list | grep '^nothing_lost::by_fifty_kills_under_load:' >/dev/null
+	CALLBACKD_TEST_MINUTES=$(MINUTES) CALLBACKD_TEST_KILLS=$(KILLS) $(if $(SEED),CALLBACKD_TEST_SEED=$(SEED)) \
+	  cargo test --locked --test it -- --nocapture nothing_lost::by_fifty_kills_under_load
 
 # How small and how soon ready; durable callbacks a second over requests a second of a server that keeps nothing; and
 # instructions per callback.

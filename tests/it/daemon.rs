@@ -147,6 +147,18 @@ impl Daemon {
 
     /// The same, unless it ends by itself: then how.
     pub(crate) fn try_start(&mut self) -> Option<ExitStatus> {
+        let seen = self.spawn();
+        let line = self.log.wait(seen, |line| message(line).ends_with(" runs") || message(line) == ENDED);
+        if message(&line) == ENDED {
+            return Some(self.ended());
+        }
+        let address = |key: &str| line[key].as_str().expect("the line that says where it listens").to_owned();
+        (self.listen, self.admin) = (address("server.listen"), address("admin.listen"));
+        None
+    }
+
+    /// Starts it without waiting for anything; says how many lines its log had.
+    pub(crate) fn spawn(&mut self) -> usize {
         assert!(self.child.is_none(), "it runs already");
         self.admin.clear();
         let seen = self.log.lines.lock().expect("sound").len();
@@ -156,13 +168,7 @@ impl Daemon {
         let (log, stderr) = (Arc::clone(&self.log), child.stderr.take().expect("piped"));
         self.reader = Some(thread::spawn(move || log.read(stderr)));
         self.child = Some(child);
-        let line = self.log.wait(seen, |line| message(line).ends_with(" runs") || message(line) == ENDED);
-        if message(&line) == ENDED {
-            return Some(self.ended());
-        }
-        let address = |key: &str| line[key].as_str().expect("the line that says where it listens").to_owned();
-        (self.listen, self.admin) = (address("server.listen"), address("admin.listen"));
-        None
+        seen
     }
 
     /// Kills it as a power cut would, and starts it again.

@@ -20,7 +20,7 @@ use crate::secret::Secret;
 pub use super::said::{ApiError, words};
 pub use super::version::Version;
 
-use super::said::{NoResult, kept, read, refused};
+use super::said::{ID, NoResult, kept, read, refused};
 
 /// The file below a frontend's address that answers.
 const FILE: &str = "/api_jsonrpc.php";
@@ -198,7 +198,7 @@ impl Api {
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         // Anything else is answered 412.
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json-rpc"));
-        let mut body = json!({"jsonrpc": "2.0", "method": method, "params": params, "id": 1});
+        let mut body = json!({"jsonrpc": "2.0", "method": method, "params": params, "id": ID});
         match access {
             None => {}
             Some(access) if access.version < Version::HEADER => body["auth"] = json!(access.token.expose()),

@@ -7,6 +7,8 @@ use crate::outbound::{self, Answer};
 use crate::sinks::cut;
 
 const WORDS_CHARS_MAX: usize = 300;
+/// What a request is known by, one at a time on its connection. A result has to name it (JSON-RPC 2.0, section 5).
+pub(super) const ID: i64 = 1;
 
 /// Why a call has no result.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -109,6 +111,10 @@ pub(super) fn read(answer: &Answer) -> Result<Value, NoResult> {
         let code = error.get("code").and_then(Value::as_i64).unwrap_or_default();
         return Err(NoResult::Said(Said { code, data: words(data) }));
     }
+    if value.get("id").is_none_or(|id| *id != ID) {
+        let reason = format!("answered {} with the answer to another request", answer.status);
+        return Err(ApiError::Retry { after_ms: None, reason }.into());
+    }
     match value.get_mut("result") {
         Some(result) => Ok(result.take()),
         None => Err(not_zabbix()),
@@ -191,15 +197,35 @@ mod tests {
 
     #[test]
     fn what_is_no_answer_of_zabbix_is_asked_again() {
-        for body in
-            ["", "<html>502</html>", "[]", "{}", "null", "{\"ok\":true}", "{\"error\":{}}", "{\"error\":\"no\"}"]
-        {
+        for body in [
+            "",
+            "<html>502</html>",
+            "[]",
+            "{}",
+            "null",
+            "{\"ok\":true}",
+            "{\"error\":{}}",
+            "{\"error\":\"no\"}",
+            "{\"id\":1}",
+        ] {
             assert!(matches!(answered(body), Err(ApiError::Retry { .. })), "{body}");
         }
         assert_eq!(answered("{\"jsonrpc\":\"2.0\",\"result\":[],\"id\":1}"), Ok(json!([])));
-        assert_eq!(answered("{\"result\":null}"), Ok(Value::Null));
+        assert_eq!(answered("{\"result\":null,\"id\":1}"), Ok(Value::Null));
         let message = answered("{\"error\":{\"code\":-32603,\"message\":\"Internal error.\",\"data\":\"\"}}");
         assert!(message.expect_err("an error").to_string().contains("Internal error."));
+    }
+
+    #[test]
+    fn the_answer_to_another_request_is_none() {
+        for id in [json!(2), json!("1"), Value::Null] {
+            let body = json!({"jsonrpc": "2.0", "result": {"response": "success"}, "id": id}).to_string();
+            let error = answered(&body).expect_err("no result");
+            assert!(
+                matches!(&error, ApiError::Retry { reason, .. } if reason.contains("another request")),
+                "{error:?}"
+            );
+        }
     }
 
     #[test]
