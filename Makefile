@@ -9,13 +9,15 @@ SHELL := /bin/bash
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 DENY_VERSION := 0.20.2
 DENY := $(TARGET)/tools/$(DENY_VERSION)/bin/cargo-deny
+FUZZ_VERSION := 0.13.2
+FUZZ := $(TARGET)/tools/fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
 PACKAGES_MAX := 140
 REPORT := $(TARGET)/check.report
 comma := ,
 
 ran = @echo "  ran       $(1)" >>$(REPORT)
 
-.PHONY: check tools format clippy test docs deny packages systemd signer zabbix fmt bless soak bench
+.PHONY: check tools format clippy test docs deny packages systemd signer zabbix fmt bless soak fuzz fuzz-keep bench
 
 check:
 	@mkdir -p $(TARGET)
@@ -42,6 +44,7 @@ tools:
 
 format:
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	$(call ran,format)
 
 clippy:
@@ -114,16 +117,44 @@ zabbix:
 # Formats everything.
 fmt:
 	cargo fmt
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 # Rewrites what the tests expect with what they found; read the difference before you keep it.
 bless:
 	BLESS=1 cargo test --locked
 
-# The test that kills the daemon under load, for longer: `make soak KILLS=5000`.
+# The test that kills the daemon under load, for longer: `make soak KILLS=5000`; and more histories for the store and its
+# model: `make soak HISTORIES=100000`.
 KILLS ?= 1000
+HISTORIES ?= 10000
 soak:
+	cargo test --locked --test it -- --list | grep -q '^model::'
+	CALLBACKD_TEST_MODEL_CASES=$(HISTORIES) cargo test --locked --test it -- --nocapture model::
 	cargo test --locked --test it -- --list | grep -q '^nothing_lost::'
 	CALLBACKD_TEST_KILLS=$(KILLS) cargo test --locked --test it -- --nocapture nothing_lost::
+
+# Looks for input that breaks a promise, for so long in each reader: `make fuzz SECONDS=600 READERS="jq config"`. What is
+# found is kept in fuzz/artifacts, and what reaches further than before in the target folder, until `make fuzz-keep` takes the
+# fewest that do into fuzz/corpus, which `make test` runs. Stable Rust is enough: readers have no memory to be watched.
+SECONDS ?= 60
+READERS ?= $(basename $(notdir $(wildcard fuzz/targets/*.rs)))
+fuzz_run = $(FUZZ) run -s none --target-dir $(TARGET)/fuzz $(1) -- -timeout=20 -rss_limit_mb=2048 $(2)
+fuzz: $(FUZZ)
+	cp Cargo.lock fuzz/Cargo.lock
+	@for reader in $(READERS); do \
+	  mkdir -p $(TARGET)/corpus/$$reader; \
+	  echo "fuzz: $$reader, $(SECONDS) s"; \
+	  nice $(call fuzz_run,$$reader $(TARGET)/corpus/$$reader fuzz/corpus/$$reader,-max_total_time=$(SECONDS) -print_final_stats=1); \
+	done
+
+fuzz-keep: $(FUZZ)
+	@for reader in $(READERS); do \
+	  mkdir -p $(TARGET)/corpus/$$reader; \
+	  nice $(call fuzz_run,$$reader fuzz/corpus/$$reader $(TARGET)/corpus/$$reader,-merge=1); \
+	done
+
+$(FUZZ):
+	cargo install cargo-fuzz --version $(FUZZ_VERSION) --locked --debug --root $(TARGET)/tools/fuzz-$(FUZZ_VERSION)
 
 # How small and how soon ready; durable callbacks a second over requests a second of a server that keeps nothing; and
 # instructions per callback.
