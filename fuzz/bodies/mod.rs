@@ -21,8 +21,11 @@ mod read;
 mod times;
 mod twins;
 
-/// Every target: its name, and what it does with one input.
-pub(crate) const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// What a target does with one input. Panics when something that is promised does not hold.
+pub(crate) type Body = fn(&[u8]);
+
+/// Every target, by its name.
+pub(crate) const TARGETS: &[(&str, Body)] = &[
     ("astrom_api", answers::astrom),
     ("ci_answers", answers::ci),
     ("config", configured::config),
