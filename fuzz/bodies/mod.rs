@@ -77,6 +77,11 @@ fn sink_of(text: &str) -> Box<dyn Sink> {
     sinks.pop().expect("a sink").1
 }
 
+/// Whether an input holds itself what no text may: then nothing can be told by it.
+fn holds_the_needle(input: &[u8]) -> bool {
+    input.windows(NEEDLE.len()).any(|window| window == NEEDLE.as_bytes())
+}
+
 /// Nothing that is said to people may hold a secret, or be longer than a row of a table has room for.
 fn is_fit_to_say(said: &str) {
     assert!(!said.contains(NEEDLE), "a secret is said: {said}");
