@@ -9,13 +9,15 @@ SHELL := /bin/bash
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 DENY_VERSION := 0.20.2
 DENY := $(TARGET)/tools/$(DENY_VERSION)/bin/cargo-deny
+FUZZ_VERSION := 0.13.2
+FUZZ := $(TARGET)/tools/fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
 PACKAGES_MAX := 140
 REPORT := $(TARGET)/check.report
 comma := ,
 
 ran = @echo "  ran       $(1)" >>$(REPORT)
 
-.PHONY: check tools format clippy test power disk docs deny packages systemd signer zabbix fmt bless soak bench backlog
+.PHONY: check tools format clippy test power disk docs deny packages systemd signer zabbix fmt bless soak fuzz fuzz-keep bench backlog
 
 check:
 	@mkdir -p $(TARGET)
@@ -42,6 +44,7 @@ tools:
 
 format:
 	cargo fmt --all --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	$(call ran,format)
 
 clippy:
@@ -125,22 +128,50 @@ zabbix:
 # Formats everything.
 fmt:
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 # Rewrites what the tests expect with what they found; read the difference before you keep it.
 bless:
 	BLESS=1 cargo test --locked
 
-# Power cuts at ten thousand moments, and the test that kills, stops, reloads and upgrades the daemon under load, in rounds for so long: `make soak HOURS=8`, or
-# MINUTES=20. Each round prints its seed and what it came to; `SEED=…` begins with the choices of one that failed.
+# Power cuts at ten thousand moments; ten thousand histories for the store and its model; and the test that kills, stops,
+# reloads and upgrades the daemon under load, in rounds for so long: `make soak HOURS=8`, or MINUTES=20. Each round prints its
+# seed and what it came to; `SEED=…` begins with the choices of one that failed.
 HOURS ?= 2
 MINUTES ?= $(shell echo $$((60 * $(HOURS))))
 KILLS ?= 150
 SEED ?=
+HISTORIES ?= 10000
 soak: POWER_CUTS := 10000
 soak: power
+	cargo test --locked --test it -- --list | grep '^model::' >/dev/null
+	CALLBACKD_TEST_MODEL_CASES=$(HISTORIES) cargo test --locked --test it -- --nocapture model::
 	cargo test --locked --test it -- --list | grep '^nothing_lost::by_fifty_kills_under_load:' >/dev/null
 	CALLBACKD_TEST_MINUTES=$(MINUTES) CALLBACKD_TEST_KILLS=$(KILLS) $(if $(SEED),CALLBACKD_TEST_SEED=$(SEED)) \
 	  cargo test --locked --test it -- --nocapture nothing_lost::by_fifty_kills_under_load
+
+# Looks for input that breaks a promise, for so long in each reader: `make fuzz SECONDS=600 READERS="jq config"`. What is
+# found is kept in fuzz/artifacts, and what reaches further than before in the target folder, until `make fuzz-keep` takes the
+# fewest that do into fuzz/corpus, which `make test` runs. Stable Rust is enough: readers have no memory to be watched.
+SECONDS ?= 60
+READERS ?= $(basename $(notdir $(wildcard fuzz/targets/*.rs)))
+fuzz_run = $(FUZZ) run -s none --target-dir $(TARGET)/fuzz $(1) -- -timeout=20 -rss_limit_mb=2048 $(2)
+fuzz: $(FUZZ)
+	cp Cargo.lock fuzz/Cargo.lock
+	@for reader in $(READERS); do \
+	  mkdir -p $(TARGET)/corpus/$$reader; \
+	  echo "fuzz: $$reader, $(SECONDS) s"; \
+	  nice $(call fuzz_run,$$reader $(TARGET)/corpus/$$reader fuzz/corpus/$$reader,-max_total_time=$(SECONDS) -print_final_stats=1); \
+	done
+
+fuzz-keep: $(FUZZ)
+	@for reader in $(READERS); do \
+	  mkdir -p $(TARGET)/corpus/$$reader; \
+	  nice $(call fuzz_run,$$reader fuzz/corpus/$$reader $(TARGET)/corpus/$$reader,-merge=1); \
+	done
+
+$(FUZZ):
+	cargo install cargo-fuzz --version $(FUZZ_VERSION) --locked --debug --root $(TARGET)/tools/fuzz-$(FUZZ_VERSION)
 
 # How small and how soon ready; durable callbacks a second over requests a second of a server that keeps nothing; and
 # instructions per callback.

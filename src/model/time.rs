@@ -45,7 +45,17 @@ impl Time {
     /// Reads RFC 3339.
     pub fn parse(text: &str) -> Option<Time> {
         let at: jiff::Timestamp = text.parse().ok()?;
-        Some(Time(at.as_microsecond()))
+        Time(at.as_microsecond()).if_kept()
+    }
+
+    /// This instant, where it can be written and read again: from the year 0 on, until two days before the year 10000. A
+    /// vendor's time that cannot is none: a snapshot that holds it would never be read again.
+    #[must_use]
+    pub const fn if_kept(self) -> Option<Time> {
+        match self.seconds() {
+            -62_167_219_200..=253_402_207_200 => Some(self),
+            _ => None,
+        }
     }
 }
 
@@ -142,6 +152,18 @@ mod tests {
             assert_eq!(Time::parse(text), Some(Time::from_micros(us)));
         }
         assert_eq!(Time::parse("2020-12-01 11:00:41+0800x"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_again_is_no_time() {
+        let kept = ["0000-01-01T00:00:00Z", "9999-12-30T22:00:00.999999Z"];
+        for text in kept {
+            assert_eq!(Time::parse(text).map(|time| time.to_string()).as_deref(), Some(text));
+        }
+        for text in ["-000001-12-31T23:59:59Z", "-009999-01-02T00:00:00Z", "9999-12-31T23:59:59Z"] {
+            assert_eq!(Time::parse(text), None, "{text}");
+        }
+        assert_eq!(Time::from_seconds(253_402_207_201).if_kept(), None);
     }
 
     #[test]

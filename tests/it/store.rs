@@ -373,6 +373,49 @@ async fn an_older_delivery_that_is_retried_waits_for_the_one_under_way() {
     }
 }
 
+/// One that is dead, and a newer one of the same execution that is under way; the dead one is retried.
+async fn retried_beside_one_under_way(store: &dyn Store) -> (Delivery, Delivery) {
+    record(store, "media", at(0), vec![update("i1", Status::Running)]).await;
+    let older = claim(store, "a", at(0)).await.remove(0);
+    settle(store, &older, Fate::Dead, at(0)).await;
+    record(store, "media", at(1), vec![update("i1", Status::Succeeded)]).await;
+    let newer = claim(store, "a", at(1)).await.remove(0);
+    assert_eq!(store.retry(DeliveryFilter::One(older.id), at(2)).await.expect("retried"), 1);
+    (older, newer)
+}
+
+#[tokio::test]
+async fn discarding_what_waits_lets_nobody_pass_the_one_under_way() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    let (older, _newer) = retried_beside_one_under_way(store).await;
+    let more = Update { identity: None, ..about(update("i1", Status::Succeeded), "s1") };
+    assert_eq!(record(store, "media", at(3), vec![more]).await.outcome, ReceiptStatus::Accepted);
+    let last = store.deliveries(Filter { sink: Some("a".to_owned()), ..Filter::default() }).await.expect("listed");
+    let last: i64 = last[0].id.parse().expect("an id");
+    assert!(last > older.id);
+    assert_eq!(store.discard(DeliveryFilter::One(last), at(4)).await.expect("discarded"), 1);
+    assert!(claim(store, "a", at(5)).await.is_empty(), "never two of one execution");
+}
+
+#[tokio::test]
+async fn one_that_is_retried_behind_others_hands_its_turn_on() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let (_older, newer) = retried_beside_one_under_way(&*store).await;
+    store.close().await;
+    drop(store);
+    let store = open(&folder);
+    let store = &*store;
+    assert_eq!(store.retry(DeliveryFilter::One(newer.id), at(3)).await.expect("retried"), 1);
+    for status in [Status::Running, Status::Succeeded] {
+        let claimed = claim(store, "a", at(100)).await;
+        assert_eq!(statuses(&claimed), [("i1", status)]);
+        settle(store, &claimed[0], Fate::Delivered, at(100)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_shown_together_was_true_together() {
     let folder = TempDir::new().expect("a folder");

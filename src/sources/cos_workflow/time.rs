@@ -23,7 +23,7 @@ pub(super) fn parse(text: &str) -> Option<Time> {
     }
     let (micros, zone) = fraction(rest)?;
     let seconds = days_since_epoch(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset(zone)?;
-    Some(Time::from_micros(seconds * 1_000_000 + micros))
+    Time::from_micros(seconds * 1_000_000 + micros).if_kept()
 }
 
 /// Two digits, as a number.
@@ -129,6 +129,7 @@ mod tests {
             "2020-12-01 11:60:41+0800",
             "2020-12-01 11:00:60+0800",
             "0000-12-01 11:00:41+0800",
+            "9999-12-31 23:59:59+0000",
             "2020/12/01 11:00:41+0800",
             "2020-12-01_11:00:41+0800",
             "+020-12-01 11:00:41+0800",

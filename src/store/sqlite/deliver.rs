@@ -166,24 +166,38 @@ pub(super) fn retry(tx: &mut Tx<'_>, filter: &DeliveryFilter, after: i64, now: T
                 params![execution, sink, id],
             )?;
         }
+        let had_its_turn = has_its_turn(tx, *id)?;
         // Attempts and age count anew, else it would be given up at once.
         tx.conn.execute(
             "UPDATE deliveries SET status = 'waiting', due_at = ?2, finished_at = NULL, attempts = 0, created_at = ?3, until_linked = 0 WHERE id = ?1",
             params![id, (!behind).then_some(now.micros()), now.micros()],
         )?;
+        if behind && had_its_turn {
+            tx.sql.next_in_line.execute(params![execution, sink, now.micros()])?;
+        }
     }
     Ok(touched)
+}
+
+/// Whether it is the one of its execution and sink that may be claimed, now or later. Who gives up its turn hands it on;
+/// nobody else does, or two would be told at a time.
+fn has_its_turn(tx: &Tx<'_>, delivery: i64) -> rusqlite::Result<bool> {
+    let sql = "SELECT due_at IS NOT NULL AND finished_at IS NULL FROM deliveries WHERE id = ?1";
+    tx.conn.query_row(sql, [delivery], |row| row.get(0))
 }
 
 /// Drops up to [`CHUNK`] dead or waiting deliveries.
 pub(super) fn discard(tx: &mut Tx<'_>, filter: &DeliveryFilter, after: i64, now: Time) -> Result<Touched, Fault> {
     let touched = select(tx, filter, after, &["dead", "waiting"], "discarded")?;
     for (id, execution, sink) in &touched.rows {
+        let had_its_turn = has_its_turn(tx, *id)?;
         tx.conn.execute(
             "UPDATE deliveries SET status = 'discarded', reason = 'discarded by an operator', due_at = NULL, finished_at = ?2 WHERE id = ?1",
             params![id, now.micros()],
         )?;
-        tx.sql.next_in_line.execute(params![execution, sink, now.micros()])?;
+        if had_its_turn {
+            tx.sql.next_in_line.execute(params![execution, sink, now.micros()])?;
+        }
     }
     Ok(touched)
 }
