@@ -109,7 +109,12 @@ impl Forwarder {
                 }
             }
         }
-        while under_way.join_next().await.is_some() {}
+        // After a reload another one serves this sink: a wake-up that came to this one meant that one, and so does a retry
+        // that this one leaves behind.
+        woken.notify_one();
+        while under_way.join_next().await.is_some() {
+            woken.notify_one();
+        }
     }
 
     async fn note(&self, breaker: &mut Breaker, report: Result<Report, tokio::task::JoinError>) {
