@@ -49,6 +49,8 @@ pub(crate) struct Daemon {
     asked: Mutex<Vec<String>>,
     /// Beside the configuration, for the daemon and the commands: names and values.
     pub(crate) environment: Vec<(String, String)>,
+    /// What the daemon is started by, as `nice` would be; nothing for itself.
+    pub(crate) within: Vec<String>,
     _folder: TempDir,
 }
 
@@ -101,6 +103,7 @@ impl Daemon {
             admin: String::new(),
             asked: Mutex::default(),
             environment: Vec::new(),
+            within: Vec::new(),
             _folder: folder,
         }
     }
@@ -124,7 +127,10 @@ impl Daemon {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_callbackd"));
+        self.started(Command::new(env!("CARGO_BIN_EXE_callbackd")), args)
+    }
+
+    fn started(&self, mut command: Command, args: &[&str]) -> Command {
         // Nothing of ours: neither configuration nor systemd's sockets.
         command.env_clear().current_dir(&self.home).args(args).stdin(Stdio::null());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -139,7 +145,15 @@ impl Daemon {
         assert!(self.child.is_none(), "it runs already");
         self.admin.clear();
         let seen = self.log.lines.lock().expect("sound").len();
-        let mut command = self.command(&["serve", "--config", CONFIG]);
+        let program = match &self.within[..] {
+            [] => Command::new(env!("CARGO_BIN_EXE_callbackd")),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(env!("CARGO_BIN_EXE_callbackd"));
+                command
+            }
+        };
+        let mut command = self.started(program, &["serve", "--config", CONFIG]);
         let stdout = File::options().create(true).append(true).open(self.path("stdout")).expect("a file");
         let mut child = command.stdout(stdout).stderr(Stdio::piped()).spawn().expect("started");
         let (log, stderr) = (Arc::clone(&self.log), child.stderr.take().expect("piped"));
@@ -154,6 +168,11 @@ impl Daemon {
     pub(crate) fn restart(&mut self) {
         self.kill9();
         self.start();
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
     }
 
     /// SIGKILL.
@@ -180,7 +199,7 @@ impl Daemon {
 
     /// Sends a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.as_ref().expect("it runs").id().to_string();
+        let pid = self.pid().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().expect("kill").success());
     }
 

@@ -14,6 +14,7 @@ mod inquire;
 mod layers;
 mod life;
 mod monitoring;
+mod network;
 mod nothing_lost;
 mod outbound;
 mod peers;
