@@ -146,8 +146,9 @@ impl Scene {
         acknowledged
     }
 
-    /// Waits until nothing is to be delivered any more, and holds store and sink against what was acknowledged.
-    fn settles(&mut self, ledger: &Ledger) {
+    /// Waits until nothing is to be delivered any more, and holds store and sink against what was acknowledged. Returns
+    /// what went over the line.
+    fn settles(&mut self, ledger: &Ledger) -> Value {
         let deadline = Instant::now() + PATIENCE;
         while !self.daemon.list(&["deliveries", "list", "--status", "waiting,leased", "--limit", "1"]).is_empty() {
             assert!(Instant::now() < deadline, "still not delivered: {:?}", self.daemon.list(&["sinks", "list"]));
@@ -164,6 +165,7 @@ impl Scene {
             ledger.acknowledged.len(),
             ledger.runs.len() * STEPS.len(),
         );
+        over_it
     }
 
     /// That the daemon is no larger and holds no more connections than it may.
@@ -194,7 +196,7 @@ impl Scene {
     }
 
     fn kept(&self, run: &str) -> bool {
-        !self.daemon.list(&["executions", "list"]).iter().all(|row| row["key"] != run)
+        self.daemon.list(&["executions", "list"]).iter().any(|row| row["key"] == run)
     }
 }
 
@@ -291,9 +293,13 @@ impl Gate {
 /// All that there is over a line that is like this from beginning to end.
 fn bears(number: u8, weather: Value, count: usize, extra: usize) {
     let mut scene = Scene::new(number, "", || Reply::Status(200));
-    scene.line.set(weather);
+    scene.line.set(weather.clone());
     let ledger = scene.post_all(6, &runs("run", count), extra);
-    scene.settles(&ledger);
+    let over_it = scene.settles(&ledger);
+    for (way, fault) in [("in", "loss"), ("in", "twice"), ("out", "loss"), ("out", "twice")] {
+        let counted = if fault == "loss" { "lost" } else { fault };
+        assert!(weather[way][fault].is_null() || over_it[way][counted] != 0, "{way} had no {fault}: {over_it}");
+    }
 }
 
 #[test]
@@ -342,9 +348,12 @@ fn an_answer_that_is_lost_with_the_line_is_waited_for_no_longer_than_a_try() {
     gate.open();
     soon("the sink took it", || (!scene.hook.taken().is_empty()).then_some(()));
     let failed = soon("a try that ended", || {
-        scene.deliveries(&["--status", "waiting"]).into_iter().find(|row| row["attempts"] == 1)
+        let row =
+            scene.deliveries(&[]).into_iter().find(|row| row["attempts"].as_u64().is_some_and(|tries| tries > 0))?;
+        let shown = scene.daemon.cli(&["deliveries", "show", row["id"].as_str()?, "--json"]);
+        Some(serde_json::from_str::<Value>(shown.said()).expect("JSON")["attempts"][0].clone())
     });
-    assert_eq!(failed["reason"], "no answer within 2 s", "{failed}");
+    assert_eq!((&failed["outcome"], &failed["reason"]), (&json!("retry"), &json!("no answer within 2 s")), "{failed}");
     assert_eq!(scene.hook.taken().len(), 1, "the next of its execution waits");
     scene.line.set(json!({}));
     scene.settles(&ledger);
