@@ -28,15 +28,16 @@ fn one(putters: usize, closes: bool) {
         })
     });
     let putters: Vec<_> = putters.collect();
+    let (out, taken) = shuttle::sync::mpsc::channel();
     let taker = shuttle::thread::spawn({
         let queue = Arc::clone(&queue);
         move || {
-            let (mut all, mut some) = (Vec::new(), Vec::new());
+            let mut some = Vec::new();
             loop {
                 match queue.take(&mut some, Duration::from_secs(1)) {
-                    Taken::Items => all.append(&mut some),
+                    Taken::Items => some.drain(..).for_each(|item| out.send(item).expect("sent")),
                     Taken::Nothing => panic!("time passed"),
-                    Taken::Closed => return all,
+                    Taken::Closed => return,
                 }
             }
         }
@@ -46,6 +47,8 @@ fn one(putters: usize, closes: bool) {
         shuttle::thread::spawn(move || queue.close())
     });
     let mut put: Vec<_> = putters.into_iter().filter_map(|putter| putter.join().expect("put")).collect();
+    // Before it closes: what is put in is taken out without that.
+    let mut all: Vec<_> = put.iter().map(|_| taken.recv().expect("taken")).collect();
     match closer {
         Some(closer) => closer.join().expect("closed"),
         None => {
@@ -53,8 +56,9 @@ fn one(putters: usize, closes: bool) {
             queue.close();
         }
     }
-    let mut taken = taker.join().expect("ended");
-    (put.sort_unstable(), taken.sort_unstable());
-    assert_eq!(taken, put, "what was taken in is taken out, once, and nothing else is");
+    taker.join().expect("ended");
+    all.extend(taken.try_iter());
+    (put.sort_unstable(), all.sort_unstable());
+    assert_eq!(all, put, "what was taken in is taken out, once, and nothing else is");
     assert!(queue.put(9, 1).is_err());
 }
