@@ -17,23 +17,25 @@ comma := ,
 
 ran = @echo "  ran       $(1)" >>$(REPORT)
 
-.PHONY: check tools format clippy test power disk docs deny packages systemd signer zabbix fmt bless soak fuzz fuzz-keep bench backlog
+.PHONY: check tools format clippy test power disk docs deny packages interleavings network systemd signer zabbix fmt bless soak fuzz fuzz-keep bench backlog
 
 check:
 	@mkdir -p $(TARGET)
 	@: >$(REPORT)
-	@$(MAKE) --no-print-directory tools format clippy test power disk docs deny packages systemd signer zabbix
+	@$(MAKE) --no-print-directory tools format clippy test power disk docs deny packages interleavings network systemd signer zabbix
 	@echo
 	@cat $(REPORT)
 	@echo "make check: passed"
 
 # A C compiler (SQLite and ring are built from source), Rust's own formatter and lints, and for the systemd test a
-# container. The commands are what tells whether a package is missing.
+# container, for the network test namespaces and a program between them. The commands are what tells whether a package is
+# missing.
 tools:
 	@missing=(); \
 	need() { command -v "$$1" >/dev/null || missing+=("$$2"); }; \
 	need cc build-essential; \
-	if [[ $$(id -u) == 0 ]]; then need debootstrap debootstrap; need systemd-nspawn systemd-container; fi; \
+	if [[ $$(id -u) == 0 ]]; then need debootstrap debootstrap; need systemd-nspawn systemd-container; \
+	  need ip iproute2; need python3 python3; fi; \
 	if (($${#missing[@]})); then \
 	  if [[ $$(id -u) != 0 ]]; then echo "missing; run as root: apt-get install $${missing[*]}" >&2; exit 1; fi; \
 	  apt-get update -qq </dev/null; \
@@ -45,6 +47,7 @@ tools:
 format:
 	cargo fmt --all --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
+	cargo fmt --check --manifest-path tests/interleavings/Cargo.toml --package interleavings --package staged-std --package staged-tokio
 	$(call ran,format)
 
 clippy:
@@ -93,7 +96,22 @@ packages:
 	((count <= $(PACKAGES_MAX)))
 	$(call ran,packages: no more than $(PACKAGES_MAX))
 
+# The queue, the writer, ingest and the forwarder in many orders of their steps; and that breaking them is noticed.
+interleavings:
+	tests/interleavings/run.sh
+	$(call ran,interleavings: many orders of the steps of threads and tasks$(comma) and broken on purpose)
+
 # As root it has to run; on a machine that is there for testing (CI=true) too, whoever it runs as.
+network:
+	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
+	  tests/peers/network.sh; \
+	  echo "  ran       network: the daemon behind a bad line" >>$(REPORT); \
+	else \
+	  echo "left out: network test (needs root; sudo tests/peers/network.sh)"; \
+	  echo "  left out  network test (needs root; sudo tests/peers/network.sh)" >>$(REPORT); \
+	fi
+
+# The same.
 systemd:
 	@cargo build --locked --bin callbackd
 	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \

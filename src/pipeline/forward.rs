@@ -133,11 +133,15 @@ impl Forwarder {
             self.take(&mut hand, claim.await).await;
         }
         self.give_back(&mut hand).await;
+        // After a reload another one serves this sink: a wake-up that came to this one meant that one, and so does a retry
+        // that this one leaves behind.
+        woken.notify_one();
         while under_way.join_next().await.is_some() {}
         drop(settle);
         if let Err(e) = settling.await {
             tracing::error!(sink.name = %self.name, error = %e, "what was tried last is tried again");
         }
+        woken.notify_one();
     }
 
     fn claim(&self, limit: usize, by: Time, now: Time) -> Boxed<'static, Result<Claim, StoreError>> {

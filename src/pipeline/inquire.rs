@@ -104,7 +104,12 @@ impl Inquirer {
                 }
             }
         }
-        while under_way.join_next().await.is_some() {}
+        // After a reload another one serves this source: a wake-up that came to this one meant that one, and so does what is to be asked again
+        // that this one leaves behind.
+        woken.notify_one();
+        while under_way.join_next().await.is_some() {
+            woken.notify_one();
+        }
     }
 
     async fn claim(&self, limit: usize, asks: bool, now: Time) -> Result<Inquiries, StoreError> {

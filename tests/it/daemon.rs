@@ -55,6 +55,8 @@ pub(crate) struct Daemon {
     asked: Mutex<Vec<String>>,
     /// Beside the configuration, for the daemon and the commands: names and values.
     pub(crate) environment: Vec<(String, String)>,
+    /// What the daemon is started by, as `nice` would be; nothing for itself.
+    pub(crate) within: Vec<String>,
     _folder: TempDir,
 }
 
@@ -107,6 +109,7 @@ impl Daemon {
             admin: String::new(),
             asked: Mutex::default(),
             environment: Vec::new(),
+            within: Vec::new(),
             _folder: folder,
         }
     }
@@ -130,7 +133,10 @@ impl Daemon {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(BINARY);
+        self.started(Command::new(BINARY), args)
+    }
+
+    fn started(&self, mut command: Command, args: &[&str]) -> Command {
         // Nothing of ours: neither configuration nor systemd's sockets.
         command.env_clear().current_dir(&self.home).args(args).stdin(Stdio::null());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -162,7 +168,15 @@ impl Daemon {
         assert!(self.child.is_none(), "it runs already");
         self.admin.clear();
         let seen = self.log.lines.lock().expect("sound").len();
-        let mut command = self.command(&["serve", "--config", CONFIG]);
+        let program = match &self.within[..] {
+            [] => Command::new(BINARY),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(BINARY);
+                command
+            }
+        };
+        let mut command = self.started(program, &["serve", "--config", CONFIG]);
         let stdout = File::options().create(true).append(true).open(self.path("stdout")).expect("a file");
         let mut child = command.stdout(stdout).stderr(Stdio::piped()).spawn().expect("started");
         let (log, stderr) = (Arc::clone(&self.log), child.stderr.take().expect("piped"));
@@ -175,6 +189,11 @@ impl Daemon {
     pub(crate) fn restart(&mut self) {
         self.kill9();
         self.start();
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
     }
 
     /// SIGKILL.
@@ -197,11 +216,6 @@ impl Daemon {
         let line = self.log.wait(seen, |line| is_said(line) || message(line) == ENDED);
         assert!(is_said(&line), "it ended instead");
         line
-    }
-
-    /// Its process.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.as_ref().expect("it runs").id()
     }
 
     /// What it takes of the machine's memory, in KiB: now, and at most since its start.

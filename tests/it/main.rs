@@ -18,6 +18,7 @@ mod layers;
 mod life;
 mod model;
 mod monitoring;
+mod network;
 mod nothing_lost;
 mod outbound;
 mod peers;

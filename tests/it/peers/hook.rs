@@ -54,6 +54,7 @@ pub(crate) struct Hook {
     seen: Arc<Mutex<Vec<Seen>>>,
     stopped: Arc<AtomicBool>,
     accepting: Option<JoinHandle<()>>,
+    connections: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 /// A port at which nobody listens, and which nobody else gets.
@@ -62,8 +63,13 @@ pub(crate) struct Closed(TcpSocket);
 impl Closed {
     /// Takes a free loopback port.
     pub(crate) fn reserve() -> Closed {
+        Closed::at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// Takes a free port at an address of this machine.
+    pub(crate) fn at(address: Ipv4Addr) -> Closed {
         let socket = TcpSocket::new_v4().expect("a socket");
-        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+        socket.bind((address, 0).into()).expect("a free port");
         Closed(socket)
     }
 
@@ -94,25 +100,40 @@ impl Hook {
     fn on(listener: TcpListener, reply: Arc<Replies>) -> Hook {
         let address = listener.local_addr().expect("an address");
         let (seen, stopped) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+        let connections: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
         let accepting = thread::spawn({
-            let (seen, stopped) = (Arc::clone(&seen), Arc::clone(&stopped));
+            let (seen, stopped, connections) = (Arc::clone(&seen), Arc::clone(&stopped), Arc::clone(&connections));
             move || {
                 for stream in listener.incoming().map_while(Result::ok) {
                     if stopped.load(Ordering::Relaxed) {
                         return;
                     }
                     let (seen, reply) = (Arc::clone(&seen), Arc::clone(&reply));
+                    connections.lock().expect("sound").extend(stream.try_clone());
                     // How a connection ends is the daemon's to bear, or a kill's doing.
                     thread::spawn(move || serve(stream, &seen, &*reply).ok());
                 }
             }
         });
-        Hook { address, seen, stopped, accepting: Some(accepting) }
+        Hook { address, seen, stopped, accepting: Some(accepting), connections }
     }
 
     /// Where it listens.
     pub(crate) fn url(&self) -> String {
         url(self.address)
+    }
+
+    /// The port at which it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Lets go of every connection there was; returns how many.
+    pub(crate) fn hang_up(&self) -> usize {
+        let connections = std::mem::take(&mut *self.connections.lock().expect("sound"));
+        // One that the other side has closed is gone already.
+        connections.iter().for_each(|stream| drop(stream.shutdown(std::net::Shutdown::Both)));
+        connections.len()
     }
 
     /// All that happened so far, in order.

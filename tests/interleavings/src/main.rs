@@ -1,0 +1,75 @@
+//! Every order in which the store's threads and the pipeline's tasks may come: the commit queue, the writer, the
+//! checkpointer, ingest and the forwarder, as they stand in `src/`, on a scheduler that decides who goes on.
+//!
+//! What is checked is the product's own text: its files are compiled here a second time, with [`std`] and [`tokio`]
+//! replaced by stand-ins whose locks, threads and tasks shuttle schedules. The store is a real SQLite file; between two
+//! of its statements anybody else may come. A poll never comes: what is not woken is stuck, which shuttle says.
+//! Shuttle, not loom: loom tries all orders of a few steps, and what is to be tried here is the whole way of a
+//! callback, hundreds of steps long.
+//!
+//! Each scenario runs under many random schedules. `CALLBACKD_TEST_SEED` repeats a run; `CALLBACKD_TEST_SCHEDULES` is how
+//! many, in hundredths of the usual; scenarios are named as arguments. `run.sh` also breaks the product's text in the ways that
+//! these scenarios are here to find, and wants each found.
+
+#![allow(dead_code, unused_imports, reason = "only a part of what is compiled here is used")]
+
+extern crate staged_std as std;
+extern crate staged_tokio as tokio;
+
+use callbackd::store::*;
+pub use callbackd::{Boxed, jq, model, options, shutdown, sinks, sources};
+
+mod alone;
+mod scenarios;
+mod stage;
+
+mod store {
+    pub use callbackd::store::*;
+}
+
+#[path = "../../../src/store/sqlite/mod.rs"]
+mod sqlite;
+
+#[path = "../../../src/pipeline/mod.rs"]
+mod pipeline;
+
+mod clock {
+    //! Goes on by a millisecond each time that it is read.
+    use std::cell::Cell;
+
+    use callbackd::model::Time;
+
+    thread_local!(static READ: Cell<u64> = const { Cell::new(0) });
+
+    pub fn now() -> Time {
+        Time::from_seconds(1_700_000_000).plus_ms(READ.replace(READ.get() + 1))
+    }
+
+    /// So that a schedule can be repeated.
+    pub fn reset() {
+        READ.set(0);
+    }
+}
+
+/// What the environment says, or what is usual.
+fn number(name: &str, usual: impl FnOnce() -> u64) -> u64 {
+    match std::env::var(name) {
+        Ok(said) => said.parse().unwrap_or_else(|_| panic!("{name}: not a number")),
+        Err(_) => usual(),
+    }
+}
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let seed = number("CALLBACKD_TEST_SEED", || fastrand::u64(..));
+    let share = number("CALLBACKD_TEST_SCHEDULES", || 100) as usize;
+    println!("CALLBACKD_TEST_SEED={seed}");
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
+    for (name, schedules, scenario) in scenarios::ALL {
+        if is_wanted(name) {
+            let schedules = (schedules * share).div_ceil(100);
+            let remark = stage::check(seed, schedules, *scenario);
+            println!("{name}: {schedules} schedules{remark}");
+        }
+    }
+}
