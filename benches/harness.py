@@ -8,6 +8,7 @@ import atexit
 import json
 import os
 import pathlib
+import random
 import resource
 import shutil
 import signal
@@ -82,9 +83,15 @@ def build(names=("bench",), profile="release"):
 
 
 def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
+    """Below those that the kernel gives to connections, so that none takes it meanwhile."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as taken:
+            try:
+                taken.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def until(what, fact, seconds=60, every=0.02):
@@ -188,14 +195,11 @@ class Answer(Process):
         return self.posted()["posts"]
 
 
-def configure(store, to=None, server="", port=0, admin=0):
+def configure(store, to=None, server=""):
     """A configuration with one COS source, all of it routed to the sink at `to`, if there is one; its path."""
     text = f"""
 [server]
-listen = "127.0.0.1:{port}"
 {server}
-[admin]
-listen = "127.0.0.1:{admin}"
 [store]
 url = "sqlite:{store}"
 [log]
@@ -220,14 +224,14 @@ to = ["{SINK}"]
 
 
 class Daemon(Process):
-    """callbackd, ready, as `configure` has it."""
+    """callbackd, ready, as `configure` has it, or with another configuration, of which store and addresses are put aside."""
 
     path = None  # of what was built
 
-    def __init__(self, store, to=None, server=""):
+    def __init__(self, store, to=None, server="", config=None, environment=None):
         self.store = pathlib.Path(store)
         self.port, self.admin = free_port(), free_port()
-        config = configure(self.store, to, server, self.port, self.admin)
+        config = config or configure(self.store, to, server)
         self.url = f"http://127.0.0.1:{self.port}{PATH}"
         notify = FOLDER / "notify"
         notify.unlink(missing_ok=True)
@@ -235,8 +239,11 @@ class Daemon(Process):
             ready.bind(str(notify))
             ready.settimeout(120)
             begun = time.monotonic()
+            over = {
+                "NOTIFY_SOCKET": str(notify), "CALLBACKD__STORE__URL": f"sqlite:{self.store}",
+                "CALLBACKD__SERVER__LISTEN": f"127.0.0.1:{self.port}", "CALLBACKD__ADMIN__LISTEN": f"127.0.0.1:{self.admin}"}
             super().__init__("callbackd", [Daemon.path, "serve", "--config", config],
-                             env={**os.environ, "NOTIFY_SOCKET": str(notify)})
+                             env={**os.environ, **over, **(environment or {})})
             try:
                 while b"READY=1" not in ready.recv(4096):
                     pass

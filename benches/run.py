@@ -21,7 +21,7 @@ import time
 
 import harness
 import picture
-from harness import FOLDER, ROOT, TARGET, Answer, Bench, Daemon, ask, files, median, remove, say, size, until
+from harness import FOLDER, ROOT, TARGET, Answer, Bench, Daemon, ask, median, remove, say, size, until
 
 ROUNDS = 3
 rows = []
@@ -57,6 +57,18 @@ def line(row):
         reach = f"{word} {limit:g}" + ("" if row["reached"] else "  MISSED")
     figure = f"{number(row['median'])} {row['unit']}".strip()
     return f"{row['measure']:<66} {figure:>13}  {spread:>15}  {reach}".rstrip() + (f"  ({row['note']})" if row["note"] else "")
+
+
+def readme():
+    """README's first configuration: two sources, two sinks that speak TLS, routes with jq and a link."""
+    text = (ROOT / "README.md").read_text().split("```toml\n", 1)[1].split("```", 1)[0]
+    (FOLDER / "readme.toml").write_text(text)
+    credentials = FOLDER / "credentials"
+    credentials.mkdir(exist_ok=True)
+    for name in re.findall(r'credential = "([^"]+)"', text):
+        (credentials / name).touch(0o600)
+        (credentials / name).write_text("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz")
+    return {"config": FOLDER / "readme.toml", "environment": {"CREDENTIALS_DIRECTORY": str(credentials)}}
 
 
 class Measures:
@@ -201,14 +213,20 @@ class Measures:
 
     def footprint(self):
         """Memory and the time to become ready, without work and with ten thousand connections."""
-        ready, idle = [], []
+        ready, idle, usual = [], [], []
         for _ in range(5 if self.quick else 20):
             with self.daemon("idle") as daemon:
                 ready.append(daemon.ready_ms)
                 time.sleep(1)
                 idle.append(daemon.memory("VmRSS"))
             remove(daemon.store)
+        for _ in range(3):
+            with self.daemon("usual", **readme()) as daemon:
+                time.sleep(1)
+                usual.append(daemon.memory("VmRSS"))
+            remove(daemon.store)
         row("memory_idle", "memory, idle", idle, "MiB", at_most=10)
+        row("memory_usual", "memory, idle, README's configuration", usual, "MiB", at_most=10)
         row("ready_empty", "start to ready, empty store", ready, "ms", at_most=30)
         connections = 10_000
         with self.daemon("connections", server="connections_max = 11000") as daemon:
@@ -225,7 +243,7 @@ class Measures:
                 harness.started.remove(sender)
         remove(daemon.store)
         row("memory_connections", "memory with 10,000 idle connections, each used once", [memory], "MiB", at_most=96)
-        row("binary", "binary", [os.stat(Daemon.path).st_size / 2**20], "MiB")
+        row("binary", "binary", [os.stat(Daemon.path).st_size / 2**20], "MiB", at_most=15)
 
     def large(self):
         """With many executions in the store, some of them waiting to be told."""
