@@ -5,6 +5,7 @@ Python's own library alone.
 """
 
 import atexit
+import contextlib
 import json
 import os
 import pathlib
@@ -73,13 +74,10 @@ def need(command, package):
 def build(names=("bench",), profile="release"):
     """Builds the daemon and the programs of benches/; returns their paths."""
     cargo = ["cargo", "build", "--locked", "--profile", profile, "--message-format=json-render-diagnostics"]
-    paths = {}
-    # Apart, so that the daemon is the one that is shipped: benches bring dependencies of their own.
-    for words in (["--bin", "callbackd"], [word for name in names for word in ("--bench", name)]):
-        built = subprocess.run(cargo + words, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-        lines = [json.loads(line) for line in built.stdout.splitlines()]
-        paths |= {line["target"]["name"]: line["executable"] for line in lines if line.get("executable")}
-    return paths
+    wanted = ["--bin", "callbackd", *(word for name in names for word in ("--bench", name))]
+    built = subprocess.run(cargo + wanted, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    lines = [json.loads(line) for line in built.stdout.splitlines()]
+    return {line["target"]["name"]: line["executable"] for line in lines if line.get("executable")}
 
 
 def free_port():
@@ -264,7 +262,7 @@ class Daemon(Process):
 
 def ask(store, sql):
     """One figure out of a store."""
-    with sqlite3.connect(f"file:{store}?mode=ro", uri=True) as conn:
+    with contextlib.closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as conn:
         return conn.execute(sql).fetchone()[0]
 
 
@@ -278,7 +276,10 @@ def remove(store):
 
 
 def size(store):
-    return sum(path.stat().st_size for path in files(store))
+    """Of a store that nobody has open: what is still in its log, which has a fixed size, is brought home before."""
+    with contextlib.closing(sqlite3.connect(store)) as conn:
+        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return store.stat().st_size
 
 
 def median(values):

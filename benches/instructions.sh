@@ -5,12 +5,14 @@
 #   instructions.sh          SHORT=200 LONG=1200 CONNECTIONS="1 64" can be set before it
 #
 # On one connection each callback is a commit of its own; on 64, a commit holds what came together. Fails if a count is over
-# LIMIT. With BARE, which is the path of the program `bench`, it counts for the bare hyper server.
+# LIMIT. CALLBACKD is the program to count, if it is not to be built; BARE, the path of the program `bench`, counts for the
+# bare hyper server instead.
 source "$(dirname "$0")/daemon.sh"
 short=${SHORT:-200} long=${LONG:-1200}
 need valgrind valgrind
 need python3 python3
-[[ -n ${BARE:-} ]] || cargo build --locked --release --bin callbackd
+callbackd=${CALLBACKD:-$callbackd}
+[[ -n ${CALLBACKD:-}${BARE:-} ]] || cargo build --locked --release --bin callbackd
 
 count() { # count CALLBACKS CONNECTIONS: prints the instructions of a whole run
   local out="$work/callgrind.$1.$2"

@@ -10,7 +10,7 @@ import json
 import sys
 from html import escape
 
-WIDTH, LEFT, RIGHT, LINE = 880, 430, 760, 26
+WIDTH, LEFT, RIGHT, LINE = 930, 480, 790, 26
 STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #1f2328 } .quiet { fill: #59636e } .head { font-weight: 600 }
   .spread { stroke: #0969da; stroke-width: 3; opacity: .35 } .reached { fill: #0969da } .missed { fill: #bc4c00 }
@@ -41,7 +41,7 @@ def panel(rows, limit, head, top):
             f'<line class="spread" x1="{x(row, row["min"]):.1f}" x2="{x(row, row["max"]):.1f}" y1="{y - 4}" y2="{y - 4}"/>',
             f'<circle class="{word}" cx="{x(row, row["median"]):.1f}" cy="{y - 4}" r="5"/>',
             f'<text x="{RIGHT + 12}" y="{y}">{figure(row, row["median"])}{escape(unit)}'
-            f'<tspan class="quiet"> / {row[limit]:,g}</tspan></text>',
+            f'<tspan class="quiet">&#160;/ {row[limit]:,g}</tspan></text>',
         ]
     bottom = top + LINE * len(rows) + 8
     out.append(f'<line class="limit" x1="{line:.1f}" x2="{line:.1f}" y1="{top + 6}" y2="{bottom}"/>')

@@ -102,7 +102,6 @@ class Measures:
                 with Answer(self.bench) as answer:
                     bare = self.bench.send(answer.url, connections=connections, seconds=self.seconds)
                 with self.daemon("ingest") as daemon:
-                    empty = size(daemon.store)
                     figures = self.loaded(daemon, connections=connections, seconds=self.seconds)
                     if connections == 64:
                         tails.append(figures["p99_ms"] / figures["p50_ms"])
@@ -112,7 +111,7 @@ class Measures:
                                 daemon, connections=64, seconds=self.seconds, rate=figures["rate"] * share))
                     memory.append(daemon.memory("VmHWM"))
                 held = ask(daemon.store, "SELECT count(*) FROM executions")
-                disk.append((size(daemon.store) - empty) / held / 1000)
+                disk.append(size(daemon.store) / held / 1000)
                 remove(daemon.store)
                 over_hyper[connections].append(figures["rate"] / bare["rate"])
                 rates[connections].append(figures["rate"])
@@ -289,10 +288,9 @@ class Measures:
     def instructions(self):
         """Callgrind's count, which is nearly the same on every machine."""
         found = {}
-        for what in ("callbackd", "bare"):
-            program = {"callbackd": "", "bare": self.paths["bench"]}[what]
+        for what, program in (("callbackd", {"CALLBACKD": Daemon.path}), ("bare", {"BARE": self.paths["bench"]})):
             done = subprocess.run([ROOT / "benches/instructions.sh"], check=True, stdout=subprocess.PIPE, text=True,
-                                  env={**os.environ, "BARE": str(program)})
+                                  env={**os.environ, **program, "BENCH_PORT": str(harness.free_port())})
             for count, connections in re.findall(r"^(\d+) instructions .*\((\d+) connections", done.stdout, re.M):
                 found[what, int(connections)] = int(count)
         for connections in (64, 1):

@@ -139,8 +139,8 @@ class NodeRed:
                               "DATABASE": str(user / "callbacks.db")}).wait_for(port)
         self.url = f"http://127.0.0.1:{port}/callbacks"
         until("Node-RED takes a callback", lambda: posts(self.url, b"<first/>"), every=0.5)
-        if ask(user / "callbacks.db", "SELECT count(*) FROM receipts") < 1:
-            server.fail("Node-RED keeps nothing")
+        if ask(user / "callbacks.db", "SELECT body FROM receipts") != "<first/>":
+            server.fail("Node-RED does not keep what was sent")
         return [server]
 
     def stopped(self):
