@@ -138,4 +138,4 @@ bench:
 
 # The same work on what else users would pick (benches/peers/): some 10 minutes, most of them to install it.
 peers:
-	benches/peers/run.py $(if $(QUICK),--quick)
+	benches/peers/run.py $(if $(QUICK),--quick,--json benches/peers/results.json --picture benches/peers/results.svg)

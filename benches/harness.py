@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import pathlib
+import platform
 import random
 import resource
 import shutil
@@ -78,6 +79,16 @@ def build(names=("bench",), profile="release"):
     built = subprocess.run(cargo + wanted, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     lines = [json.loads(line) for line in built.stdout.splitlines()]
     return {line["target"]["name"]: line["executable"] for line in lines if line.get("executable")}
+
+
+def where():
+    """Of what, on what and when."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    machine = {"cpus": os.cpu_count(), "kernel": platform.release(), "arch": platform.machine()}
+    load = os.getloadavg()[0]
+    if load > 1:
+        say(f"other things run here (load {load:.1f}): ratios are still in turn, but will spread")
+    return {"date": time.strftime("%Y-%m-%d"), "load": round(load, 1), "commit": commit.stdout.strip() or None, "machine": machine}
 
 
 def free_port():

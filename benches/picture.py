@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws what has a reach: how far each figure is from it, with the spread of its rounds.
+"""Draws what has a reach: how far each figure is from it, with the spread of its rounds. Of peers' results, how much each did.
 
     picture.py RESULTS.json >RESULTS.svg
 
@@ -15,8 +15,9 @@ STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #1f2328 } .quiet { fill: #59636e } .head { font-weight: 600 }
   .spread { stroke: #0969da; stroke-width: 3; opacity: .35 } .reached { fill: #0969da } .missed { fill: #bc4c00 }
   .limit { stroke: #59636e; stroke-dasharray: 3 3 } .track { stroke: #d1d9e0 }
+  .accepted { fill: #0969da; opacity: .25 }
   @media (prefers-color-scheme: dark) {
-    text { fill: #f0f6fc } .quiet { fill: #9198a1 } .spread { stroke: #4493f8 } .reached { fill: #4493f8 }
+    text { fill: #f0f6fc } .quiet { fill: #9198a1 } .spread { stroke: #4493f8 } .reached, .accepted { fill: #4493f8 }
     .missed { fill: #f0883e } .limit { stroke: #9198a1 } .track { stroke: #3d444d }
   }"""
 
@@ -48,7 +49,18 @@ def panel(rows, limit, head, top):
     return out, bottom + 32
 
 
-def draw(results):
+def frame(out, height, label):
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img" '
+            f'aria-label="{escape(label)}">\n<style>{STYLE}\n</style>\n' + "\n".join(out) + "\n</svg>\n")
+
+
+def foot(results, y, text):
+    text += f" {results['machine']['cpus']} cores, {results['date']}" + (", a quick run" if results["quick"] else "")
+    return f'<text class="quiet" x="16" y="{y}">{escape(text)}</text>'
+
+
+def measures(results):
+    """What was measured beside what bounds it."""
     rows = [row for row in results["rows"] if row["reached"] is not None]
     out, top = [], 32
     for limit, head in (("at_least", "At least: right of the line is better"), ("at_most", "At most: left of the line is better")):
@@ -56,15 +68,28 @@ def draw(results):
         if chosen:
             lines, top = panel(chosen, limit, head, top)
             out += lines
-    machine = results["machine"]
-    foot = f"Dots: medians; bars: least to most of the rounds. {machine['cpus']} cores, {results['date']}" + (
-        ", a quick run" if results["quick"] else "")
-    out.append(f'<text class="quiet" x="16" y="{top - 8}">{escape(foot)}</text>')
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top + 8}" width="{WIDTH}" role="img" '
-            f'aria-label="What was measured, beside what was to be reached">\n<style>{STYLE}\n</style>\n'
-            + "\n".join(out) + "\n</svg>\n")
+    out.append(foot(results, top - 8, "Dots: medians; bars: least to most of the rounds."))
+    return frame(out, top + 8, "What was measured, beside what was to be reached")
+
+
+def peers(results):
+    """callbacks a second that were acknowledged, and those of them that reached the sink."""
+    left, scale = 190, (RIGHT - 190 - 40) / max(peer["accepted"] for peer in results["peers"])
+    out = []
+    for number, peer in enumerate(results["peers"]):
+        y = 32 + LINE * number
+        out += [
+            f'<text x="16" y="{y}">{escape(peer["name"])}</text>',
+            f'<rect class="accepted" x="{left}" y="{y - 12}" height="15" width="{max(peer["accepted"] * scale, 1):.1f}"/>',
+            f'<rect class="reached" x="{left}" y="{y - 9}" height="9" width="{max(peer["forwarded"] * scale, 1):.1f}"/>',
+            f'<text x="{left + peer["accepted"] * scale + 10:.1f}" y="{y}">{peer["forwarded"]:,.0f}'
+            f'<tspan class="quiet">&#160;of {peer["accepted"]:,.0f}</tspan></text>']
+    y = 32 + LINE * len(results["peers"]) + 8
+    out.append(foot(results, y, "Callbacks a second that had reached the sink, of those acknowledged; medians of the rounds."))
+    return frame(out, y + 16, "What others do with the same work")
 
 
 if __name__ == "__main__":
     with open(sys.argv[1], encoding="utf-8") as file:
-        sys.stdout.write(draw(json.load(file)))
+        found = json.load(file)
+    sys.stdout.write(peers(found) if "peers" in found else measures(found))

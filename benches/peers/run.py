@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """callbackd beside what users would pick instead: the same callbacks, the same sender, the same sink, in turn.
 
-    run.py [--quick] [--only NAME…] [--json FILE]
+    run.py [--quick] [--only NAME…] [--json FILE] [--picture FILE]
 
 POST → durable → 2xx → HTTP sink. Counted is what was acknowledged and had reached the sink, over the time from the first
 callback to the last delivery; who has not delivered everything a while after the last callback is counted with what it
@@ -20,7 +20,8 @@ import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import harness
-from harness import FOLDER, TARGET, Answer, Bench, Daemon, Process, ask, free_port, get, median, need, remove, say, until
+import picture
+from harness import FOLDER, TARGET, Answer, Bench, Daemon, Process, ask, free_port, median, need, remove, say, until
 
 HERE = pathlib.Path(__file__).resolve().parent
 INSTALLED = TARGET / "peers"
@@ -220,8 +221,9 @@ def main():
     parser.add_argument("--only", nargs="+", choices=known, default=list(known))
     parser.add_argument("--profile", default="release")
     parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--picture", type=pathlib.Path)
     options = parser.parse_args()
-    paths = harness.build(profile=options.profile)
+    paths, where = harness.build(profile=options.profile), harness.where()
     Daemon.path, bench = paths["callbackd"], Bench(paths)
     peers, missing = [Callbackd()], {"Svix server": "its server is in none of the package registries"}
     for name in options.only:
@@ -245,11 +247,12 @@ def main():
               + (f"; {each['share']:.0%} forwarded in five times the time" if each["share"] < 1 else ""))
     for name, why in missing.items():
         print(f"{name:<20} left out: {why}")
-    text = json.dumps({"date": time.strftime("%Y-%m-%d"), "quick": options.quick, "peers": results, "missing": missing,
-                       "runs": harness.raw}, indent=1) + "\n"
+    written = {**where, "quick": options.quick, "peers": results, "missing": missing, "runs": harness.raw}
     for path in [TARGET / "peers.json", options.json]:
         if path:
-            path.write_text(text)
+            path.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n")
+    if options.picture:
+        options.picture.write_text(picture.peers(written))
 
 
 if __name__ == "__main__":
