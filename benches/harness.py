@@ -54,8 +54,12 @@ atexit.register(_cleanup)
 for _signal in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(_signal, lambda number, _: sys.exit(128 + number))
 # Ten thousand connections, on either side.
-_hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
+for _files in (65_536, resource.getrlimit(resource.RLIMIT_NOFILE)[1]):
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_files, _files))
+        break
+    except (ValueError, OSError):
+        continue  # no more than what this process was given
 
 
 def say(text):
@@ -178,7 +182,7 @@ class Bench:
         if done.returncode != 0:
             sys.exit(f"bench {' '.join(map(str, words))} failed")
         figures = json.loads(done.stdout)
-        raw.append({"ran": [str(word) for word in words], **figures})
+        raw.append({"ran": [str(word).replace(f"{FOLDER}/", "") for word in words], **figures})
         return figures
 
     def send(self, url, connections=64, seconds=None, count=None, rate=None):

@@ -130,7 +130,7 @@ class Measures:
                 row(f"latency_{part.split()[-1]}_{field[:-3]}", f"{label} at {part} of the maximum",
                     [figures[field] for figures in latencies[part]], "ms")
         row("tail", "p99 / p50, 64 connections", tails, at_most=5)
-        row("memory_load", "memory, high water under load, 256 connections", memory, "MiB", at_most=48)
+        row("memory_load", "memory, high water under load", memory, "MiB", at_most=48)
         row("disk", "disk per callback of two tasks, raw body of 1.1 kB kept", disk, "kB", at_most=2.5)
 
     def single(self):
