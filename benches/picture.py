@@ -56,6 +56,7 @@ def frame(out, height, label):
 
 def foot(results, y, text):
     text += f" {results['machine']['cpus']} cores, {results['date']}" + (", a quick run" if results["quick"] else "")
+    text += ", while other things ran" if results["load"] > 1 else ""
     return f'<text class="quiet" x="16" y="{y}">{escape(text)}</text>'
 
 
