@@ -305,11 +305,8 @@ impl Running {
 
     /// A sink that paused itself over a credential is tried again with the configuration at hand.
     async fn resume_halted(&self) {
-        let sinks = self.store.sinks().await.unwrap_or_default();
-        for sink in sinks.into_iter().filter(|s| s.paused.as_ref().is_some_and(|reason| reason.starts_with(HALTED))) {
-            if let Err(e) = self.store.pause(sink.name.clone(), None).await {
-                tracing::warn!(sink.name = %sink.name, error = %e, "the sink stays paused");
-            }
+        if let Err(e) = self.store.resume(HALTED.to_owned()).await {
+            tracing::warn!(error = %e, "sinks that paused themselves stay paused");
         }
     }
 

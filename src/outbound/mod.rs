@@ -39,8 +39,8 @@ use tunnel::Way;
 
 /// A connection that stands unused for longer is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Connections kept for the next request, for each host.
-const IDLE_PER_HOST_MAX: usize = 16;
+/// Connections kept for the next request, for each host: as many as a sink has under way, and more.
+const IDLE_PER_HOST_MAX: usize = 64;
 /// An answer whose head is larger is a failure.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 

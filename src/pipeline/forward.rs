@@ -1,22 +1,31 @@
 //! Forwarding: claims what is due for one sink, hands it over, settles how it went.
 //!
 //! Each sink has its own forwarder, so a slow or dead one delays nobody else; within it, as many deliveries as its
-//! concurrency allows are under way at once, never two of one execution (the store claims only the first in line).
+//! concurrency allows are under way at once, never two of one execution (the store claims only the first in line). A few
+//! are claimed ahead, and what has ended is settled many at a time, so that neither waits for a commit of its own.
 //! The forwarder alone retries, waits and counts: a sink does one try. It is woken by commits, registers for the
 //! wake-up *before* it looks, and looks again from time to time in case one was lost.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use self::hand::Hand;
 use super::Wake;
 use super::breaker::Breaker;
+use crate::Boxed;
 use crate::clock;
 use crate::model::{Attempt, Delivery, Next, Outcome, RetryPolicy, Rules, Time, WaitFor};
 use crate::shutdown::Shutdown;
 use crate::sinks::{Sink, Tried};
-use crate::store::{Fate, Settlement, Store, StoreError};
+use crate::store::{Claim, Fate, Settlement, Store, StoreError};
+
+mod hand;
+#[cfg(test)]
+mod outage;
+mod settle;
 
 /// What a pause begins with that a sink asked for itself; such a pause ends with a new configuration or a restart.
 pub const HALTED: &str = "halted: ";
@@ -58,58 +67,112 @@ const POLL: Duration = Duration::from_secs(5);
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 impl Forwarder {
-    /// Runs until `stop`, then waits for the tries under way.
+    /// Runs until `stop`, then waits for the tries under way, and gives back what was not begun.
     pub async fn run(self: Arc<Self>, stop: Shutdown) {
         let woken = self.wake.of(&self.name);
         let mut breaker = Breaker::new(self.service.breaker_failures, self.service.breaker_probe);
+        let (mut hand, mut claiming) = (Hand::default(), None::<Boxed<'static, Result<Claim, StoreError>>>);
         let mut under_way: JoinSet<Report> = JoinSet::new();
+        let (settle, ended) = mpsc::channel(settle::AT_ONCE);
+        let settling = tokio::spawn(Arc::clone(&self).settle_what_ended(ended));
         while !stop.is_begun() {
             let mut wake_up = std::pin::pin!(woken.notified());
             wake_up.as_mut().enable();
             let now = clock::now();
-            let free = self.service.concurrency.saturating_sub(under_way.len());
-            let (limit, by) = match breaker.allows(now, under_way.is_empty()) {
-                None => (free, now),
-                // Whatever is due next makes the probe.
-                Some(true) => (1, now.plus_ms(self.service.retry.longest_ms)),
-                Some(false) => (0, now),
+            let allowed = breaker.allows(now, under_way.is_empty());
+            let mut room = match allowed {
+                None => self.service.concurrency.saturating_sub(under_way.len()),
+                Some(probes) => usize::from(probes),
             };
-            let mut pause = POLL;
-            if limit > 0 {
-                let lease_ms = self.service.timeout.as_millis() as u64 + 60_000;
-                match self.store.claim(self.name.clone(), limit, lease_ms, by, now).await {
-                    Ok(claim) => {
-                        if let Some(due) = claim.next_due {
-                            // When all places are taken, the end of a try wakes this loop, not time.
-                            let full = claim.deliveries.len() >= limit;
-                            pause = if full { POLL } else { POLL.min(Duration::from_millis(due.ms_since(now).max(1))) };
-                        }
-                        for delivery in claim.deliveries {
-                            under_way.spawn(Arc::clone(&self).serve(delivery, claim.until, stop.clone()));
-                        }
-                    }
-                    Err(e) => {
-                        tracing::warn!(sink.name = %self.name, error = %e, "deliveries cannot be claimed");
-                        pause = STORE_PAUSE;
-                    }
-                }
+            while room > 0
+                && let Some((delivery, lease)) = hand.next(later(now, self.service.timeout))
+            {
+                under_way.spawn(Arc::clone(&self).serve(delivery, lease, settle.clone(), stop.clone()));
+                room -= 1;
             }
+            // A stopped sink's deliveries are nobody's; whatever is due next makes the probe.
+            let by = if allowed.is_some() { now.plus_ms(self.service.retry.longest_ms) } else { now };
+            if allowed.is_some() {
+                self.give_back(&mut hand).await;
+            }
+            let wanted = hand.wants(room, now).min(if allowed.is_some() { room } else { usize::MAX });
+            if claiming.is_none() && wanted > 0 {
+                hand.asked();
+                claiming = Some(self.claim(wanted, by, now));
+            }
+            let mut pause = hand.looks_at(now).map_or(POLL, |time| Duration::from_millis(time.ms_since(now).max(1)));
             if let Some(until_probe) = breaker.pause(now, under_way.is_empty()) {
                 pause = pause.min(until_probe);
             }
             tokio::select! {
-                () = &mut wake_up => {}
+                () = &mut wake_up => hand.look_again(),
                 () = tokio::time::sleep(pause) => {}
                 () = stop.begun() => {}
+                claim = answer(&mut claiming), if claiming.is_some() => {
+                    claiming = None;
+                    self.take(&mut hand, claim).await;
+                }
                 Some(done) = under_way.join_next(), if !under_way.is_empty() => {
-                    self.note(&mut breaker, done).await;
-                    while let Some(done) = under_way.try_join_next() {
-                        self.note(&mut breaker, done).await;
+                    let mut done = Some(done);
+                    while let Some(report) = done {
+                        hand.ended();
+                        if matches!(report, Ok(Report::Halted)) {
+                            self.give_back(&mut hand).await;
+                        }
+                        self.note(&mut breaker, report).await;
+                        if breaker.is_open() {
+                            // A probe is made with something that is not due yet.
+                            hand.look_again();
+                        }
+                        done = under_way.try_join_next();
                     }
                 }
             }
         }
+        if let Some(claim) = claiming {
+            self.take(&mut hand, claim.await).await;
+        }
+        self.give_back(&mut hand).await;
         while under_way.join_next().await.is_some() {}
+        drop(settle);
+        if let Err(e) = settling.await {
+            tracing::error!(sink.name = %self.name, error = %e, "what was tried last is tried again");
+        }
+    }
+
+    fn claim(&self, limit: usize, by: Time, now: Time) -> Boxed<'static, Result<Claim, StoreError>> {
+        let (store, name) = (Arc::clone(&self.store), self.name.clone());
+        let lease_ms = self.service.timeout.as_millis() as u64 + 60_000;
+        Box::pin(async move { store.claim(name, limit, lease_ms, by, now).await })
+    }
+
+    async fn take(&self, hand: &mut Hand, claim: Result<Claim, StoreError>) {
+        let now = clock::now();
+        match claim {
+            Ok(claim) => {
+                if claim.is_paused {
+                    self.give_back(hand).await;
+                }
+                hand.take(claim, later(now, POLL), now);
+            }
+            Err(e) => {
+                tracing::warn!(sink.name = %self.name, error = %e, "deliveries cannot be claimed");
+                hand.rest(later(now, STORE_PAUSE));
+            }
+        }
+    }
+
+    /// What is claimed and will not begin soon is somebody else's, or is due again when the sink is.
+    async fn give_back(&self, hand: &mut Hand) {
+        for (lease, deliveries) in hand.let_go() {
+            match self.store.release(deliveries, lease).await {
+                // Whoever serves this sink next under a new configuration may have looked already.
+                Ok(()) => self.wake.sinks(&[&self.name]),
+                Err(e) => {
+                    tracing::warn!(sink.name = %self.name, error = %e, "deliveries wait until their leases end");
+                }
+            }
+        }
     }
 
     async fn note(&self, breaker: &mut Breaker, report: Result<Report, tokio::task::JoinError>) {
@@ -123,18 +186,26 @@ impl Forwarder {
             Ok(Report::Answered) => {
                 if breaker.answered() {
                     tracing::info!(sink.name = %self.name, "the sink answers again");
-                    if let Err(e) = self.store.hurry(self.name.clone(), now).await {
+                    let by = now.plus_ms(self.service.retry.longest_ms);
+                    if let Err(e) = self.store.hurry(self.name.clone(), by, now).await {
                         tracing::warn!(sink.name = %self.name, error = %e, "retries keep their times");
                     }
+                    self.wake.sinks(&[&self.name]);
                 }
             }
-            Ok(Report::Unclear) => {}
+            Ok(Report::Unclear | Report::Halted) => {}
             Err(e) => tracing::error!(sink.name = %self.name, error = %e, "a forwarder's try ended unexpectedly"),
         }
     }
 
-    /// One try, from the sink's answer to its settlement.
-    async fn serve(self: Arc<Self>, delivery: Delivery, lease: Time, stop: Shutdown) -> Report {
+    /// One try, from the claimed delivery to what has to be settled.
+    async fn serve(
+        self: Arc<Self>,
+        delivery: Delivery,
+        lease: Time,
+        settle: mpsc::Sender<Settlement>,
+        stop: Shutdown,
+    ) -> Report {
         let started_at = clock::now();
         let delivery = Arc::new(delivery);
         let tried = self.attempt(&delivery, started_at).await;
@@ -147,7 +218,7 @@ impl Forwarder {
             }
             Outcome::Wait { wait_for: WaitFor::Link, .. } => ("wait", Report::Unclear),
             Outcome::Wait { wait_for: WaitFor::Peer(_), .. } => ("wait", Report::Answered),
-            Outcome::Halt { .. } => ("halt", Report::Unclear),
+            Outcome::Halt { .. } => ("halt", Report::Halted),
             Outcome::Reject { .. } => ("reject", Report::Answered),
             Outcome::Discard { .. } => ("discard", Report::Unclear),
         };
@@ -206,7 +277,8 @@ impl Forwarder {
             reason,
             answer: tried.answer,
         };
-        self.settle(Settlement { delivery: delivery.id, lease, attempt, fate, learned: taught }).await;
+        // Waits when the store does. The place is free when it is sent: the next try need not wait for a commit.
+        let _ = settle.send(Settlement { delivery: delivery.id, lease, attempt, fate, learned: taught }).await;
         report
     }
 
@@ -238,28 +310,6 @@ impl Forwarder {
             tracing::warn!(sink.name = %self.name, error = %e, "the pause was not kept");
         }
     }
-
-    /// Records the end of a try. While the store cannot, it is tried again until the lease is over: what was delivered
-    /// should not be delivered twice only because the disk was full for a moment.
-    async fn settle(&self, settlement: Settlement) {
-        loop {
-            let rules = Arc::clone(&self.rules);
-            match self.store.settle(settlement.clone(), rules, clock::now()).await {
-                Ok(wake) => return self.wake.sinks(&wake),
-                Err(StoreError::Unavailable(reason)) => {
-                    tracing::warn!(sink.name = %self.name, delivery.id = settlement.delivery, reason, "a try is not recorded yet");
-                    if self.store.is_closed() || clock::now() >= settlement.lease {
-                        return;
-                    }
-                    tokio::time::sleep(STORE_PAUSE).await;
-                }
-                Err(e) => {
-                    tracing::error!(sink.name = %self.name, delivery.id = settlement.delivery, error = %e, "a try cannot be recorded");
-                    return;
-                }
-            }
-        }
-    }
 }
 
 /// What a try says of the peer.
@@ -271,4 +321,18 @@ enum Report {
     Failed { after_ms: Option<u64>, reason: String },
     /// Nothing.
     Unclear,
+    /// It is not to be asked for now.
+    Halted,
+}
+
+fn later(now: Time, by: Duration) -> Time {
+    now.plus_ms(by.as_millis() as u64)
+}
+
+/// What a claim under way comes to.
+async fn answer(claiming: &mut Option<Boxed<'static, Result<Claim, StoreError>>>) -> Result<Claim, StoreError> {
+    match claiming {
+        Some(claim) => claim.await,
+        None => std::future::pending().await,
+    }
 }

@@ -72,8 +72,11 @@ pub struct Claim {
     pub deliveries: Vec<Delivery>,
     /// The lease's end.
     pub until: Time,
-    /// When the next delivery of this sink is due, if one waits.
+    /// When the next delivery of this sink is due, if one waits: not later than asked for when there was more than was
+    /// claimed.
     pub next_due: Option<Time>,
+    /// The sink is to be told nothing.
+    pub is_paused: bool,
 }
 
 /// What follows for a delivery that was tried.
@@ -306,8 +309,8 @@ pub trait Store: Queries {
     /// Makes due now what waits because the vendor of `source` did not answer: it answers again.
     fn hurry_inquiries(&self, source: String, now: Time) -> Boxed<'_, Result<(), StoreError>>;
 
-    /// Leases up to `limit` deliveries of `sink` that are due at `by` to the caller, from `now` for `lease_ms`. A paused
-    /// sink has none. `by` is later than `now` for a probe, which is made with whatever is due next.
+    /// Leases up to `limit` deliveries of `sink` that are due at `by` to the caller, from `now` for `lease_ms`: those first
+    /// that are due longest, and fewer where they are large. A paused sink has none. `by` is later than `now` for a probe, which is made with whatever is due next.
     fn claim(
         &self,
         sink: String,
@@ -317,10 +320,23 @@ pub trait Store: Queries {
         now: Time,
     ) -> Boxed<'_, Result<Claim, StoreError>>;
 
+    /// Gives leases that end at `lease` back: what was not begun is due again, before what became due since.
+    fn release(&self, deliveries: Vec<i64>, lease: Time) -> Boxed<'_, Result<(), StoreError>>;
+
     /// Records the end of one try. Returns the sinks that have something to do now.
     fn settle(
         &self,
         settlement: Settlement,
+        rules: Arc<Rules>,
+        now: Time,
+    ) -> Boxed<'_, Result<Vec<String>, StoreError>> {
+        self.settle_all(vec![settlement], rules, now)
+    }
+
+    /// Records the ends of many tries in one transaction: all of them, or none.
+    fn settle_all(
+        &self,
+        settlements: Vec<Settlement>,
         rules: Arc<Rules>,
         now: Time,
     ) -> Boxed<'_, Result<Vec<String>, StoreError>>;
@@ -331,11 +347,14 @@ pub trait Store: Queries {
     /// Drops dead or waiting deliveries for good: how many.
     fn discard(&self, filter: DeliveryFilter, now: Time) -> Boxed<'_, Result<u64, StoreError>>;
 
-    /// Makes due now what waits for a retry at this sink: its peer is well again.
-    fn hurry(&self, sink: String, now: Time) -> Boxed<'_, Result<(), StoreError>>;
+    /// Makes due now what waits for a retry at this sink, `by` then at the latest: its peer is well again.
+    fn hurry(&self, sink: String, by: Time, now: Time) -> Boxed<'_, Result<(), StoreError>>;
 
     /// Stops forwarding to a sink, and says why; or, with `None`, lets it go on.
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>>;
+
+    /// Lets every sink go on whose pause has a reason that begins with `because`.
+    fn resume(&self, because: String) -> Boxed<'_, Result<(), StoreError>>;
 
     /// Lets go of executions that are finished, told, and last changed before `before`, with all that belongs to them:
     /// how many. Never of anything undelivered, dead, quarantined or held. What was refused goes at that age, too.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use callbackd::Boxed;
 use callbackd::clock;
-use callbackd::model::{Delivery, Outcome, RetryPolicy, Status, Time};
+use callbackd::model::{Delivery, ExecutionPart, Outcome, RetryPolicy, Status, Task, Time, Update};
 use callbackd::pipeline::forward::Service;
 use callbackd::sinks::{Preview, Sink, Tried};
 use callbackd::store::Store;
@@ -498,4 +498,34 @@ async fn what_was_under_way_when_the_process_died_goes_on_by_itself() {
         call.deliver();
     }
     stage.rig.until_status("e", "delivered").await;
+}
+
+/// Progress of an execution: news each time.
+fn progress(key: &str, task: usize) -> Update {
+    let execution = ExecutionPart { status: Some(Status::Running), ..ExecutionPart::default() };
+    let tasks = vec![Task::new(format!("t{task}"), Status::Succeeded)];
+    Update { key: key.to_owned(), execution, tasks, ..Update::default() }
+}
+
+#[tokio::test]
+async fn executions_take_turns_however_much_one_of_them_has_to_tell() {
+    let mut stage = Stage::new(Service { concurrency: 2, ..service() });
+    for task in 0..50 {
+        stage.rig.record_update(progress("busy", task)).await;
+    }
+    for n in 0..50 {
+        stage.rig.record(&format!("other{n}"), Status::Succeeded).await;
+    }
+    stage.rig.forward();
+    let mut told = Vec::new();
+    while told.len() < 100 {
+        let call = stage.call().await;
+        told.push((call.key().to_owned(), call.delivery.change.meta.sequence));
+        call.deliver();
+    }
+    let last = told.iter().rposition(|(key, _)| key != "busy").expect("others");
+    let before = told[..last].iter().filter(|(key, _)| key == "busy").count();
+    assert!(before <= 1, "the others came second to its {before} changes: {told:?}");
+    let busy: Vec<u32> = told.iter().filter(|(key, _)| key == "busy").map(|(_, sequence)| *sequence).collect();
+    assert_eq!(busy, (1..=50).collect::<Vec<_>>(), "and it is told in order");
 }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod astrom;
+mod backlog;
 mod callbacks;
 mod circle;
 mod config;

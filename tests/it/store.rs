@@ -434,7 +434,9 @@ async fn retries_are_hurried_when_the_peer_is_well_again() {
     let retry = Fate::Waiting { due_at: at(300), until_linked: None, resume: None, free: false };
     settle(&*store, &claimed[0], retry, at(2)).await;
     assert!(claim(&*store, "a", at(3)).await.is_empty());
-    store.hurry("a".to_owned(), at(4)).await.expect("hurried");
+    store.hurry("a".to_owned(), at(299), at(4)).await.expect("hurried");
+    assert!(claim(&*store, "a", at(4)).await.is_empty(), "it waits for longer than retries do");
+    store.hurry("a".to_owned(), at(300), at(4)).await.expect("hurried");
     assert_eq!(claim(&*store, "a", at(4)).await.len(), 1);
 }
 

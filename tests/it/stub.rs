@@ -180,7 +180,7 @@ impl Store for Shared {
         ready(Ok(()))
     }
 
-    fn hurry(&self, _: String, _: Time) -> Boxed<'_, Result<(), StoreError>> {
+    fn hurry(&self, _: String, _: Time, _: Time) -> Boxed<'_, Result<(), StoreError>> {
         Box::pin(async { Ok(()) })
     }
 
@@ -196,7 +196,15 @@ impl Store for Shared {
         ready(Ok(Claim::default()))
     }
 
-    fn settle(&self, _: Settlement, _: Arc<Rules>, _: Time) -> Boxed<'_, Result<Vec<String>, StoreError>> {
+    fn release(&self, _: Vec<i64>, _: Time) -> Boxed<'_, Result<(), StoreError>> {
+        ready(Ok(()))
+    }
+
+    fn resume(&self, _: String) -> Boxed<'_, Result<(), StoreError>> {
+        ready(Ok(()))
+    }
+
+    fn settle_all(&self, _: Vec<Settlement>, _: Arc<Rules>, _: Time) -> Boxed<'_, Result<Vec<String>, StoreError>> {
         ready(Ok(vec![]))
     }
 

@@ -1,8 +1,5 @@
-//! Deliveries inside the transaction: claimed under a lease, settled, retried, discarded.
-//!
-//! `due_at` says from when a delivery may be claimed: a lease moves it to the lease's end, so one that was never
-//! settled comes back by itself; behind another delivery of its execution and sink it is NULL, and the settling of
-//! that one sets it. The order per execution and sink rests on this alone.
+//! Deliveries inside the transaction: settled, retried, discarded. Behind another of its execution and sink, a delivery's
+//! `due_at` is NULL; the settling of that one sets it.
 
 use rusqlite::{OptionalExtension, params, params_from_iter};
 use serde_json::Value;
@@ -10,115 +7,8 @@ use serde_json::Value;
 use super::filter::{DELIVERIES, conditions};
 use super::record::ReadyLearned;
 use super::writer::{Fault, Tx};
-use crate::model::{Attempt, Change, ChangeMeta, Delivery, Link, Rules, State, Status, Time};
-use crate::store::{DeliveryFilter, Fate, StoreError};
-
-/// A claimed delivery as the rows have it; made into a [`Delivery`] off the writer's thread.
-pub(super) struct Claimed {
-    id: i64,
-    execution: i64,
-    change: i64,
-    attempts: u32,
-    created_at: i64,
-    resume: Option<String>,
-    sequence: u32,
-    kind: String,
-    previous_status: Option<String>,
-    changed_tasks: Option<String>,
-    receipt: Option<i64>,
-    received_at: i64,
-    snapshot: String,
-    links: Vec<Link>,
-}
-
-impl Claimed {
-    pub(super) fn id(&self) -> i64 {
-        self.id
-    }
-
-    pub(super) fn into_delivery(self) -> Result<Delivery, StoreError> {
-        let unreadable =
-            |e: String| StoreError::Unusable(format!("change {} cannot be read from the store: {e}", self.change));
-        let state: State = serde_json::from_str(&self.snapshot).map_err(|e| unreadable(e.to_string()))?;
-        let previous_status =
-            self.previous_status.as_deref().map(str::parse::<Status>).transpose().map_err(unreadable)?;
-        let meta = ChangeMeta {
-            overdue: self.kind == Change::OVERDUE,
-            kind: self.kind,
-            sequence: self.sequence,
-            previous_status,
-            changed_tasks: changed_tasks(self.changed_tasks.as_deref(), &state),
-            receipt: self.receipt.map(|id| id.to_string()),
-            received_at: Time::from_micros(self.received_at),
-        };
-        let change = Change { id: self.change, execution_id: self.execution, state, links: self.links, meta };
-        Ok(Delivery {
-            id: self.id,
-            change: change.into(),
-            attempts: self.attempts,
-            created_at: Time::from_micros(self.created_at),
-            resume: self.resume.and_then(|text| serde_json::from_str(&text).ok()),
-        })
-    }
-}
-
-/// The keys of the tasks that a change changed, as they are stored.
-pub(super) fn changed_tasks(stored: Option<&str>, state: &State) -> Vec<String> {
-    match stored {
-        Some(keys) => serde_json::from_str(keys).unwrap_or_default(),
-        None => state.tasks.iter().map(|task| task.key.clone()).collect(),
-    }
-}
-
-pub(super) fn claim(
-    tx: &mut Tx<'_>,
-    sink: &str,
-    limit: usize,
-    by: Time,
-    now: Time,
-    until: Time,
-) -> Result<(Vec<Claimed>, Option<Time>), Fault> {
-    if tx.conn.query_row("SELECT EXISTS (SELECT 1 FROM sink_pauses WHERE sink = ?1)", [sink], |row| row.get(0))? {
-        return Ok((Vec::new(), None));
-    }
-    let mut claimed: Vec<Claimed> = tx
-        .sql
-        .due
-        .query_map(params![sink, by.micros(), limit as i64, now.micros()], |row| {
-            Ok(Claimed {
-                id: row.get(0)?,
-                execution: row.get(1)?,
-                change: row.get(2)?,
-                attempts: row.get(3)?,
-                created_at: row.get(4)?,
-                resume: row.get(5)?,
-                sequence: row.get(6)?,
-                kind: row.get(7)?,
-                previous_status: row.get(8)?,
-                changed_tasks: row.get(9)?,
-                receipt: row.get(10)?,
-                received_at: row.get(11)?,
-                snapshot: row.get(12)?,
-                links: Vec::new(),
-            })
-        })?
-        .collect::<Result<_, _>>()?;
-    for delivery in &mut claimed {
-        tx.sql.lease.execute(params![delivery.id, until.micros()])?;
-        let links = tx.sql.links.query_map([delivery.execution], |row| {
-            let id: i64 = row.get(2)?;
-            Ok(Link { source: row.get(0)?, key: row.get(1)?, execution: id.to_string() })
-        })?;
-        delivery.links = links.collect::<Result<_, _>>()?;
-    }
-    // A short answer means that nothing else is due now; only then does the caller need to know until when.
-    let next_due = if claimed.len() < limit {
-        tx.sql.next_due.query_row([sink], |row| row.get::<_, Option<i64>>(0))?.map(Time::from_micros)
-    } else {
-        Some(by)
-    };
-    Ok((claimed, next_due))
-}
+use crate::model::{Attempt, Rules, Time};
+use crate::store::{DeliveryFilter, Fate, Settlement, StoreError};
 
 /// What of a settlement was made ready off the writer's thread.
 pub(super) struct ReadySettlement {
@@ -130,6 +20,12 @@ pub(super) struct ReadySettlement {
 }
 
 impl ReadySettlement {
+    pub(super) fn new(settlement: Settlement, rules: &Rules, now: Time) -> ReadySettlement {
+        let Settlement { delivery, lease, attempt, fate, learned } = settlement;
+        let learned = learned.into_iter().map(|learned| ReadyLearned::new(learned, rules, now)).collect();
+        ReadySettlement { delivery, lease, attempt, fate, learned }
+    }
+
     /// The end of a delivery whose change cannot be read.
     pub(super) fn unreadable(delivery: i64, reason: String, lease: Time, now: Time) -> ReadySettlement {
         let attempt = Attempt {
@@ -142,6 +38,22 @@ impl ReadySettlement {
         };
         ReadySettlement { delivery, lease, attempt, fate: Fate::Dead, learned: Vec::new() }
     }
+}
+
+/// Settles many tries in one transaction: all of them, or none.
+pub(super) fn settle_all(
+    tx: &mut Tx<'_>,
+    settlements: &[ReadySettlement],
+    rules: &Rules,
+    now: Time,
+) -> Result<Vec<String>, Fault> {
+    let mut wake = Vec::new();
+    for settlement in settlements {
+        wake.append(&mut settle(tx, settlement, rules, now)?);
+    }
+    wake.sort_unstable();
+    wake.dedup();
+    Ok(wake)
 }
 
 pub(super) fn settle(
@@ -229,18 +141,16 @@ pub(super) fn settle(
     Ok(wake)
 }
 
-/// Makes due what waits for a retry.
-pub(super) fn hurry(tx: &mut Tx<'_>, sink: &str, now: Time) -> Result<(), Fault> {
-    tx.conn.execute(
-        "UPDATE deliveries SET due_at = ?2
-         WHERE sink = ?1 AND finished_at IS NULL AND due_at > ?2 AND status = 'waiting' AND attempts > 0 AND until_linked = 0",
-        params![sink, now.micros()],
-    )?;
+/// Makes due what waits for a retry. What waits for a link until much later is not even looked at.
+pub(super) fn hurry(tx: &mut Tx<'_>, sink: &str, by: Time, now: Time) -> Result<(), Fault> {
+    tx.sql.hurry.execute(params![sink, now.micros(), by.micros()])?;
     Ok(())
 }
 
 /// How many deliveries one transaction of a mass change touches: more would hold up callbacks.
-pub(super) const CHUNK: usize = 500;
+const CHUNK: usize = 500;
+/// How many it looks at for that.
+const LOOK: usize = 5000;
 
 /// Makes up to [`CHUNK`] deliveries due again.
 pub(super) fn retry(tx: &mut Tx<'_>, filter: &DeliveryFilter, after: i64, now: Time) -> Result<Touched, Fault> {
@@ -286,6 +196,7 @@ pub(super) fn discard(tx: &mut Tx<'_>, filter: &DeliveryFilter, after: i64, now:
 /// Deliveries that an operator's command meant.
 pub(super) struct Touched {
     rows: Vec<(i64, i64, String)>,
+    next: Option<i64>,
 }
 
 impl Touched {
@@ -293,9 +204,9 @@ impl Touched {
         self.rows.len() as u64
     }
 
-    /// Where the next chunk begins.
-    pub(super) fn newest(&self) -> Option<i64> {
-        self.rows.iter().map(|(id, _, _)| *id).max()
+    /// After which id the next chunk begins; `None` when there is none.
+    pub(super) fn next(&self) -> Option<i64> {
+        self.next
     }
 }
 
@@ -316,7 +227,7 @@ fn select(
                 .optional()?;
             match row {
                 Some((status, execution, sink)) if from.contains(&status.as_str()) => {
-                    Ok(Touched { rows: vec![(*id, execution, sink)] })
+                    Ok(Touched { rows: vec![(*id, execution, sink)], next: None })
                 }
                 Some((status, _, _)) => {
                     let text = format!("delivery {id} is {status}; only {} can be {done}", from.join(", "));
@@ -334,19 +245,28 @@ fn select(
                 let text = format!("a delivery that is {odd} cannot be {done}; only {} can", from.join(", "));
                 return Err(Fault::Answer(StoreError::Refused(text)));
             }
-            filter.limit = Some(filter.limit.unwrap_or(u64::MAX).min(CHUNK as u64));
+            let limit = filter.limit.map_or(CHUNK, |limit| (limit as usize).min(CHUNK));
+            let (looked_at, end): (i64, Option<i64>) = tx.conn.query_row(
+                "SELECT count(*), max(id) FROM (SELECT id FROM deliveries WHERE id > ?1 ORDER BY id LIMIT ?2)",
+                [after, LOOK as i64],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
+            let end = end.unwrap_or(after);
             // A status is always there, and with it the WHERE.
             let (wheres, values) = conditions(&filter, &DELIVERIES);
             let sql = format!(
                 "SELECT d.id, d.execution, d.sink FROM deliveries d JOIN execution_heads h ON h.id = d.execution
-                 {wheres} AND d.id > {after} ORDER BY d.id LIMIT {CHUNK}"
+                 {wheres} AND d.id > {after} AND d.id <= {end} ORDER BY d.id LIMIT {limit}"
             );
             let mut statement = tx.conn.prepare(&sql)?;
             let rows =
                 statement.query_map(params_from_iter(values), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-            let mut rows: Vec<_> = rows.collect::<Result<_, _>>()?;
-            rows.truncate(filter.limit.map_or(CHUNK, |limit| limit as usize));
-            Ok(Touched { rows })
+            let rows: Vec<(i64, i64, String)> = rows.collect::<Result<_, _>>()?;
+            let next = match rows.last() {
+                Some((id, _, _)) if rows.len() == limit => Some(*id),
+                _ => (looked_at == LOOK as i64).then_some(end),
+            };
+            Ok(Touched { rows, next })
         }
     }
 }

@@ -11,11 +11,11 @@ use serde_json::Value;
 
 use self::again::ReadyAgain;
 use self::checkpoint::Log;
-use self::deliver::{CHUNK, ReadySettlement};
+use self::deliver::ReadySettlement;
 use self::inquire::{Claimed, ReadyLateness, ReadyRuling};
 use self::queue::Queue;
 use self::read::Readers;
-use self::record::{Ready, ReadyLearned};
+use self::record::Ready;
 use self::writer::{Command, Fault, Health, Tx, command};
 use super::{
     Claim, DeliveryFilter, DeliveryRow, Filter, Inquiries, Lateness, Parsed, Queries, ReceiptRow, Recorded, Ruling,
@@ -26,18 +26,25 @@ use crate::model::{Attempt, Receipt, Rules, Time};
 
 mod again;
 mod checkpoint;
+mod claim;
 mod deliver;
 mod filter;
 mod identity;
 mod inquire;
 mod link;
 mod open;
+#[cfg(test)]
+mod plans;
 mod prune;
 mod queue;
 mod read;
 mod ready;
 mod record;
 mod writer;
+
+/// Whoever held a lease is gone.
+const TAKE_OVER: &str =
+    "UPDATE deliveries SET status = 'waiting', due_at = 0 WHERE finished_at IS NULL AND status = 'leased'";
 
 /// How the store is used.
 #[derive(Clone, Debug)]
@@ -87,12 +94,9 @@ impl SqliteStore {
         let lock = open::Lock::take(path)?;
         let mut conn = open::writer(path)?;
         let unusable = |e: rusqlite::Error| StoreError::Unusable(format!("{}: {e}", path.display()));
-        conn.execute(
-            "UPDATE deliveries SET status = 'waiting', due_at = 0 WHERE finished_at IS NULL AND status = 'leased'",
-            [],
-        )
-        .and_then(|_| conn.execute("UPDATE inquiries SET leased = 0, due_at = 0 WHERE leased = 1", []))
-        .map_err(unusable)?;
+        conn.execute(TAKE_OVER, [])
+            .and_then(|_| conn.execute("UPDATE inquiries SET leased = 0, due_at = 0 WHERE leased = 1", []))
+            .map_err(unusable)?;
         let queue = Arc::new(Queue::new(options.queue_max, options.queue_bytes_max));
         let health = Arc::new(Health::default());
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
@@ -161,10 +165,10 @@ impl SqliteStore {
             if let Some(limit) = &mut all.limit {
                 *limit = limit.saturating_sub(touched.count());
             }
-            if touched.count() < CHUNK as u64 || all.limit == Some(0) {
-                return Ok(count);
+            match touched.next() {
+                Some(next) if all.limit != Some(0) => after = next,
+                _ => return Ok(count),
             }
-            after = touched.newest().unwrap_or(after);
         }
     }
 }
@@ -265,40 +269,21 @@ impl Store for SqliteStore {
         by: Time,
         now: Time,
     ) -> Boxed<'_, Result<Claim, StoreError>> {
-        Box::pin(async move {
-            let until = now.plus_ms(lease_ms);
-            let (claimed, next_due) = self.call(0, move |tx| deliver::claim(tx, &sink, limit, by, now, until)).await?;
-            let mut deliveries = Vec::with_capacity(claimed.len());
-            for one in claimed {
-                let id = one.id();
-                match one.into_delivery() {
-                    Ok(delivery) => deliveries.push(delivery),
-                    // Not to hold up the others: a dead letter, which a later version may be able to read.
-                    Err(e) => {
-                        let dead = ReadySettlement::unreadable(id, e.to_string(), until, now);
-                        self.call(0, move |tx| deliver::settle(tx, &dead, &Rules::default(), now)).await?;
-                    }
-                }
-            }
-            Ok(Claim { deliveries, until, next_due })
-        })
+        Box::pin(self.claim_window(sink, limit, lease_ms, by, now))
     }
 
-    fn settle(
+    fn release(&self, deliveries: Vec<i64>, lease: Time) -> Boxed<'_, Result<(), StoreError>> {
+        self.call(0, move |tx| claim::release(tx, &deliveries, lease))
+    }
+
+    fn settle_all(
         &self,
-        settlement: Settlement,
+        settlements: Vec<Settlement>,
         rules: Arc<Rules>,
         now: Time,
     ) -> Boxed<'_, Result<Vec<String>, StoreError>> {
-        let learned = settlement.learned.into_iter();
-        let ready = ReadySettlement {
-            delivery: settlement.delivery,
-            lease: settlement.lease,
-            attempt: settlement.attempt,
-            fate: settlement.fate,
-            learned: learned.map(|learned| ReadyLearned::new(learned, &rules, now)).collect(),
-        };
-        self.call(0, move |tx| deliver::settle(tx, &ready, &rules, now))
+        let ready: Vec<_> = settlements.into_iter().map(|one| ReadySettlement::new(one, &rules, now)).collect();
+        self.call(0, move |tx| deliver::settle_all(tx, &ready, &rules, now))
     }
 
     fn retry(&self, filter: DeliveryFilter, now: Time) -> Boxed<'_, Result<u64, StoreError>> {
@@ -309,8 +294,8 @@ impl Store for SqliteStore {
         Box::pin(self.in_chunks(filter, now, deliver::discard))
     }
 
-    fn hurry(&self, sink: String, now: Time) -> Boxed<'_, Result<(), StoreError>> {
-        self.call(0, move |tx| deliver::hurry(tx, &sink, now))
+    fn hurry(&self, sink: String, by: Time, now: Time) -> Boxed<'_, Result<(), StoreError>> {
+        self.call(0, move |tx| deliver::hurry(tx, &sink, by, now))
     }
 
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>> {
@@ -322,6 +307,13 @@ impl Store for SqliteStore {
                 )?,
                 None => tx.conn.execute("DELETE FROM sink_pauses WHERE sink = ?1", [&sink])?,
             };
+            Ok(())
+        })
+    }
+
+    fn resume(&self, because: String) -> Boxed<'_, Result<(), StoreError>> {
+        self.call(0, move |tx| {
+            tx.conn.execute("DELETE FROM sink_pauses WHERE substr(reason, 1, length(?1)) = ?1", [&because])?;
             Ok(())
         })
     }

@@ -4,13 +4,17 @@ use std::fs::{File, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::store::StoreError;
 
 /// The schema, a step a version; `user_version` counts the steps taken. Append only.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../migrations/0001_initial.sql"), include_str!("../migrations/0002_inquiries.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_initial.sql"),
+    include_str!("../migrations/0002_inquiries.sql"),
+    include_str!("../migrations/0003_backlog.sql"),
+];
 
 /// Held by the one process that may write. The kernel lets go of it when the process ends, however it ends.
 #[derive(Debug)]
@@ -60,6 +64,8 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
          PRAGMA wal_autocheckpoint = 0; PRAGMA busy_timeout = 5000; PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY;",
     )
     .map_err(&fault)?;
+    // A plan is made once. Without this, SQLite looks at the value of a LIMIT, and makes the plan anew for another one.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(&fault)?;
     let mode: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(&fault)?;
     if mode != "wal" {
         return Err(StoreError::Unusable(format!(

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::filter::{DELIVERIES, EXECUTIONS, RECEIPTS, conditions};
-use super::{deliver, identity, open};
+use super::{claim, identity, open};
 use crate::Boxed;
 use crate::model::{Attempt, Change, ChangeMeta, Link, State, Status, Time};
 use crate::store::{DeliveryRow, Filter, Queries, ReceiptRow, SinkRow, StoreError};
@@ -81,6 +81,25 @@ const RECEIPT: &str = "SELECT id, source, status, received_at, peer, headers, bo
 
 const DELIVERY: &str = "SELECT d.id, d.sink, d.status, d.execution, h.key, h.source, d.change, iif(c.id IS NULL, h.type, c.type), d.attempts, d.created_at, d.due_at, d.finished_at, d.reason
     FROM deliveries d JOIN execution_heads h ON h.id = d.execution LEFT JOIN earlier_changes c ON c.id = d.change";
+
+/// The names are looked up one after the other, each by the one before: not read from all that waits. Ids tell the time, so
+/// the smallest is the oldest.
+pub(super) const SINKS: &str = "WITH RECURSIVE told (sink) AS (
+        SELECT ''
+        UNION ALL
+        SELECT (SELECT min(sink) FROM (
+            SELECT min(sink) AS sink FROM deliveries WHERE finished_at IS NULL AND status = 'waiting' AND sink > told.sink
+            UNION ALL SELECT min(sink) FROM deliveries WHERE finished_at IS NULL AND status = 'leased' AND sink > told.sink
+            UNION ALL SELECT min(sink) FROM deliveries WHERE status = 'dead' AND sink > told.sink))
+        FROM told WHERE told.sink IS NOT NULL)
+    SELECT n.sink, (SELECT reason FROM sink_pauses p WHERE p.sink = n.sink),
+           (SELECT count(*) FROM deliveries d WHERE d.finished_at IS NULL AND d.status IN ('leased', 'waiting') AND d.sink = n.sink),
+           (SELECT created_at FROM deliveries WHERE id =
+               (SELECT min(id) FROM deliveries d WHERE d.finished_at IS NULL AND d.status IN ('leased', 'waiting') AND d.sink = n.sink)),
+           (SELECT count(*) FROM deliveries d WHERE d.status = 'dead' AND d.sink = n.sink),
+           (SELECT reason FROM deliveries d WHERE d.sink = n.sink AND d.finished_at IS NULL AND d.reason IS NOT NULL
+            ORDER BY d.until_linked, d.id LIMIT 1)
+    FROM (SELECT sink FROM told WHERE sink <> '' UNION SELECT sink FROM sink_pauses) n ORDER BY 1";
 
 fn at(row: &Row<'_>, column: usize) -> rusqlite::Result<Time> {
     row.get(column).map(Time::from_micros)
@@ -180,7 +199,7 @@ fn change(row: &Row<'_>, links: &[Link]) -> rusqlite::Result<Value> {
         kind,
         sequence: row.get(2)?,
         previous_status,
-        changed_tasks: deliver::changed_tasks(row.get::<_, Option<String>>(5)?.as_deref(), &state),
+        changed_tasks: claim::changed_tasks(row.get::<_, Option<String>>(5)?.as_deref(), &state),
         receipt: row.get::<_, Option<i64>>(6)?.map(|id| id.to_string()),
         received_at: at(row, 7)?,
     };
@@ -319,29 +338,16 @@ impl Queries for Readers {
 
     fn sinks(&self) -> Boxed<'_, Read<Vec<SinkRow>>> {
         self.read(move |conn| {
-            all(
-                conn,
-                "SELECT n.sink, (SELECT reason FROM sink_pauses p WHERE p.sink = n.sink),
-                        (SELECT count(*) FROM deliveries d WHERE d.sink = n.sink AND d.finished_at IS NULL),
-                        (SELECT min(created_at) FROM deliveries d WHERE d.sink = n.sink AND d.finished_at IS NULL),
-                        (SELECT count(*) FROM deliveries d WHERE d.sink = n.sink AND d.status = 'dead'),
-                        (SELECT reason FROM deliveries d WHERE d.sink = n.sink AND d.finished_at IS NULL
-                            AND d.reason IS NOT NULL ORDER BY d.until_linked, d.id LIMIT 1)
-                 FROM (SELECT DISTINCT sink FROM deliveries WHERE finished_at IS NULL
-                       UNION SELECT DISTINCT sink FROM deliveries WHERE status = 'dead'
-                       UNION SELECT sink FROM sink_pauses) n ORDER BY 1",
-                Vec::new(),
-                |row| {
-                    Ok(SinkRow {
-                        name: row.get(0)?,
-                        paused: row.get(1)?,
-                        backlog: row.get::<_, i64>(2)? as u64,
-                        oldest: row.get::<_, Option<i64>>(3)?.map(Time::from_micros),
-                        dead: row.get::<_, i64>(4)? as u64,
-                        reason: row.get(5)?,
-                    })
-                },
-            )
+            all(conn, SINKS, Vec::new(), |row| {
+                Ok(SinkRow {
+                    name: row.get(0)?,
+                    paused: row.get(1)?,
+                    backlog: row.get::<_, i64>(2)? as u64,
+                    oldest: row.get::<_, Option<i64>>(3)?.map(Time::from_micros),
+                    dead: row.get::<_, i64>(4)? as u64,
+                    reason: row.get(5)?,
+                })
+            })
         })
     }
 }

@@ -305,11 +305,7 @@ fn promise(tx: &mut Tx<'_>, place: &Place, sink: &str, coalesce: bool) -> Result
     let now = place.now.micros();
     // The first change of an execution has nobody before it.
     if coalesce && place.sequence > 1 {
-        tx.conn.execute(
-            "UPDATE deliveries SET status = 'discarded', reason = 'superseded', due_at = NULL, finished_at = ?3
-             WHERE execution = ?1 AND sink = ?2 AND status = 'waiting'",
-            params![place.execution, sink, now],
-        )?;
+        tx.sql.supersede.execute(params![place.execution, sink, now])?;
     }
     let behind = place.sequence > 1
         && tx.sql.is_behind.query_row(params![place.execution, sink], |row| row.get::<_, bool>(0))?;

@@ -118,6 +118,10 @@ macro_rules! prepared {
         /// The statements of the hot path.
         pub(super) struct Prepared<'c> { $($(#[$doc])* pub(super) $name: Statement<'c>,)* }
 
+        /// All of them, for the test that asks how each is carried out.
+        #[cfg(test)]
+        pub(super) const STATEMENTS: &[(&str, &str)] = &[$((stringify!($name), $sql),)*];
+
         impl<'c> Prepared<'c> {
             fn new(conn: &'c Connection) -> rusqlite::Result<Prepared<'c>> {
                 Ok(Prepared { $($name: conn.prepare($sql)?,)* })
@@ -144,6 +148,8 @@ prepared! {
     expect: "INSERT INTO inquiries (id, source, due_at, leased, asked, failures) VALUES (?1, ?2, ?3, 0, 0, 0)";
     answered: "DELETE FROM inquiries WHERE id = ?1";
     is_behind: "SELECT EXISTS (SELECT 1 FROM deliveries WHERE execution = ?1 AND sink = ?2 AND finished_at IS NULL)";
+    supersede: "UPDATE deliveries SET status = 'discarded', reason = 'superseded', due_at = NULL, finished_at = ?3
+                WHERE execution = ?1 AND sink = ?2 AND finished_at IS NULL AND status = 'waiting'";
     insert_delivery: "INSERT INTO deliveries (id, execution, sink, change, status, due_at, attempts, created_at, finished_at, until_linked, reason)
                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8, 0, ?9)";
     /// Most deliveries tell the latest change, which stands with its execution.
@@ -151,10 +157,21 @@ prepared! {
                  iif(c.id IS NULL, h.sequence, c.sequence), iif(c.id IS NULL, h.type, c.type),
                  iif(c.id IS NULL, h.previous_status, c.previous_status), iif(c.id IS NULL, h.changed_tasks, c.changed_tasks),
                  iif(c.id IS NULL, h.receipt, c.receipt), iif(c.id IS NULL, h.received_at, c.received_at), iif(c.id IS NULL, h.snapshot, c.snapshot)
-          FROM deliveries d JOIN execution_heads h ON h.id = d.execution LEFT JOIN earlier_changes c ON c.id = d.change
-          WHERE d.sink = ?1 AND d.finished_at IS NULL AND d.due_at <= ?2 AND (d.status = 'waiting' OR d.due_at <= ?4) ORDER BY d.due_at LIMIT ?3";
-    next_due: "SELECT min(due_at) FROM deliveries WHERE sink = ?1 AND finished_at IS NULL AND due_at IS NOT NULL";
+          FROM (SELECT id, due_at FROM deliveries WHERE finished_at IS NULL AND status = 'leased' AND sink = ?1 AND due_at <= ?4
+                UNION ALL
+                SELECT id, due_at FROM deliveries WHERE finished_at IS NULL AND status = 'waiting' AND sink = ?1 AND due_at <= ?2
+                ORDER BY due_at LIMIT ?3) q
+               JOIN deliveries d ON d.id = q.id JOIN execution_heads h ON h.id = d.execution LEFT JOIN earlier_changes c ON c.id = d.change
+          ORDER BY q.due_at";
+    next_due: "SELECT min(due_at)
+               FROM (SELECT min(due_at) AS due_at FROM deliveries WHERE finished_at IS NULL AND status = 'leased' AND sink = ?1
+                     UNION ALL
+                     SELECT min(due_at) FROM deliveries WHERE finished_at IS NULL AND status = 'waiting' AND sink = ?1 AND due_at IS NOT NULL)";
+    is_paused: "SELECT EXISTS (SELECT 1 FROM sink_pauses WHERE sink = ?1)";
     lease: "UPDATE deliveries SET status = 'leased', due_at = ?2 WHERE id = ?1";
+    release: "UPDATE deliveries SET status = 'waiting', due_at = created_at WHERE id = ?1 AND status = 'leased' AND due_at = ?2";
+    hurry: "UPDATE deliveries SET due_at = ?2
+            WHERE finished_at IS NULL AND status = 'waiting' AND sink = ?1 AND due_at > ?2 AND due_at <= ?3 AND attempts > 0 AND until_linked = 0";
     links: "SELECT h.source, h.key, h.id FROM links l JOIN execution_heads h ON h.id = l.with_execution WHERE l.execution = ?1
             UNION ALL
             SELECT h.source, h.key, h.id FROM links l JOIN execution_heads h ON h.id = l.execution WHERE l.with_execution = ?1";

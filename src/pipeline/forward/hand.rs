@@ -1,0 +1,179 @@
+//! What a forwarder has claimed and not begun: pure, so that its rule can be read.
+//!
+//! A claim takes a commit, and a quick sink has taken all that is under way long before. So more is claimed than can
+//! begin at once: as much as the sink has lately taken during one claim. A slow sink has next to nothing ahead, and
+//! however much waits, no more than [`AHEAD_MAX`] are in memory beside those under way.
+
+use std::collections::VecDeque;
+
+use crate::model::{Delivery, Time};
+use crate::store::Claim;
+
+/// So many deliveries are claimed ahead at most.
+const AHEAD_MAX: usize = 256;
+
+/// Claimed deliveries in the order in which they are due, and what is known of the others.
+#[derive(Debug, Default)]
+pub(super) struct Hand {
+    ready: VecDeque<(Delivery, Time)>,
+    /// Tries that ended since the last claim was asked for.
+    ended: usize,
+    /// Nothing more is due, as far as is known, before this time; `None` when nothing is known.
+    none_before: Option<Time>,
+    /// Something may have come since the last claim was asked for, which that claim need not have seen.
+    is_news: bool,
+}
+
+impl Hand {
+    /// The store has, or may have, something new.
+    pub(super) fn look_again(&mut self) {
+        self.none_before = None;
+        self.is_news = true;
+    }
+
+    /// One try more has ended.
+    pub(super) fn ended(&mut self) {
+        self.ended += 1;
+    }
+
+    /// The next one to begin, whose lease lasts until `until` at least. One whose lease ends before that is left to it:
+    /// it comes again when the lease is over.
+    pub(super) fn next(&mut self, until: Time) -> Option<(Delivery, Time)> {
+        std::iter::from_fn(|| self.ready.pop_front()).find(|(_, lease)| *lease >= until)
+    }
+
+    /// How many to claim when `room` more could begin at once; 0 for none now.
+    pub(super) fn wants(&self, room: usize, now: Time) -> usize {
+        let ahead = (2 * self.ended).min(AHEAD_MAX);
+        let is_low = room > 0 || self.ready.len() < ahead / 2;
+        if !is_low || self.none_before.is_some_and(|time| now < time) {
+            return 0;
+        }
+        (room + ahead).saturating_sub(self.ready.len())
+    }
+
+    /// A claim is under way.
+    pub(super) fn asked(&mut self) {
+        self.ended = 0;
+        self.is_news = false;
+    }
+
+    /// Takes what was claimed.
+    pub(super) fn take(&mut self, claim: Claim, poll: Time, now: Time) {
+        self.ready.extend(claim.deliveries.into_iter().map(|delivery| (delivery, claim.until)));
+        let none_before = claim.next_due.map_or(poll, |due| due.min(poll));
+        self.none_before = (!self.is_news && none_before > now).then_some(none_before);
+    }
+
+    /// No claim is worth trying before `time`.
+    pub(super) fn rest(&mut self, time: Time) {
+        self.none_before = Some(time);
+    }
+
+    /// When to look again, if that is a time to wait for.
+    pub(super) fn looks_at(&self, now: Time) -> Option<Time> {
+        self.none_before.filter(|time| *time > now)
+    }
+
+    /// Everything that was not begun, by the ends of the leases.
+    pub(super) fn let_go(&mut self) -> Vec<(Time, Vec<i64>)> {
+        let mut all: Vec<(Time, Vec<i64>)> = Vec::new();
+        for (delivery, lease) in self.ready.drain(..) {
+            match all.last_mut() {
+                Some((end, ids)) if *end == lease => ids.push(delivery.id),
+                _ => all.push((lease, vec![delivery.id])),
+            }
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Change, ChangeMeta, State, Update};
+
+    const NOW: Time = Time::from_seconds(1_700_000_000);
+
+    fn delivery(id: i64) -> Delivery {
+        let state = State::begin("media", Update::default()).state;
+        let meta = ChangeMeta {
+            kind: Change::OVERDUE.to_owned(),
+            sequence: 1,
+            previous_status: None,
+            changed_tasks: Vec::new(),
+            overdue: true,
+            receipt: None,
+            received_at: NOW,
+        };
+        let change = Change { id: 1, execution_id: 1, state, links: Vec::new(), meta };
+        Delivery { id, change: change.into(), attempts: 0, created_at: NOW, resume: None }
+    }
+
+    /// So many deliveries, and more where they came from.
+    fn claim(count: usize) -> Claim {
+        let deliveries = (0..count as i64).map(delivery).collect();
+        Claim { deliveries, until: NOW.plus_ms(90_000), next_due: Some(NOW), is_paused: false }
+    }
+
+    #[test]
+    fn a_quick_sink_has_as_much_ahead_as_it_takes_and_a_slow_one_next_to_nothing() {
+        let mut hand = Hand::default();
+        assert_eq!(hand.wants(32, NOW), 32, "nothing is known of the sink");
+        hand.asked();
+        hand.take(claim(32), NOW, NOW);
+        let mut most = 0;
+        for _ in 0..20 {
+            // All of it is taken before the next claim is answered.
+            while hand.next(NOW).is_some() {
+                hand.ended();
+            }
+            let wanted = hand.wants(32, NOW);
+            hand.asked();
+            hand.take(claim(wanted), NOW, NOW);
+            most = most.max(wanted);
+        }
+        assert_eq!(most, 32 + AHEAD_MAX, "however quick it is");
+        // From now on it takes one at a time.
+        while hand.next(NOW).is_some() {}
+        hand.asked();
+        for _ in 0..20 {
+            hand.ended();
+            let wanted = hand.wants(1, NOW);
+            assert!(wanted <= 3, "{wanted}");
+            hand.asked();
+            hand.take(claim(wanted), NOW, NOW);
+            while hand.next(NOW).is_some() {}
+        }
+    }
+
+    #[test]
+    fn what_comes_during_a_claim_is_looked_for_after_it() {
+        let nothing = || Claim { next_due: Some(NOW.plus_ms(60_000)), ..Claim::default() };
+        let poll = NOW.plus_ms(5000);
+        let mut hand = Hand::default();
+        hand.asked();
+        hand.take(nothing(), poll, NOW);
+        assert_eq!((hand.wants(1, NOW), hand.looks_at(NOW)), (0, Some(poll)), "nothing is due");
+        hand.look_again();
+        assert_eq!(hand.wants(1, NOW), 1);
+        hand.asked();
+        hand.look_again();
+        hand.take(nothing(), poll, NOW);
+        assert_eq!(hand.wants(1, NOW), 1, "the claim may have been made before it came");
+        hand.asked();
+        hand.take(nothing(), poll, NOW);
+        assert_eq!((hand.wants(1, NOW), hand.wants(1, poll)), (0, 1), "and at last it polls");
+    }
+
+    #[test]
+    fn nothing_begins_that_its_lease_would_not_outlast_and_the_rest_is_given_back() {
+        let mut hand = Hand::default();
+        hand.take(Claim { until: NOW, ..claim(2) }, NOW, NOW);
+        hand.take(claim(3), NOW, NOW);
+        let begun = hand.next(NOW.plus_ms(30_000)).map(|(delivery, lease)| (delivery.id, lease));
+        assert_eq!(begun, Some((0, NOW.plus_ms(90_000))));
+        assert_eq!(hand.let_go(), [(NOW.plus_ms(90_000), vec![1, 2])]);
+        assert_eq!(hand.let_go(), []);
+    }
+}
