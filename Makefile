@@ -12,17 +12,19 @@ DENY := $(TARGET)/tools/$(DENY_VERSION)/bin/cargo-deny
 FUZZ_VERSION := 0.13.2
 FUZZ := $(TARGET)/tools/fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
 PACKAGES_MAX := 140
+INSTRUCTIONS_MAX := 90000
 REPORT := $(TARGET)/check.report
 comma := ,
 
 ran = @echo "  ran       $(1)" >>$(REPORT)
 
-.PHONY: check tools format clippy test power disk docs deny packages interleavings network systemd signer zabbix fmt bless soak fuzz fuzz-keep bench backlog
+.PHONY: check tools format clippy test power disk docs deny packages interleavings network systemd signer zabbix instructions
+.PHONY: fmt bless soak fuzz fuzz-keep bench peers
 
 check:
 	@mkdir -p $(TARGET)
 	@: >$(REPORT)
-	@$(MAKE) --no-print-directory tools format clippy test power disk docs deny packages interleavings network systemd signer zabbix
+	@$(MAKE) --no-print-directory tools format clippy test power disk docs deny packages interleavings network systemd signer zabbix instructions
 	@echo
 	@cat $(REPORT)
 	@echo "make check: passed"
@@ -33,9 +35,9 @@ check:
 tools:
 	@missing=(); \
 	need() { command -v "$$1" >/dev/null || missing+=("$$2"); }; \
-	need cc build-essential; \
+	need cc build-essential; need python3 python3; need valgrind valgrind; \
 	if [[ $$(id -u) == 0 ]]; then need debootstrap debootstrap; need systemd-nspawn systemd-container; \
-	  need ip iproute2; need python3 python3; fi; \
+	  need ip iproute2; fi; \
 	if (($${#missing[@]})); then \
 	  if [[ $$(id -u) != 0 ]]; then echo "missing; run as root: apt-get install $${missing[*]}" >&2; exit 1; fi; \
 	  apt-get update -qq </dev/null; \
@@ -143,6 +145,12 @@ zabbix:
 	  echo "  left out  Zabbix test (needs root; sudo tests/peers/zabbix.sh)" >>$(REPORT); \
 	fi
 
+# What a callback costs, as instructions that callgrind counts: nearly the same everywhere (a hundredth up or
+# down, as commits gather more or less), so that a limit can hold.
+instructions:
+	CONNECTIONS=64 LIMIT=$(INSTRUCTIONS_MAX) benches/instructions.sh
+	$(call ran,instructions per callback: no more than $(INSTRUCTIONS_MAX))
+
 # Formats everything.
 fmt:
 	cargo fmt --all
@@ -191,13 +199,11 @@ fuzz-keep: $(FUZZ)
 $(FUZZ):
 	cargo install cargo-fuzz --version $(FUZZ_VERSION) --locked --debug --root $(TARGET)/tools/fuzz-$(FUZZ_VERSION)
 
-# How small and how soon ready; durable callbacks a second over requests a second of a server that keeps nothing; and
-# instructions per callback.
+# What callbackd does beside what bounds it, in one table (benches/run.py): some 25 minutes, QUICK=1 some 8. What is written
+# to benches/ is shown in README; a quick run writes to target/ alone.
 bench:
-	benches/footprint.sh
-	benches/throughput.sh
-	benches/instructions.sh
+	benches/run.py $(if $(QUICK),--quick,--json benches/results.json --picture benches/results.svg)
 
-# What it costs that a million deliveries wait, in a store of two million executions: a few minutes, and 6 GB of disk.
-backlog:
-	benches/backlog.sh
+# The same work on what else users would pick (benches/peers/): some 10 minutes, most of them to install it.
+peers:
+	benches/peers/run.py $(if $(QUICK),--quick,--json benches/peers/results.json --picture benches/peers/results.svg)

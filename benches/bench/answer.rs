@@ -1,0 +1,54 @@
+//! A bare hyper server that reads a body and answers 200, on the same runtime and the same HTTP implementation as the
+//! daemon. It keeps nothing and checks nothing: durable ingest is measured against it, and it is the sink.
+//!
+//! A GET is answered with what was posted so far: how often, and how many bytes.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+
+use crate::Failure;
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The address to take; by default a free port, which is then printed.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: String,
+}
+
+static POSTS: AtomicU64 = AtomicU64::new(0);
+static BYTES: AtomicU64 = AtomicU64::new(0);
+
+async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.method() == Method::GET {
+        let (posts, bytes) = (POSTS.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed));
+        return Ok(Response::new(Full::new(format!("{{\"posts\":{posts},\"bytes\":{bytes}}}").into())));
+    }
+    let mut response = Response::new(Full::new(Bytes::from_static(b"{}")));
+    match request.into_body().collect().await {
+        Ok(body) => {
+            POSTS.fetch_add(1, Ordering::Relaxed);
+            BYTES.fetch_add(body.to_bytes().len() as u64, Ordering::Relaxed);
+        }
+        Err(_) => *response.status_mut() = StatusCode::BAD_REQUEST,
+    }
+    Ok(response)
+}
+
+#[tokio::main]
+pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
+    let listener = tokio::net::TcpListener::bind(&options.listen).await?;
+    println!("{}", listener.local_addr()?);
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tokio::spawn(
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)),
+        );
+    }
+}
