@@ -10,6 +10,7 @@ use std::process::Command;
 
 use crate::callbacks::{Step, cos};
 use crate::daemon::{Daemon, soon};
+use crate::older;
 use crate::peers::hook::{Hook, Reply};
 
 const MEDIA: &str = "/callbacks/media/t0ken";
@@ -164,11 +165,7 @@ fn no_start_on_it_harms_what_is_there() {
     daemon.start();
     (1..=5).for_each(|n| assert_eq!(daemon.post(MEDIA, &[], body(n)).status, 200));
     assert!(daemon.terminate().success());
-    let conn = rusqlite::Connection::open(daemon.path("disk/callbackd.db")).expect("opens");
-    let back = "DROP TABLE inquiries; DROP VIEW executions; PRAGMA user_version = 1;
-                CREATE VIEW executions AS SELECT id FROM execution_heads;";
-    conn.execute_batch(back).expect("as the first version had it");
-    drop(conn);
+    older::take_back(&daemon.path("disk/callbackd.db"));
     for room in [0, 4096, 8192, 20_000, 60_000] {
         refuses(&mut daemon, room);
     }

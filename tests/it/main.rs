@@ -20,6 +20,7 @@ mod model;
 mod monitoring;
 mod network;
 mod nothing_lost;
+mod older;
 mod outbound;
 mod peers;
 mod port_entity;

@@ -9,7 +9,6 @@
 mod front;
 mod judge;
 mod kept;
-mod older;
 mod report;
 mod senders;
 mod sinks;

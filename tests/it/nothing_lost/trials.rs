@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use serde_json::Value;
 
-use super::older;
 use super::senders::{Ledger, Sender, Whereabouts};
 use super::sinks::Sinks;
 use crate::daemon::{Daemon, PATIENCE, soon};
+use crate::older;
 
 /// Longer than any lease of a delivery: a minute more than a try may take.
 const PAST_LEASES: Duration = Duration::from_secs(65);

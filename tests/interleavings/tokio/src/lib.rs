@@ -140,8 +140,8 @@ pub mod time {
     //! No clock: a short pause is over at some moment, a poll never comes.
     use std::time::Duration;
 
-    /// The shortest pause that is one for want of a wake-up.
-    const POLL: Duration = Duration::from_secs(5);
+    /// The shortest pause that is one for want of a wake-up: a poll, of whose five seconds some may be over.
+    const POLL: Duration = Duration::from_secs(3);
 
     pub async fn sleep(pause: Duration) {
         if pause >= POLL {

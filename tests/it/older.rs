@@ -6,7 +6,7 @@ use std::path::Path;
 use callbackd::model::State;
 use rusqlite::Connection;
 
-const FIRST: &str = include_str!("../../../src/store/migrations/0001_initial.sql");
+const FIRST: &str = include_str!("../../src/store/migrations/0001_initial.sql");
 
 /// Kind and text of everything that a schema has, by name.
 type Schema = BTreeMap<String, (String, String)>;
@@ -26,7 +26,7 @@ fn first() -> Schema {
 
 /// Takes the store of a daemon that has ended back to schema 1. Later migrations may have added to it, and snapshots had
 /// names then; one that changed a table needs more than this, and is found out here.
-pub(super) fn take_back(path: &Path) {
+pub(crate) fn take_back(path: &Path) {
     let mut conn = Connection::open(path).expect("opens");
     let (first, now) = (first(), schema(&conn));
     let step = conn.transaction().expect("begun");
@@ -70,7 +70,7 @@ fn named(conn: &Connection, table: &str) {
 }
 
 /// Which schema a store has whose daemon was killed; looked at in a copy, so that the next daemon recovers it.
-pub(super) fn version(path: &Path) -> i64 {
+pub(crate) fn version(path: &Path) -> i64 {
     let folder = tempfile::tempdir().expect("a folder");
     let copy = folder.path().join("copy.db");
     std::fs::copy(path, &copy).expect("copied");
