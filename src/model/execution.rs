@@ -91,10 +91,17 @@ pub struct Accepted {
     pub state: State,
     /// The status before; `None` for a new execution.
     pub previous_status: Option<Status>,
-    /// Keys of the tasks that are new or moved.
-    pub changed_tasks: Vec<String>,
+    /// Keys of the tasks that are new or moved; `None` for all of them, which every callback would have to copy.
+    pub moved: Option<Vec<String>>,
     /// Nothing moved, and that is the news: it is not finished in time.
     pub overdue: bool,
+}
+
+impl Accepted {
+    /// Keys of the tasks that are new or moved.
+    pub fn changed_tasks(&self) -> Vec<String> {
+        self.moved.clone().unwrap_or_else(|| self.state.tasks.iter().map(|task| task.key.clone()).collect())
+    }
 }
 
 /// What an update is, beside what we hold.
@@ -135,8 +142,7 @@ impl State {
                 None => tasks.push(task),
             }
         }
-        let changed_tasks = tasks.iter().map(|t| t.key.clone()).collect();
-        Accepted { state: State { execution, tasks }, previous_status: None, changed_tasks, overdue: false }
+        Accepted { state: State { execution, tasks }, previous_status: None, moved: None, overdue: false }
     }
 
     /// The update again that this state was begun with, for when its execution turns out to be known already.
@@ -209,7 +215,7 @@ impl State {
         Verdict::Accepted(Box::new(Accepted {
             state: next,
             previous_status: Some(self.execution.status),
-            changed_tasks,
+            moved: Some(changed_tasks),
             overdue: false,
         }))
     }
@@ -217,7 +223,7 @@ impl State {
     /// The mark of an execution that is not finished in time.
     pub fn overdue(self) -> Accepted {
         let previous_status = Some(self.execution.status);
-        Accepted { state: self, previous_status, changed_tasks: Vec::new(), overdue: true }
+        Accepted { state: self, previous_status, moved: Some(Vec::new()), overdue: true }
     }
 
     fn contradiction(&self, update: &Update) -> Option<String> {

@@ -108,7 +108,7 @@ pub(super) fn delivery(key: &str) -> crate::model::Delivery {
         kind: Change::kind_of(&accepted).to_owned(),
         sequence: 1,
         previous_status: None,
-        changed_tasks: accepted.changed_tasks,
+        changed_tasks: accepted.changed_tasks(),
         overdue: false,
         receipt: Some("7".to_owned()),
         received_at,

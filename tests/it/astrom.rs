@@ -43,7 +43,7 @@ fn delivery(key: &str, status: Status, ago: i64) -> Delivery {
         kind: Change::kind_of(&accepted).to_owned(),
         sequence: 1,
         previous_status: None,
-        changed_tasks: accepted.changed_tasks,
+        changed_tasks: accepted.changed_tasks(),
         overdue: false,
         receipt: Some("7".to_owned()),
         received_at: now,

@@ -188,7 +188,7 @@ impl World {
                 kind: Change::kind_of(&accepted).to_owned(),
                 sequence: held.changes,
                 previous_status: accepted.previous_status,
-                changed_tasks: accepted.changed_tasks,
+                changed_tasks: accepted.changed_tasks(),
                 overdue: false,
                 receipt: None,
                 received_at: self.now,

@@ -59,7 +59,7 @@ fn change(status: Status) -> Change {
         kind: Change::kind_of(&accepted).to_owned(),
         sequence: 1,
         previous_status: None,
-        changed_tasks: accepted.changed_tasks,
+        changed_tasks: accepted.changed_tasks(),
         overdue: false,
         receipt: Some("7".to_owned()),
         received_at: seconds(10),

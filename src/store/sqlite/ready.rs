@@ -90,10 +90,10 @@ pub(super) fn ready(source: &str, now: Time, parsed: Parsed, rules: &Rules) -> R
     }
 }
 
-pub(super) fn ready_update(source: &str, now: Time, update: Update, rules: &Rules) -> ReadyUpdate {
+pub(super) fn ready_update(source: &str, now: Time, mut update: Update, rules: &Rules) -> ReadyUpdate {
     let hash = hash_of(&update.key);
     let says_status = update.execution.status.is_some();
-    let (identity, known_only) = (update.identity.clone(), update.known_only);
+    let (identity, known_only) = (update.identity.take(), update.known_only);
     let accepted = State::begin(source, update);
     let first = render(&accepted, 0, 1, None, now, rules);
     let expected_by = rules.expected_by(&accepted.state.execution, now);
@@ -115,7 +115,7 @@ pub(super) fn render(
     let mut rendered = Rendered {
         status: accepted.state.execution.status,
         previous_status: accepted.previous_status,
-        changed_tasks: (sequence > 1).then(|| text::texts(&accepted.changed_tasks)),
+        changed_tasks: accepted.moved.as_deref().map(text::texts),
         snapshot: accepted.state.snapshot(),
         targets: Targets::default(),
         known_by: Vec::new(),
@@ -135,7 +135,7 @@ pub(super) fn render(
             kind: rendered.kind.to_owned(),
             sequence,
             previous_status: accepted.previous_status,
-            changed_tasks: accepted.changed_tasks.clone(),
+            changed_tasks: accepted.changed_tasks(),
             overdue: accepted.overdue,
             receipt: receipt.map(|r| r.to_string()),
             received_at: now,

@@ -19,6 +19,7 @@ use tempfile::TempDir;
 
 use crate::callbacks::{Step, cos};
 use crate::daemon::{Asker, Daemon, PATIENCE, STORE, field, receive};
+use crate::older;
 
 pub(crate) const SINKS: [&str; 2] = ["one", "two"];
 /// What no source understands, and is kept all the same.
@@ -235,32 +236,13 @@ impl Life {
     fn make_older(&self) {
         let folder = self.home.path().join("store");
         let (store, older) = (folder.join(STORE), self.home.path().join("older.db"));
-        let conn = rusqlite::Connection::open(&older).expect("made");
-        conn.execute_batch("PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL")
-            .expect("set");
-        conn.execute_batch(include_str!("../../../../src/store/migrations/0001_initial.sql"))
-            .expect("the first schema");
-        conn.execute("ATTACH ?1 AS new", [store.to_str()]).expect("attached");
-        let names = |sql: &str| -> Vec<String> {
-            let mut statement = conn.prepare(sql).expect("prepared");
-            let rows = statement.query_map([], |row| row.get(0)).expect("queried");
-            rows.collect::<Result<_, _>>().expect("names")
-        };
-        for table in names("SELECT name FROM main.sqlite_schema WHERE type = 'table'") {
-            let columns = names(&format!("SELECT name FROM pragma_table_info('{table}', 'main')")).join(", ");
-            let copy = format!(
-                "DELETE FROM main.{table}; INSERT INTO main.{table} ({columns}) SELECT {columns} FROM new.{table}"
-            );
-            conn.execute_batch(&copy).expect("copied");
+        fs::copy(&store, &older).expect("copied");
+        let log = folder.join([STORE, "-wal"].concat());
+        if log.exists() {
+            fs::copy(log, self.home.path().join("older.db-wal")).expect("copied");
         }
-        // As they were written then, which the views still show.
-        conn.execute_batch(
-            "UPDATE main.execution_heads SET snapshot = (SELECT c.snapshot FROM new.changes c WHERE c.id = change);
-             UPDATE main.earlier_changes AS e SET snapshot = (SELECT c.snapshot FROM new.changes c WHERE c.id = e.id);",
-        )
-        .expect("set");
-        conn.execute_batch("DETACH new; PRAGMA user_version = 1; PRAGMA wal_checkpoint(TRUNCATE)").expect("set");
-        drop(conn);
+        older::take_back(&older);
+        assert_eq!(older::version(&older), 1);
         // Whoever took them away: this, or SQLite when it was done reading.
         for suffix in ["-wal", "-shm", "-journal"] {
             let name = [STORE, suffix].concat();

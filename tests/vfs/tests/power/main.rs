@@ -16,6 +16,8 @@ mod daemon;
 mod disk;
 mod known;
 mod load;
+#[path = "../../../it/older.rs"]
+mod older;
 mod verify;
 
 use std::collections::BTreeSet;
