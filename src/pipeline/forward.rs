@@ -77,7 +77,11 @@ impl Forwarder {
         let settling = tokio::spawn(Arc::clone(&self).settle_what_ended(ended));
         while !stop.is_begun() {
             let mut wake_up = std::pin::pin!(woken.notified());
-            wake_up.as_mut().enable();
+            // A wake-up that came before is taken by this, and by nothing after it.
+            let is_woken = wake_up.as_mut().enable();
+            if is_woken {
+                hand.look_again();
+            }
             let now = clock::now();
             let allowed = breaker.allows(now, under_way.is_empty());
             let mut room = match allowed {
@@ -105,7 +109,7 @@ impl Forwarder {
                 pause = pause.min(until_probe);
             }
             tokio::select! {
-                () = &mut wake_up => hand.look_again(),
+                () = &mut wake_up, if !is_woken => hand.look_again(),
                 () = tokio::time::sleep(pause) => {}
                 () = stop.begun() => {}
                 claim = answer(&mut claiming), if claiming.is_some() => {

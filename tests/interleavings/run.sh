@@ -58,9 +58,11 @@ broken "a wake-up before there is anything to wake for" way 300 \
   pipeline/ingest.rs "wake.sinks(&recorded.wake);" ""
 broken "a forwarder that looks first and then registers, for a wake-up that nobody keeps" way 300 \
   pipeline/mod.rs "notify.notify_one();" "notify.notify_waiters();" \
-  pipeline/forward.rs "wake_up.as_mut().enable();" "" \
+  pipeline/forward.rs "let is_woken = wake_up.as_mut().enable();" "let is_woken = false;" \
   pipeline/forward.rs "let mut wake_up = std::pin::pin!(woken.notified());" "" \
   pipeline/forward.rs "tokio::select! {" "let mut wake_up = std::pin::pin!(woken.notified()); tokio::select! {"
 broken "a forwarder that leaves what it knows to nobody" "reload, failing sink" 1000 \
   pipeline/forward.rs "woken.notify_one();" "" \
   pipeline/forward.rs "woken.notify_one();" ""
+broken "a forwarder that takes a wake-up and does not look again" way 1000 \
+  pipeline/forward.rs "if is_woken {" "if false {"
