@@ -12,7 +12,7 @@ DENY := $(TARGET)/tools/$(DENY_VERSION)/bin/cargo-deny
 FUZZ_VERSION := 0.13.2
 FUZZ := $(TARGET)/tools/fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
 PACKAGES_MAX := 140
-INSTRUCTIONS_MAX := 90000
+INSTRUCTIONS_MAX := 84000
 REPORT := $(TARGET)/check.report
 comma := ,
 
