@@ -5,9 +5,9 @@
 //! commit starts the log from its beginning. The log keeps its size, because one that need not grow is synced in half
 //! the time.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -16,6 +16,10 @@ use rusqlite::Connection;
 const PAGES: usize = 2048;
 /// So few pages the writer copies itself.
 const PAGES_FEW: usize = 128;
+/// With so many pages in the log, the writer waits for the copy that is under way, for this long at most: a disk may take
+/// seconds to sync the file, and what came meanwhile would be more than it ever holds again.
+const PAGES_MOST: usize = 8 * PAGES;
+const PATIENCE: Duration = Duration::from_secs(10);
 /// So often the thread tries to catch up before the writer has to copy the rest, however much it is: then callbacks
 /// come in faster than the disk can take them, and a log without a bound would not help.
 const ROUNDS: usize = 4;
@@ -33,12 +37,22 @@ pub(super) struct Log {
     wanted: AtomicBool,
     /// The last copy failed.
     failed: AtomicBool,
+    /// The thread copies.
+    copying: Mutex<bool>,
+    copied: Condvar,
 }
 
 impl Log {
     /// Has the log copied after the next commit: only then does the file itself grow or shrink.
     pub(super) fn want(&self) {
         self.wanted.store(true, Ordering::Release);
+    }
+
+    fn copies(&self, copying: bool) {
+        *self.copying.lock().unwrap_or_else(PoisonError::into_inner) = copying;
+        if !copying {
+            self.copied.notify_all();
+        }
     }
 }
 
@@ -57,6 +71,10 @@ pub(super) fn watch(writer: &mut Connection, log: Arc<Log>, wake: SyncSender<()>
 
 /// For the writer, between two commits: copies what the checkpointer left.
 pub(super) fn finish(writer: &Connection, log: &Log) {
+    if log.pages.load(Ordering::Acquire) >= PAGES_MOST {
+        let copying = log.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(log.copied.wait_timeout_while(copying, PATIENCE, |copying| *copying));
+    }
     if log.finish.load(Ordering::Acquire) {
         copy(writer, log);
         log.finish.store(false, Ordering::Release);
@@ -77,7 +95,10 @@ pub(super) fn run(conn: &Connection, log: &Log, woken: &Receiver<()>) {
         }
         failed = None;
         for _ in 0..ROUNDS {
-            let Some(copied) = copy(conn, log) else {
+            log.copies(true);
+            let copied = copy(conn, log);
+            log.copies(false);
+            let Some(copied) = copied else {
                 failed = Some(Instant::now());
                 break;
             };
