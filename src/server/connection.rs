@@ -10,7 +10,7 @@ use hyper::body::Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
@@ -56,11 +56,13 @@ pub(super) async fn serve<E: Endpoint>(
         if early.is_empty() {
             let mut first = [0];
             early = tokio::select! {
+                // What came before the end began is still answered.
+                biased;
                 read = io.read(&mut first) => match read {
                     Ok(1..) => Bytes::copy_from_slice(&first),
-                    _ => return,
+                    _ => return part(io).await,
                 },
-                () = &mut begun => return,
+                () = &mut begun => return part(io).await,
                 () = pulse.late() => return tracing::debug!(peer = ?caller.address, "closed a connection: nothing came in time"),
             };
         }
@@ -135,7 +137,12 @@ async fn talk<E: Endpoint>(
                         Poll::Ready(Ok(())) if !draining => {
                             let parts = connection.into_parts();
                             let Pulsed { io, early, .. } = parts.io.into_inner();
-                            return Some((io, if early.is_empty() { parts.read_buf } else { early }));
+                            let left = match (parts.read_buf, early) {
+                                (read, early) if read.is_empty() => early,
+                                (read, early) if early.is_empty() => read,
+                                (read, early) => [read, early].concat().into(),
+                            };
+                            return Some((io, left));
                         }
                         Poll::Ready(_) => return None,
                         // It was none: what is in hand is the last.
@@ -152,6 +159,11 @@ async fn talk<E: Endpoint>(
         linger(connection.into_parts().io.into_inner().io).await;
     }
     None
+}
+
+/// Says that nothing more comes, as TLS wants it said.
+async fn part(mut io: Box<dyn Io>) {
+    let _ = tokio::time::timeout(LINGER, io.shutdown()).await;
 }
 
 /// HTTP/1.1 as this door speaks it.

@@ -377,6 +377,16 @@ fn a_mark_a_declaration_and_blanks_may_stand_before_the_root() {
 }
 
 #[test]
+fn a_byte_order_mark_is_one_at_the_beginning_only() {
+    let run = "<WorkflowExecution><RunId>1</RunId><State>Success</State></WorkflowExecution>";
+    assert_eq!(parse(format!("\u{feff}{run}")).expect("understood").len(), 1);
+    let beside = reason(format!("<a></a>\u{feff}{run}"));
+    assert!(beside.contains("outside of any element"), "{beside}");
+    let named = reason("<Response><EventName>\u{feff}WorkflowFinish&amp;</EventName></Response>");
+    assert!(named.contains("\\u{feff}WorkflowFinish&"), "{named}");
+}
+
+#[test]
 fn a_plain_element_is_what_the_reader_makes_of_it() {
     let run = |inside: &str| format!("<WorkflowExecution><RunId>1</RunId>{inside}</WorkflowExecution>");
     let mut bodies: Vec<String> = [

@@ -29,7 +29,10 @@ pub(super) fn read(text: &str, limits: Limits) -> Result<Body<'_>, ParseError> {
     let mut reader = Reader::from_str(text);
     reader.config_mut().check_end_names = false;
     reader.config_mut().allow_unmatched_ends = true;
-    plain(&mut reader, text, &mut open, &mut draft)?;
+    // Before its first event, the reader drops a byte order mark wherever it stands.
+    if text.is_ascii() {
+        plain(&mut reader, text, &mut open, &mut draft)?;
+    }
     loop {
         // Blanks between elements make no event, and those of a value stay.
         reader.config_mut().trim_text_start = !draft.wants_text();
