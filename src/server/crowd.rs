@@ -34,15 +34,12 @@ impl Crowd {
 
     /// Lets go of some that only take up a place; how many.
     pub(super) fn make_room(&mut self) -> usize {
-        let mut silent: Vec<_> = self
-            .0
-            .values()
-            .filter_map(|(task, pulse)| {
-                let silent_ms = pulse.silent_ms().filter(|ms| *ms >= SILENT_MS)?;
-                Some((pulse.is_welcome(), std::cmp::Reverse(silent_ms), task))
-            })
-            .collect();
-        silent.sort_unstable_by_key(|(welcome, order, _)| (*welcome, *order));
+        let mut silent: Vec<_> =
+            self.0.values().filter_map(|(task, pulse)| Some((pulse.is_welcome(), pulse.silent_ms()?, task))).collect();
+        // As long as there are strangers, theirs are the places, and be it in a moment.
+        let is_among_friends = silent.iter().all(|(welcome, ..)| *welcome);
+        silent.retain(|(welcome, ms, _)| *ms >= SILENT_MS && (is_among_friends || !welcome));
+        silent.sort_unstable_by_key(|(_, ms, _)| std::cmp::Reverse(*ms));
         silent.truncate((self.0.len() / SHARE).max(1));
         for (.., task) in &silent {
             task.abort();
