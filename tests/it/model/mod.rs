@@ -335,7 +335,10 @@ impl Pair {
                 assert_eq!(done.is_ok(), expected, "{done:?}");
             }
             Step::Hurry(sink) => {
-                self.store.hurry((*sink).to_owned(), self.time(), self.time()).await.expect("hurried");
+                self.store
+                    .hurry((*sink).to_owned(), self.time().plus_ms(86_400_000_000), self.time())
+                    .await
+                    .expect("hurried");
                 self.plain.hurry(sink, self.now);
             }
             Step::Restart => {
