@@ -667,6 +667,22 @@ async fn only_what_is_finished_and_told_is_let_go_of() {
 }
 
 #[tokio::test]
+async fn an_execution_of_which_something_is_held_stays_until_that_is_decided() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    let source = "odd-free";
+    record(store, source, at(0), vec![update("i1", Status::Succeeded)]).await;
+    let contradiction = Parsed::Held(vec![update("i1", Status::Failed)]);
+    let kept = try_record(store, source, at(1), contradiction).await.expect("recorded");
+    assert_eq!(kept.outcome, ReceiptStatus::Held);
+    assert_eq!(prune(store, at(50)).await, 0);
+    rule(store, kept.receipt, Ruling::Confirmed(vec![update("i1", Status::Failed)]), at(60)).await;
+    assert_eq!(receipts(store, "conflict").await.len(), 1, "it is known what it contradicts");
+    assert_eq!(prune(store, at(50)).await, 1);
+}
+
+#[tokio::test]
 async fn lists_are_filtered_newest_first_and_paged() {
     let folder = TempDir::new().expect("a folder");
     let store = open(&folder);
