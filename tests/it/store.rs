@@ -667,6 +667,23 @@ async fn only_what_is_finished_and_told_is_let_go_of() {
 }
 
 #[tokio::test]
+async fn a_receipt_of_several_goes_with_the_last_of_them_whatever_that_learned_from_it() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    let source = "odd-free";
+    record(store, source, at(0), vec![update("long", Status::Running)]).await;
+    let both = vec![update("short", Status::Failed), update("long", Status::Running)];
+    let recorded = record(store, source, at(1), both).await;
+    assert_eq!((recorded.outcome, recorded.executions.len()), (ReceiptStatus::Accepted, 2));
+    assert_eq!(prune(store, at(50)).await, 1, "short");
+    assert_eq!(receipts(store, "accepted").await.len(), 2);
+    record(store, source, at(2), vec![update("long", Status::Failed)]).await;
+    assert_eq!(prune(store, at(50)).await, 1);
+    assert!(receipts(store, "accepted").await.is_empty(), "nobody is left to need them");
+}
+
+#[tokio::test]
 async fn an_execution_of_which_something_is_held_stays_until_that_is_decided() {
     let folder = TempDir::new().expect("a folder");
     let store = open(&folder);

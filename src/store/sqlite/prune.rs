@@ -75,7 +75,8 @@ struct Found {
 #[derive(Clone, Copy)]
 enum Going {
     Execution(i64),
-    /// Refused, or a repeat of several executions that are all gone.
+    /// Refused, or speaks of several executions that are all gone: the last of them may have been the one that learned nothing
+    /// from it.
     Receipt(i64),
 }
 
@@ -135,7 +136,7 @@ fn receipts(conn: &Connection, from: i64, end: i64) -> rusqlite::Result<Found> {
              SELECT * FROM (SELECT r.id FROM receipts r WHERE r.status <> 'accepted' AND r.status = 'refused'
                             AND r.id >= :from AND r.id < :end ORDER BY r.id LIMIT {LOOK})
              UNION
-             SELECT * FROM (SELECT r.id FROM receipts r WHERE r.status <> 'accepted' AND r.executions IS NOT NULL
+             SELECT * FROM (SELECT r.id FROM receipts r WHERE r.executions IS NOT NULL
                             AND r.id >= :from AND r.id < :end AND NOT {} ORDER BY r.id LIMIT {LOOK}))
          ORDER BY id LIMIT {LOOK}",
         IS_NEEDED.replace(":without", "0")
@@ -222,7 +223,7 @@ impl<'c> Deletes<'c> {
             identity: conn.prepare("DELETE FROM identities WHERE hash = ?1 AND execution = ?2")?,
             // What was refused may have been vouched for since it was found.
             receipt: conn.prepare(&format!(
-                "DELETE FROM receipts AS r WHERE r.id = :id AND r.status <> 'accepted'
+                "DELETE FROM receipts AS r WHERE r.id = :id
                    AND (r.status = 'refused' OR r.executions IS NOT NULL AND NOT {}) RETURNING octet_length(body)",
                 IS_NEEDED.replace(":without", "0")
             ))?,
