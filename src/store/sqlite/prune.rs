@@ -411,6 +411,34 @@ mod tests {
     }
 
     #[test]
+    fn what_went_does_not_come_into_the_index_later() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let conn = store(&folder, &executions(40, 10));
+        let mut tx = writer::prepare(&conn).expect("prepared");
+        let indexed = |of: &str| count(&conn, &format!("identities WHERE {of}"));
+        let forget = |tx: &mut Tx<'_>, from: i64| {
+            let going: Vec<_> = (from..from + 20).map(|n| Going::Execution(n * 10)).collect();
+            let piece = forget(tx, &going, Time::from_seconds(1_000_000)).expect("gone");
+            assert_eq!(piece.executions, 20);
+            tx.recent.committed();
+        };
+        // Before the index is filled, and while it is.
+        forget(&mut tx, 1);
+        let mut id = 1_000_000;
+        while indexed("execution > 0") == 0 {
+            id += 1;
+            tx.recent.add(hash_of(&id.to_string()), id);
+            tx.recent.fold(&conn, &mut tx.sql.fold).expect("folded");
+            tx.recent.committed();
+        }
+        forget(&mut tx, 21);
+        while count(&conn, "folded WHERE through = 0") == 1 {
+            tx.recent.fold(&conn, &mut tx.sql.fold).expect("folded");
+        }
+        assert_eq!((indexed("execution < 1000"), indexed("execution > 1000") > 0), (0, true));
+    }
+
+    #[test]
     fn what_is_large_goes_in_more_transactions() {
         const MIB: i64 = 1 << 20;
         let most = (ROWS * PAGE) as i64 + 2 * MIB;
