@@ -5,7 +5,7 @@ use rusqlite::{Connection, StatementStatus};
 
 use super::read::SINKS;
 use super::writer::STATEMENTS;
-use super::{TAKE_OVER, open};
+use super::{TAKE_OVER, TAKE_OVER_INQUIRIES, open};
 
 /// Rows that are read whole: one, or what the statement itself has picked out.
 const SMALL: [&str; 7] = ["CONSTANT ROW", "folded", "q", "n", "told", "sink_pauses", "(subquery"];
@@ -18,7 +18,9 @@ fn store(folder: &tempfile::TempDir) -> Connection {
 fn no_statement_reads_a_whole_table_or_index() {
     let folder = tempfile::tempdir().expect("a folder");
     let conn = store(&folder);
-    for (name, sql) in STATEMENTS.iter().chain(&[("sinks", SINKS), ("take_over", TAKE_OVER)]) {
+    for (name, sql) in
+        STATEMENTS.iter().chain(&[("sinks", SINKS), ("take_over", TAKE_OVER), ("inquiries", TAKE_OVER_INQUIRIES)])
+    {
         if matches!(*name, "begin" | "commit") {
             continue;
         }
