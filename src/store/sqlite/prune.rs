@@ -422,12 +422,16 @@ mod tests {
             assert_eq!(piece.executions, 20);
             tx.recent.committed();
         };
+        conn.execute_batch("BEGIN").expect("begun");
         // Before the index is filled, and while it is.
         forget(&mut tx, 1);
         let mut id = 1_000_000;
         while indexed("execution > 0") == 0 {
-            id += 1;
-            tx.recent.add(hash_of(&id.to_string()), id);
+            for _ in 0..1000 {
+                id += 1;
+                tx.recent.add(hash_of(&id.to_string()), id);
+            }
+            tx.recent.committed();
             tx.recent.fold(&conn, &mut tx.sql.fold).expect("folded");
             tx.recent.committed();
         }
