@@ -529,6 +529,24 @@ async fn links_are_found_whichever_side_comes_first() {
 }
 
 #[tokio::test]
+async fn what_waits_for_its_link_is_found_though_another_rule_was_put_above() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    record(&*store, "media", at(0), vec![about(update("i1", Status::Failed), "x.mp4")]).await;
+    let claimed = claim(&*store, "a", at(1)).await;
+    settle(&*store, &claimed[0], waits(0), at(2)).await;
+    let mut rules = rules();
+    let (key, with_key) = (Box::new(At("/execution/name")), Box::new(At("/execution/name")));
+    rules.links.insert(0, LinkRule { of: "media".to_owned(), key, with: "portal".to_owned(), with_key });
+    let (peer, headers, body) = ("192.0.2.1".to_owned(), Vec::new(), Bytes::from_static(b"{}"));
+    let receipt = Receipt { source: "portal".into(), received_at: at(3), peer, headers, body };
+    let parsed = Parsed::Updates(vec![about(update("r_1", Status::Running), "x.mp4")]);
+    let recorded = store.record(receipt, parsed, Arc::new(rules)).await.expect("recorded");
+    assert_eq!(recorded.wake, ["a"]);
+    assert_eq!(claim(&*store, "a", at(3)).await[0].change.links[0].key, "r_1");
+}
+
+#[tokio::test]
 async fn a_link_made_during_the_try_is_not_missed() {
     let folder = TempDir::new().expect("a folder");
     let store = open(&folder);
