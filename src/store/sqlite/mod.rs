@@ -193,6 +193,9 @@ impl Store for SqliteStore {
         parsed: Parsed,
         rules: Arc<Rules>,
     ) -> Boxed<'static, Result<Recorded, StoreError>> {
+        if let Some(reason) = self.health.refusal() {
+            return Box::pin(std::future::ready(Err(StoreError::Unavailable(reason.to_owned()))));
+        }
         let ready = Ready::new(receipt, parsed, rules);
         self.call(ready.weight(), move |tx| ready.record(tx))
     }
