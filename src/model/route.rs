@@ -65,7 +65,7 @@ pub struct Expectation {
 pub struct Rules {
     /// In the order of the configuration.
     pub routes: Vec<Route>,
-    /// In the order of the configuration; a rule is stored under `of->with#position`.
+    /// In the order of the configuration; each is stored under its [`LinkRule::name`].
     pub links: Vec<LinkRule>,
     /// Every configured sink.
     pub sinks: Vec<SinkRule>,

@@ -12,8 +12,8 @@ use crate::options::Size;
 use crate::shutdown::Shutdown;
 use crate::store::{Extent, Store, StoreError};
 
-/// How often it looks.
-const EVERY: Duration = Duration::from_secs(15);
+/// How often it looks: after so many seconds.
+const EVERY: u32 = 15;
 /// After so many times it looks again at what had to stay.
 const ANEW: u32 = 240;
 /// So many steps in a row that found nothing are enough for one time.
@@ -38,10 +38,11 @@ pub async fn run(store: Arc<dyn Store>, keep: impl Fn() -> Keep + Send, stop: Sh
     let mut upkeep = Upkeep { store, old: Sweep::default(), oldest: Sweep::default(), is_over: false };
     loop {
         let round = async {
-            if let Err(e) = upkeep.round(keep(), clock::now()).await {
+            let has_gone = upkeep.round(keep(), clock::now()).await.unwrap_or_else(|e| {
                 tracing::warn!(error = %e, "what is old stays for now");
-            }
-            tokio::time::sleep(EVERY).await;
+                false
+            });
+            upkeep.rest(has_gone).await;
         };
         tokio::select! {
             () = round => {}
@@ -89,11 +90,25 @@ impl Sweep {
 }
 
 impl Upkeep {
-    async fn round(&mut self, keep: Keep, now: Time) -> Result<(), StoreError> {
+    /// Until the next round. Senders are not to wait for it on a full disk, as long as a round may help them: the last one
+    /// did, or the disk was not full then.
+    async fn rest(&self, mut may_help: bool) {
+        for _ in 0..EVERY {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let is_ready = self.store.ready().is_ok();
+            if may_help && !is_ready {
+                return;
+            }
+            may_help |= is_ready;
+        }
+    }
+
+    /// Whether anything went.
+    async fn round(&mut self, keep: Keep, now: Time) -> Result<bool, StoreError> {
         let age = i64::try_from(keep.age.as_micros()).unwrap_or(i64::MAX);
-        let executions = self.let_go_of_old(Time::from_micros(now.micros().saturating_sub(age))).await?;
-        if executions > 0 {
-            tracing::info!(executions, "let go of what was older than store.keep");
+        let old = self.let_go_of_old(Time::from_micros(now.micros().saturating_sub(age))).await?;
+        if old > 0 {
+            tracing::info!(executions = old, "let go of what was older than store.keep");
         }
         let (executions, extent) = self.let_go_of_oldest(keep.disk_max, now).await?;
         if executions > 0 {
@@ -103,7 +118,7 @@ impl Upkeep {
         if bytes > 0 {
             tracing::info!(store.bytes_given_back = bytes, "gave room back to the disk");
         }
-        Ok(())
+        Ok(old + executions > 0)
     }
 
     async fn let_go_of_old(&mut self, before: Time) -> Result<u64, StoreError> {
@@ -125,7 +140,7 @@ impl Upkeep {
         self.oldest.begin();
         loop {
             let extent = self.store.extent().await?;
-            let bytes_max = disk_max.of(extent.disk);
+            let bytes_max = bytes_max(extent, disk_max);
             if extent.held <= bytes_max {
                 self.is_over = false;
                 return Ok((executions, extent));
@@ -155,9 +170,16 @@ impl Upkeep {
     }
 }
 
+/// What the store may hold: no more than `disk_max`, and no more than leaves room to work in. But where it takes less than
+/// half of a full disk, it is for others to make room.
+fn bytes_max(extent: Extent, disk_max: Size) -> u64 {
+    let with_room = (extent.held + extent.room).saturating_sub(extent.spare());
+    disk_max.of(extent.disk).min(with_room.max(extent.disk / 2))
+}
+
 /// What holds nothing is kept for what comes, as long as it is little; the rest is given back.
 fn to_give_back(extent: Extent, disk_max: Size) -> u64 {
-    let Extent { held, free, disk } = extent;
+    let Extent { held, free, disk, .. } = extent;
     let over = (held + free).saturating_sub(disk_max.of(disk)).min(free);
     match free > held / 4 {
         true => over.max(free - held / 8),
@@ -188,8 +210,21 @@ mod tests {
     }
 
     #[test]
+    fn room_to_work_in_is_left_on_a_disk_that_is_the_stores() {
+        let bytes_max =
+            |held, room, percent| bytes_max(Extent { held, free: 0, room, disk: 800 }, Size::Percent(percent));
+        assert_eq!(bytes_max(400, 400, 50), 400, "as it is configured");
+        assert_eq!(bytes_max(600, 200, 100), 700, "all but an eighth");
+        assert_eq!(bytes_max(600, 0, 80), 500, "and so where others take room, too");
+        assert_eq!(bytes_max(430, 0, 80), 400, "down to the half");
+        assert_eq!(bytes_max(100, 0, 80), 400, "what others filled is theirs to clear");
+        let large = Extent { held: 99 << 30, free: 0, room: 1 << 30, disk: 100 << 30 };
+        assert_eq!(large.spare(), 128 << 20, "of a large one not so much");
+    }
+
+    #[test]
     fn a_little_room_is_kept_for_what_comes_unless_it_is_too_much() {
-        let extent = |held, free| Extent { held, free, disk: 1000 };
+        let extent = |held, free| Extent { held, free, room: 1000 - held, disk: 1000 };
         let all = Size::Percent(100);
         assert_eq!(to_give_back(extent(400, 100), all), 0);
         assert_eq!(to_give_back(extent(400, 101), all), 51, "down to an eighth");

@@ -16,6 +16,24 @@ pub struct Extent {
     pub held: u64,
     /// What is the store's, and holds nothing now.
     pub free: u64,
+    /// What it could hold beside that which it does: the free, and what its file system would give to it.
+    pub room: u64,
     /// The whole file system.
     pub disk: u64,
+}
+
+/// More room than this is never needed to work in.
+const SPARE_MAX: u64 = 128 << 20;
+
+impl Extent {
+    /// The room that upkeep leaves, for the log and for what comes until it looks again. With less than half of it, no
+    /// callback is taken: what is let go of has to be written, too.
+    pub fn spare(&self) -> u64 {
+        (self.disk / 8).min(SPARE_MAX)
+    }
+
+    /// Too little room is left to take callbacks.
+    pub fn is_full(&self) -> bool {
+        self.room < self.spare() / 2
+    }
 }

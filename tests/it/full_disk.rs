@@ -179,7 +179,7 @@ fn no_start_on_it_harms_what_is_there() {
 #[test]
 fn does_not_come_about_where_upkeep_may_make_room() {
     let mut daemon = Daemon::prepare();
-    let Some(_disk) = disk_of(&daemon, "40m") else { return };
+    let Some(_disk) = disk_of(&daemon, "48m") else { return };
     daemon.configure(&config("store.disk_max = \"25%\"\n"));
     daemon.start();
     let rounds = 6;
@@ -195,6 +195,32 @@ fn does_not_come_about_where_upkeep_may_make_room() {
     let left = daemon.list(&["executions", "list"]);
     let newest = format!("run-{}", rounds * 300);
     assert_eq!((left[0]["key"].as_str(), left.len() < 1500), (Some(&*newest), true));
+    assert!(daemon.terminate().success());
+}
+
+/// As much as there is, and more: the oldest goes for what comes, though there is nobody else whose room could be taken.
+#[test]
+fn that_the_store_has_filled_by_itself_is_cleared_by_upkeep() {
+    let mut daemon = Daemon::prepare();
+    let Some(_disk) = disk_of(&daemon, "48m") else { return };
+    daemon.configure(&config("store.disk_max = \"100%\"\n"));
+    daemon.start();
+    let large = |n: u32| body(n).replace("<Extra>", &format!("<Extra>{}", "y".repeat(200_000)));
+    let (all, mut refused) = (400, 0);
+    for n in 1..=all {
+        soon("kept in the end", || {
+            let answer = daemon.post(MEDIA, &[], large(n));
+            assert!([200, 503].contains(&answer.status), "{answer:?}");
+            refused += u32::from(answer.status == 503);
+            (answer.status == 200).then_some(())
+        });
+    }
+    let left = daemon.list(&["executions", "list"]);
+    let newest: Vec<_> = (0..left.len() as u32).map(|n| format!("run-{}", all - n)).collect();
+    let keys: Vec<_> = left.iter().map(|row| row["key"].as_str().expect("a key")).collect();
+    assert_eq!(keys, newest, "the oldest went");
+    println!("{refused} refusals, {} left of {all}", left.len());
+    assert!((20..200).contains(&left.len()), "{} are left", left.len());
     assert!(daemon.terminate().success());
 }
 

@@ -529,6 +529,24 @@ async fn links_are_found_whichever_side_comes_first() {
 }
 
 #[tokio::test]
+async fn what_waits_for_its_link_is_found_though_another_rule_was_put_above() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    record(&*store, "media", at(0), vec![about(update("i1", Status::Failed), "x.mp4")]).await;
+    let claimed = claim(&*store, "a", at(1)).await;
+    settle(&*store, &claimed[0], waits(0), at(2)).await;
+    let mut rules = rules();
+    let (key, with_key) = (Box::new(At("/execution/name")), Box::new(At("/execution/name")));
+    rules.links.insert(0, LinkRule { of: "media".to_owned(), key, with: "portal".to_owned(), with_key });
+    let (peer, headers, body) = ("192.0.2.1".to_owned(), Vec::new(), Bytes::from_static(b"{}"));
+    let receipt = Receipt { source: "portal".into(), received_at: at(3), peer, headers, body };
+    let parsed = Parsed::Updates(vec![about(update("r_1", Status::Running), "x.mp4")]);
+    let recorded = store.record(receipt, parsed, Arc::new(rules)).await.expect("recorded");
+    assert_eq!(recorded.wake, ["a"]);
+    assert_eq!(claim(&*store, "a", at(3)).await[0].change.links[0].key, "r_1");
+}
+
+#[tokio::test]
 async fn a_link_made_during_the_try_is_not_missed() {
     let folder = TempDir::new().expect("a folder");
     let store = open(&folder);
@@ -664,6 +682,39 @@ async fn only_what_is_finished_and_told_is_let_go_of() {
     assert_eq!(prune(store, at(50)).await, 1);
     let receipts = store.receipts(Filter::default()).await.expect("listed");
     assert_eq!(receipts.len(), 3, "new, quarantined and untold");
+}
+
+#[tokio::test]
+async fn a_receipt_of_several_goes_with_the_last_of_them_whatever_that_learned_from_it() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    let source = "odd-free";
+    record(store, source, at(0), vec![update("long", Status::Running)]).await;
+    let both = vec![update("short", Status::Failed), update("long", Status::Running)];
+    let recorded = record(store, source, at(1), both).await;
+    assert_eq!((recorded.outcome, recorded.executions.len()), (ReceiptStatus::Accepted, 2));
+    assert_eq!(prune(store, at(50)).await, 1, "short");
+    assert_eq!(receipts(store, "accepted").await.len(), 2);
+    record(store, source, at(2), vec![update("long", Status::Failed)]).await;
+    assert_eq!(prune(store, at(50)).await, 1);
+    assert!(receipts(store, "accepted").await.is_empty(), "nobody is left to need them");
+}
+
+#[tokio::test]
+async fn an_execution_of_which_something_is_held_stays_until_that_is_decided() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    let source = "odd-free";
+    record(store, source, at(0), vec![update("i1", Status::Succeeded)]).await;
+    let contradiction = Parsed::Held(vec![update("i1", Status::Failed)]);
+    let kept = try_record(store, source, at(1), contradiction).await.expect("recorded");
+    assert_eq!(kept.outcome, ReceiptStatus::Held);
+    assert_eq!(prune(store, at(50)).await, 0);
+    rule(store, kept.receipt, Ruling::Confirmed(vec![update("i1", Status::Failed)]), at(60)).await;
+    assert_eq!(receipts(store, "conflict").await.len(), 1, "it is known what it contradicts");
+    assert_eq!(prune(store, at(50)).await, 1);
 }
 
 #[tokio::test]

@@ -189,7 +189,7 @@ impl Store for Shared {
     }
 
     fn extent(&self) -> Boxed<'_, Result<Extent, StoreError>> {
-        ready(Ok(Extent { held: 0, free: 0, disk: 1 }))
+        ready(Ok(Extent { held: 0, free: 0, room: 1, disk: 1 }))
     }
 
     fn give_back(&self, _: u64) -> Boxed<'_, Result<u64, StoreError>> {

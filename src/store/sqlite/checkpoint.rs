@@ -48,6 +48,11 @@ impl Log {
         self.wanted.store(true, Ordering::Release);
     }
 
+    /// Pages in it after the latest commit.
+    pub(super) fn pages(&self) -> usize {
+        self.pages.load(Ordering::Acquire)
+    }
+
     fn copies(&self, copying: bool) {
         *self.copying.lock().unwrap_or_else(PoisonError::into_inner) = copying;
         if !copying {
@@ -114,7 +119,7 @@ pub(super) fn run(conn: &Connection, log: &Log, woken: &Receiver<()>) {
 /// Copies what can be copied without waiting for anybody: how many of the log's pages are in the file now, and none when a
 /// commit was just changing what tells where the log ends. What a failed copy may have left undone is copied again by the
 /// next: SQLite counts pages as copied only after the file was synced.
-fn copy(conn: &Connection, log: &Log) -> Option<usize> {
+pub(super) fn copy(conn: &Connection, log: &Log) -> Option<usize> {
     let copied = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(2));
     match copied {
         Ok(pages) => {

@@ -47,6 +47,9 @@ mod writer;
 const TAKE_OVER: &str =
     "UPDATE deliveries SET status = 'waiting', due_at = 0 WHERE finished_at IS NULL AND status = 'leased'";
 
+/// The same of who asked a vendor.
+const TAKE_OVER_INQUIRIES: &str = "UPDATE inquiries SET leased = 0, due_at = 0 WHERE leased = 1";
+
 /// How the store is used.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -96,9 +99,7 @@ impl SqliteStore {
         let lock = open::Lock::take(path)?;
         let mut conn = open::writer(path)?;
         let unusable = |e: rusqlite::Error| StoreError::Unusable(format!("{}: {e}", path.display()));
-        conn.execute(TAKE_OVER, [])
-            .and_then(|_| conn.execute("UPDATE inquiries SET leased = 0, due_at = 0 WHERE leased = 1", []))
-            .map_err(unusable)?;
+        conn.execute(TAKE_OVER, []).and_then(|_| conn.execute(TAKE_OVER_INQUIRIES, [])).map_err(unusable)?;
         let queue = Arc::new(Queue::new(options.queue_max, options.queue_bytes_max));
         let health = Arc::new(Health::default());
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
@@ -192,6 +193,9 @@ impl Store for SqliteStore {
         parsed: Parsed,
         rules: Arc<Rules>,
     ) -> Boxed<'static, Result<Recorded, StoreError>> {
+        if let Some(reason) = self.health.refusal() {
+            return Box::pin(std::future::ready(Err(StoreError::Unavailable(reason.to_owned()))));
+        }
         let ready = Ready::new(receipt, parsed, rules);
         self.call(ready.weight(), move |tx| ready.record(tx))
     }

@@ -5,7 +5,7 @@ use rusqlite::{Connection, StatementStatus};
 
 use super::read::SINKS;
 use super::writer::STATEMENTS;
-use super::{TAKE_OVER, open};
+use super::{TAKE_OVER, TAKE_OVER_INQUIRIES, open};
 
 /// Rows that are read whole: one, or what the statement itself has picked out.
 const SMALL: [&str; 7] = ["CONSTANT ROW", "folded", "q", "n", "told", "sink_pauses", "(subquery"];
@@ -18,18 +18,38 @@ fn store(folder: &tempfile::TempDir) -> Connection {
 fn no_statement_reads_a_whole_table_or_index() {
     let folder = tempfile::tempdir().expect("a folder");
     let conn = store(&folder);
-    for (name, sql) in STATEMENTS.iter().chain(&[("sinks", SINKS), ("take_over", TAKE_OVER)]) {
+    for (name, sql) in
+        STATEMENTS.iter().chain(&[("sinks", SINKS), ("take_over", TAKE_OVER), ("inquiries", TAKE_OVER_INQUIRIES)])
+    {
         if matches!(*name, "begin" | "commit") {
             continue;
         }
-        let mut plan = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect(name);
-        let lines = plan.raw_query().mapped(|row| row.get::<_, String>(3)).collect::<Result<Vec<_>, _>>().expect(name);
+        let lines = plan(&conn, sql);
         for line in &lines {
             let scanned = line.strip_prefix("SCAN ");
             let is_small = scanned.is_none_or(|what| SMALL.iter().any(|small| what.starts_with(small)));
-            assert!(is_small, "{name}: {line}\n{}", lines.join("\n"));
+            assert!(is_small, "{name}: {line}\n{lines:#?}");
         }
     }
+}
+
+/// How SQLite goes about a statement.
+fn plan(conn: &Connection, sql: &str) -> Vec<String> {
+    let mut plan = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("planned");
+    plan.raw_query().mapped(|row| row.get(3)).collect::<Result<_, _>>().expect("lines")
+}
+
+/// A claim takes what is due in the order of two indexes, merged as far as it is asked for.
+#[test]
+fn a_claim_sorts_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let conn = store(&folder);
+    let (_, due) = STATEMENTS.iter().find(|(name, _)| *name == "due").expect("there");
+    let sorted = |sql: &str| plan(&conn, sql).iter().any(|line| line.contains("TEMP B-TREE"));
+    assert!(!sorted(due), "{:#?}", plan(&conn, due));
+    assert!(due.contains("ORDER BY due_at LIMIT"), "that is told from the like");
+    let all_of_it = due.replace("ORDER BY due_at LIMIT", "ORDER BY id LIMIT");
+    assert!(sorted(&all_of_it), "{:#?}", plan(&conn, &all_of_it));
 }
 
 /// `count` executions with a delivery each that waits, and one with as many changes, all of them told but the last.

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::checkpoint::{self, Log};
 use super::identity::Recent;
 use super::queue::{Queue, Taken};
+use super::room::Watch;
 use crate::model::Time;
 use crate::store::StoreError;
 
@@ -21,6 +22,9 @@ use crate::store::StoreError;
 const STUCK: Duration = Duration::from_secs(5);
 /// So long after a failure it is tried whether something can be written again.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// What is said of a disk without room.
+const FULL: &str = "the store's disk is full";
 
 /// Why a command did not go through.
 #[derive(Debug)]
@@ -97,6 +101,8 @@ struct Course {
     fault: Option<String>,
     /// When that was.
     failed_at: Option<Instant>,
+    /// Too little room is left on the disk for callbacks.
+    no_room: bool,
     /// Since when the disk is at work on one.
     since: Option<Instant>,
 }
@@ -105,6 +111,9 @@ impl Health {
     /// Why a callback could not be kept now.
     pub(super) fn fault(&self) -> Option<String> {
         let course = self.lock();
+        if course.no_room {
+            return Some(FULL.to_owned());
+        }
         let is_stuck = || course.since.is_some_and(|since| since.elapsed() > STUCK);
         course.fault.clone().or_else(|| is_stuck().then(|| "the store's disk does not answer".to_owned()))
     }
@@ -112,6 +121,22 @@ impl Health {
     /// The last commit failed, and a while has passed.
     fn is_to_be_tried(&self) -> bool {
         self.lock().failed_at.is_some_and(|at| at.elapsed() >= AGAIN)
+    }
+
+    /// Why no callback is taken, though something else could be written.
+    pub(super) fn refusal(&self) -> Option<&'static str> {
+        self.lock().no_room.then_some(FULL)
+    }
+
+    /// The disk is full, or all but full.
+    pub(super) fn is_full(&self) -> bool {
+        let course = self.lock();
+        course.no_room || course.fault.as_deref() == Some(FULL)
+    }
+
+    /// Whether there is room for callbacks; whether that is news.
+    pub(super) fn has_room(&self, has_room: bool) -> bool {
+        std::mem::replace(&mut self.lock().no_room, !has_room) == has_room
     }
 
     fn began(&self) {
@@ -262,6 +287,7 @@ pub(super) fn run(
     };
     let _ = begun.send(Ok(()));
     let mut batch: Vec<Box<dyn Command>> = Vec::new();
+    let mut room = Watch::default();
     loop {
         match queue.take(&mut batch, AGAIN) {
             Taken::Closed => return,
@@ -269,10 +295,12 @@ pub(super) fn run(
             Taken::Items => {
                 commit(&mut tx, &mut batch, health);
                 checkpoint::finish(conn, log);
+                room.look(conn, health, log);
             }
         }
         // So that it is ready again without a caller's help: what is asked of it meanwhile may have nothing to write.
         if health.is_to_be_tried() {
+            room.look(conn, health, log);
             health.began();
             health.ended(probe(conn).err().map(|e| explain(&e)));
         }
@@ -355,7 +383,7 @@ fn is_environment(e: &rusqlite::Error) -> bool {
 
 fn explain(e: &rusqlite::Error) -> &'static str {
     match e.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => "the store's disk is full",
+        Some(ErrorCode::DiskFull) => FULL,
         Some(ErrorCode::ReadOnly) => "the store is read-only",
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "another program holds the store's lock",
         Some(ErrorCode::SystemIoFailure) => "the store's disk fails",
