@@ -500,6 +500,35 @@ async fn what_was_under_way_when_the_process_died_goes_on_by_itself() {
     stage.rig.until_status("e", "delivered").await;
 }
 
+/// What SQLite refuses to keep: a try with this reason.
+const POISON: &str = "CREATE TRIGGER poison BEFORE INSERT ON attempts WHEN NEW.reason = 'poison'
+                      BEGIN SELECT RAISE(ABORT, 'on purpose'); END";
+
+#[tokio::test]
+async fn a_settlement_that_cannot_be_kept_holds_no_other_up_and_is_kept_once_it_can_be() {
+    let mut stage = Stage::running(service());
+    stage.rig.sql(POISON);
+    stage.rig.record("bad", Status::Succeeded).await;
+    stage.rig.record("good", Status::Succeeded).await;
+    let [bad, good] = stage.calls(2).await.try_into().ok().expect("two");
+    bad.fail("poison");
+    good.deliver();
+    stage.rig.until_status("good", "delivered").await;
+    for n in 0..3 {
+        stage.rig.record(&format!("later{n}"), Status::Succeeded).await;
+        stage.call().await.deliver();
+        stage.rig.until_status(&format!("later{n}"), "delivered").await;
+    }
+    assert_eq!(stage.rig.standing("bad").await, told(&[("leased", None)]));
+    // Who is told to end has it kept before.
+    stage.rig.stop.begin();
+    stage.no_call().await;
+    assert!(stage.rig.is_forwarding());
+    stage.rig.sql("DROP TRIGGER poison");
+    stage.rig.ended().await;
+    assert_eq!(stage.rig.standing("bad").await, told(&[("waiting", Some("poison"))]));
+}
+
 /// Progress of an execution: news each time.
 fn progress(key: &str, task: usize) -> Update {
     let execution = ExecutionPart { status: Some(Status::Running), ..ExecutionPart::default() };

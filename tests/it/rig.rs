@@ -94,6 +94,12 @@ impl Rig {
         self.forward();
     }
 
+    /// Does this to the store's file, beside the store.
+    pub(crate) fn sql(&self, statements: &str) {
+        let conn = rusqlite::Connection::open(self.folder.path().join("store.db")).expect("opens");
+        conn.execute_batch(statements).expect("done");
+    }
+
     /// Commits what a callback says of one execution.
     pub(crate) async fn record(&self, key: &str, status: Status) -> Recorded {
         let execution = ExecutionPart { status: Some(status), ..ExecutionPart::default() };
