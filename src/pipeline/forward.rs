@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use self::hand::Hand;
+use self::hand::{Hand, Leases};
 use super::Wake;
 use super::breaker::Breaker;
 use crate::Boxed;
@@ -94,10 +94,11 @@ impl Forwarder {
                 under_way.spawn(Arc::clone(&self).serve(delivery, lease, settle.clone(), stop.clone()));
                 room -= 1;
             }
+            self.give_back(hand.let_go_late()).await;
             // A stopped sink's deliveries are nobody's; whatever is due next makes the probe.
             let by = if allowed.is_some() { now.plus_ms(self.service.retry.longest_ms) } else { now };
             if allowed.is_some() {
-                self.give_back(&mut hand).await;
+                self.give_back(hand.let_go()).await;
             }
             let wanted = hand.wants(room, now).min(if allowed.is_some() { room } else { usize::MAX });
             if claiming.is_none() && wanted > 0 {
@@ -121,7 +122,7 @@ impl Forwarder {
                     while let Some(report) = done {
                         hand.ended();
                         if matches!(report, Ok(Report::Halted)) {
-                            self.give_back(&mut hand).await;
+                            self.give_back(hand.let_go()).await;
                         }
                         self.note(&mut breaker, report).await;
                         if breaker.is_open() {
@@ -136,7 +137,7 @@ impl Forwarder {
         if let Some(claim) = claiming {
             self.take(&mut hand, claim.await).await;
         }
-        self.give_back(&mut hand).await;
+        self.give_back(hand.let_go()).await;
         // After a reload another one serves this sink: a wake-up that came to this one meant that one, and so does a retry
         // that this one leaves behind.
         woken.notify_one();
@@ -159,7 +160,7 @@ impl Forwarder {
         match claim {
             Ok(claim) => {
                 if claim.is_paused {
-                    self.give_back(hand).await;
+                    self.give_back(hand.let_go()).await;
                 }
                 hand.take(claim, later(now, POLL), now);
             }
@@ -171,8 +172,8 @@ impl Forwarder {
     }
 
     /// What is claimed and will not begin soon is somebody else's, or is due again when the sink is.
-    async fn give_back(&self, hand: &mut Hand) {
-        for (lease, deliveries) in hand.let_go() {
+    async fn give_back(&self, leases: Leases) {
+        for (lease, deliveries) in leases {
             match self.store.release(deliveries, lease).await {
                 // Whoever serves this sink next under a new configuration may have looked already.
                 Ok(()) => self.wake.sinks(&[&self.name]),

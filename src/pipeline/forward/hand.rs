@@ -12,10 +12,15 @@ use crate::store::Claim;
 /// So many deliveries are claimed ahead at most.
 const AHEAD_MAX: usize = 256;
 
+/// The ids of deliveries, by the ends of their leases.
+pub(super) type Leases = Vec<(Time, Vec<i64>)>;
+
 /// Claimed deliveries in the order in which they are due, and what is known of the others.
 #[derive(Debug, Default)]
 pub(super) struct Hand {
     ready: VecDeque<(Delivery, Time)>,
+    /// What was not begun in time, until it is given back.
+    late: Vec<(Delivery, Time)>,
     /// Tries that ended since the last claim was asked for.
     ended: usize,
     /// Nothing more is due, as far as is known, before this time; `None` when nothing is known.
@@ -36,10 +41,15 @@ impl Hand {
         self.ended += 1;
     }
 
-    /// The next one to begin, whose lease lasts until `until` at least. One whose lease ends before that is left to it:
-    /// it comes again when the lease is over.
+    /// The next one to begin, whose lease lasts until `until` at least. One whose lease ends before that is late.
     pub(super) fn next(&mut self, until: Time) -> Option<(Delivery, Time)> {
-        std::iter::from_fn(|| self.ready.pop_front()).find(|(_, lease)| *lease >= until)
+        while let Some((delivery, lease)) = self.ready.pop_front() {
+            if lease >= until {
+                return Some((delivery, lease));
+            }
+            self.late.push((delivery, lease));
+        }
+        None
     }
 
     /// How many to claim when `room` more could begin at once; 0 for none now.
@@ -75,17 +85,26 @@ impl Hand {
         self.none_before.filter(|time| *time > now)
     }
 
-    /// Everything that was not begun, by the ends of the leases.
-    pub(super) fn let_go(&mut self) -> Vec<(Time, Vec<i64>)> {
-        let mut all: Vec<(Time, Vec<i64>)> = Vec::new();
-        for (delivery, lease) in self.ready.drain(..) {
-            match all.last_mut() {
-                Some((end, ids)) if *end == lease => ids.push(delivery.id),
-                _ => all.push((lease, vec![delivery.id])),
-            }
-        }
-        all
+    /// Everything that was not begun.
+    pub(super) fn let_go(&mut self) -> Leases {
+        by_lease(self.late.drain(..).chain(self.ready.drain(..)))
     }
+
+    /// What is late.
+    pub(super) fn let_go_late(&mut self) -> Leases {
+        by_lease(self.late.drain(..))
+    }
+}
+
+fn by_lease(deliveries: impl Iterator<Item = (Delivery, Time)>) -> Leases {
+    let mut all = Leases::new();
+    for (delivery, lease) in deliveries {
+        match all.last_mut() {
+            Some((end, ids)) if *end == lease => ids.push(delivery.id),
+            _ => all.push((lease, vec![delivery.id])),
+        }
+    }
+    all
 }
 
 #[cfg(test)]
@@ -173,7 +192,8 @@ mod tests {
         hand.take(claim(3), NOW, NOW);
         let begun = hand.next(NOW.plus_ms(30_000)).map(|(delivery, lease)| (delivery.id, lease));
         assert_eq!(begun, Some((0, NOW.plus_ms(90_000))));
+        assert_eq!(hand.let_go_late(), [(NOW, vec![0, 1])]);
         assert_eq!(hand.let_go(), [(NOW.plus_ms(90_000), vec![1, 2])]);
-        assert_eq!(hand.let_go(), []);
+        assert_eq!((hand.let_go(), hand.let_go_late()), (vec![], vec![]));
     }
 }
