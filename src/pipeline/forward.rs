@@ -72,7 +72,7 @@ impl Forwarder {
         let woken = self.wake.of(&self.name);
         let mut breaker = Breaker::new(self.service.breaker_failures, self.service.breaker_probe);
         let (mut hand, mut claiming) = (Hand::default(), None::<Boxed<'static, Result<Claim, StoreError>>>);
-        let mut under_way: JoinSet<Report> = JoinSet::new();
+        let mut under_way: JoinSet<(i64, Report)> = JoinSet::new();
         let (settle, ended) = mpsc::channel(settle::AT_ONCE);
         let settling = tokio::spawn(Arc::clone(&self).settle_what_ended(ended));
         while !stop.is_begun() {
@@ -91,7 +91,9 @@ impl Forwarder {
             while room > 0
                 && let Some((delivery, lease)) = hand.next(later(now, self.service.timeout))
             {
-                under_way.spawn(Arc::clone(&self).serve(delivery, lease, settle.clone(), stop.clone()));
+                let id = delivery.id;
+                let try_once = Arc::clone(&self).serve(delivery, lease, settle.clone(), stop.clone());
+                under_way.spawn(async move { (id, try_once.await) });
                 room -= 1;
             }
             self.give_back(hand.let_go_late()).await;
@@ -119,12 +121,20 @@ impl Forwarder {
                 }
                 Some(done) = under_way.join_next(), if !under_way.is_empty() => {
                     let mut done = Some(done);
-                    while let Some(report) = done {
-                        hand.ended();
-                        if matches!(report, Ok(Report::Halted)) {
-                            self.give_back(hand.let_go()).await;
+                    while let Some(ended) = done {
+                        match ended {
+                            Ok((id, report)) => {
+                                hand.ended(id);
+                                if matches!(report, Report::Halted) {
+                                    self.give_back(hand.let_go()).await;
+                                }
+                                self.note(&mut breaker, report).await;
+                            }
+                            Err(e) => {
+                                hand.ended_unsaid();
+                                tracing::error!(sink.name = %self.name, error = %e, "a forwarder's try ended unexpectedly");
+                            }
                         }
-                        self.note(&mut breaker, report).await;
                         if breaker.is_open() {
                             // A probe is made with something that is not due yet.
                             hand.look_again();
@@ -184,15 +194,15 @@ impl Forwarder {
         }
     }
 
-    async fn note(&self, breaker: &mut Breaker, report: Result<Report, tokio::task::JoinError>) {
+    async fn note(&self, breaker: &mut Breaker, report: Report) {
         let now = clock::now();
         match report {
-            Ok(Report::Failed { after_ms, reason }) => {
+            Report::Failed { after_ms, reason } => {
                 if breaker.failed(now, after_ms, fastrand::f64()) {
                     tracing::warn!(sink.name = %self.name, reason, "the sink fails again and again: only probes from now on");
                 }
             }
-            Ok(Report::Answered) => {
+            Report::Answered => {
                 if breaker.answered() {
                     tracing::info!(sink.name = %self.name, "the sink answers again");
                     let by = now.plus_ms(self.service.retry.longest_ms);
@@ -202,8 +212,7 @@ impl Forwarder {
                     self.wake.sinks(&[&self.name]);
                 }
             }
-            Ok(Report::Unclear | Report::Halted) => {}
-            Err(e) => tracing::error!(sink.name = %self.name, error = %e, "a forwarder's try ended unexpectedly"),
+            Report::Unclear | Report::Halted => {}
         }
     }
 

@@ -529,6 +529,31 @@ async fn a_settlement_that_cannot_be_kept_holds_no_other_up_and_is_kept_once_it_
     assert_eq!(stage.rig.standing("bad").await, told(&[("waiting", Some("poison"))]));
 }
 
+#[tokio::test]
+async fn a_clock_that_jumps_begins_nothing_beside_itself() {
+    let mut stage = Stage::running(service());
+    stage.rig.record("e", Status::Running).await;
+    stage.rig.record("e", Status::Succeeded).await;
+    let first = stage.call().await;
+    // To the store, the lease is over.
+    stage.rig.sql("UPDATE deliveries SET due_at = 1 WHERE status = 'leased'");
+    stage.rig.record("f", Status::Succeeded).await;
+    let other = stage.call().await;
+    assert_eq!(other.what(), ("f", Status::Succeeded));
+    other.deliver();
+    stage.rig.until_status("f", "delivered").await;
+    stage.no_call().await;
+    first.deliver();
+    // Its word came under a lease that was over, so it is tried once more; only then comes what is newer.
+    for status in [Status::Running, Status::Succeeded] {
+        let call = stage.call().await;
+        assert_eq!(call.what(), ("e", status));
+        stage.no_call().await;
+        call.deliver();
+    }
+    stage.rig.until_status("e", "delivered").await;
+}
+
 /// Progress of an execution: news each time.
 fn progress(key: &str, task: usize) -> Update {
     let execution = ExecutionPart { status: Some(Status::Running), ..ExecutionPart::default() };
