@@ -69,10 +69,10 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 impl Forwarder {
     /// Runs until `stop`, then waits for the tries under way, and gives back what was not begun.
     pub async fn run(self: Arc<Self>, stop: Shutdown) {
-        let woken = self.wake.of(&self.name);
+        let (woken, held) = (self.wake.of(&self.name), self.wake.of_pauses(&self.name));
         let mut breaker = Breaker::new(self.service.breaker_failures, self.service.breaker_probe);
         let (mut hand, mut claiming) = (Hand::default(), None::<Boxed<'static, Result<Claim, StoreError>>>);
-        let mut under_way: JoinSet<(i64, Report)> = JoinSet::new();
+        let (mut under_way, mut heard_of_pause) = (JoinSet::<(i64, Report)>::new(), false);
         let (settle, ended) = mpsc::channel(settle::AT_ONCE);
         let settling = tokio::spawn(Arc::clone(&self).settle_what_ended(ended));
         while !stop.is_begun() {
@@ -80,6 +80,16 @@ impl Forwarder {
             // A wake-up that came before is taken by this, and by nothing after it.
             let is_woken = wake_up.as_mut().enable();
             if is_woken {
+                hand.look_again();
+            }
+            let mut hold = std::pin::pin!(held.notified());
+            let is_held = hold.as_mut().enable() || std::mem::take(&mut heard_of_pause);
+            if is_held {
+                // What was claimed before is not told after; whether the sink is paused now, the next claim tells.
+                if let Some(claim) = claiming.take() {
+                    self.take(&mut hand, claim.await).await;
+                }
+                self.give_back(hand.let_go()).await;
                 hand.look_again();
             }
             let now = clock::now();
@@ -113,6 +123,7 @@ impl Forwarder {
             }
             tokio::select! {
                 () = &mut wake_up, if !is_woken => hand.look_again(),
+                () = &mut hold, if !is_held => heard_of_pause = true,
                 () = tokio::time::sleep(pause) => {}
                 () = stop.begun() => {}
                 claim = answer(&mut claiming), if claiming.is_some() => {
@@ -125,9 +136,6 @@ impl Forwarder {
                         match ended {
                             Ok((id, report)) => {
                                 hand.ended(id);
-                                if matches!(report, Report::Halted) {
-                                    self.give_back(hand.let_go()).await;
-                                }
                                 self.note(&mut breaker, report).await;
                             }
                             Err(e) => {
@@ -151,6 +159,7 @@ impl Forwarder {
         // After a reload another one serves this sink: a wake-up that came to this one meant that one, and so does a retry
         // that this one leaves behind.
         woken.notify_one();
+        held.notify_one();
         while under_way.join_next().await.is_some() {}
         drop(settle);
         if let Err(e) = settling.await {
@@ -212,7 +221,7 @@ impl Forwarder {
                     self.wake.sinks(&[&self.name]);
                 }
             }
-            Report::Unclear | Report::Halted => {}
+            Report::Unclear => {}
         }
     }
 
@@ -236,7 +245,7 @@ impl Forwarder {
             }
             Outcome::Wait { wait_for: WaitFor::Link, .. } => ("wait", Report::Unclear),
             Outcome::Wait { wait_for: WaitFor::Peer(_), .. } => ("wait", Report::Answered),
-            Outcome::Halt { .. } => ("halt", Report::Halted),
+            Outcome::Halt { .. } => ("halt", Report::Unclear),
             Outcome::Reject { .. } => ("reject", Report::Answered),
             Outcome::Discard { .. } => ("discard", Report::Unclear),
         };
@@ -327,6 +336,7 @@ impl Forwarder {
         if let Err(e) = self.store.pause(self.name.clone(), Some(format!("{HALTED}{reason}"))).await {
             tracing::warn!(sink.name = %self.name, error = %e, "the pause was not kept");
         }
+        self.wake.pauses(&self.name);
     }
 }
 
@@ -339,8 +349,6 @@ enum Report {
     Failed { after_ms: Option<u64>, reason: String },
     /// Nothing.
     Unclear,
-    /// It is not to be asked for now.
-    Halted,
 }
 
 fn later(now: Time, by: Duration) -> Time {
