@@ -275,10 +275,7 @@ impl Forwarder {
                 (Fate::Waiting { due_at: until, until_linked, resume, free: true }, Some(reason))
             }
             Outcome::Halt { reason, resume } => {
-                // A try that a newer configuration has overtaken says nothing of the credential at hand.
-                if !stop.is_begun() {
-                    self.halt(&reason).await;
-                }
+                self.halt(&reason, stop).await;
                 // Later, in case that the pause was not kept: nobody is to be asked again and again with a wrong word.
                 let due_at = now.plus_ms(self.service.breaker_probe.as_millis() as u64);
                 (Fate::Waiting { due_at, until_linked: None, resume, free: true }, Some(reason))
@@ -328,13 +325,17 @@ impl Forwarder {
         }
     }
 
-    async fn halt(&self, reason: &str) {
-        tracing::error!(
-            sink.name = %self.name, reason,
-            "the sink is paused: mend its credential and reload, or `callbackd sinks resume {}`", self.name
-        );
-        if let Err(e) = self.store.pause(self.name.clone(), Some(format!("{HALTED}{reason}"))).await {
-            tracing::warn!(sink.name = %self.name, error = %e, "the pause was not kept");
+    /// Pauses the sink. A try that a newer configuration has overtaken says nothing of the credential at hand.
+    async fn halt(&self, reason: &str, stop: Shutdown) {
+        match self.store.halt(self.name.clone(), format!("{HALTED}{reason}"), stop).await {
+            Ok(true) => tracing::error!(
+                sink.name = %self.name, reason,
+                "the sink is paused: mend its credential and reload, or `callbackd sinks resume {}`", self.name
+            ),
+            Ok(false) => {}
+            Err(e) => {
+                tracing::error!(sink.name = %self.name, reason, error = %e, "the sink should be paused, and is not")
+            }
         }
         self.wake.pauses(&self.name);
     }

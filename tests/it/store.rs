@@ -7,6 +7,7 @@ use callbackd::model::{
     Attempt, Delivery, ExecutionPart, Expectation, Learned, LinkRule, Program, Receipt, ReceiptStatus, Route, Rules,
     SinkRule, Status, Task, Time, Update,
 };
+use callbackd::shutdown::Shutdown;
 use callbackd::store::sqlite::{Options, SqliteStore};
 use callbackd::store::{
     DeliveryFilter, Fate, Filter, Held, Inquiry, Late, Lateness, Parsed, Recorded, Ruling, Settlement, Store,
@@ -453,6 +454,33 @@ async fn a_paused_sink_is_left_alone_until_it_is_resumed() {
     assert_eq!(claim(&*store, "b", at(1)).await.len(), 1);
     store.pause("a".to_owned(), None).await.expect("resumed");
     assert_eq!(claim(&*store, "a", at(1)).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_pauses_a_sink_only_where_nothing_newer_was_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(&folder);
+    let paused = async || -> Vec<(String, Option<String>)> {
+        let sinks = store.sinks().await.expect("sinks");
+        sinks.into_iter().map(|sink| (sink.name, sink.paused)).collect()
+    };
+    let said = |sink: &str, reason: &str| vec![(sink.to_owned(), Some(reason.to_owned()))];
+    let halt = async |stop: &Shutdown| {
+        store.halt("a".to_owned(), "halted: no".to_owned(), stop.clone()).await.expect("answered")
+    };
+    let (current, overtaken) = (Shutdown::new(), Shutdown::new());
+    overtaken.begin();
+    assert!(!halt(&overtaken).await);
+    assert_eq!(paused().await, []);
+    assert!(halt(&current).await && !halt(&current).await, "news once");
+    assert_eq!(paused().await, said("a", "halted: no"));
+    store.resume("halted: ".to_owned()).await.expect("resumed");
+    assert_eq!(paused().await, []);
+    // What an operator wants outlives a new configuration, whatever the peer says meanwhile.
+    store.pause("a".to_owned(), Some("mended tomorrow".to_owned())).await.expect("paused");
+    assert!(!halt(&current).await);
+    store.resume("halted: ".to_owned()).await.expect("resumed");
+    assert_eq!(paused().await, said("a", "mended tomorrow"));
 }
 
 #[tokio::test]
