@@ -74,7 +74,7 @@ impl Forwarder {
         let (mut hand, mut claiming) = (Hand::default(), None::<Boxed<'static, Result<Claim, StoreError>>>);
         let (mut under_way, mut heard_of_pause) = (JoinSet::<(i64, Report)>::new(), false);
         let (settle, ended) = mpsc::channel(settle::AT_ONCE);
-        let settling = tokio::spawn(Arc::clone(&self).settle_what_ended(ended));
+        let mut settling = tokio::spawn(Arc::clone(&self).settle_what_ended(ended));
         while !stop.is_begun() {
             let mut wake_up = std::pin::pin!(woken.notified());
             // A wake-up that came before is taken by this, and by nothing after it.
@@ -124,6 +124,7 @@ impl Forwarder {
             tokio::select! {
                 () = &mut wake_up, if !is_woken => hand.look_again(),
                 () = &mut hold, if !is_held => heard_of_pause = true,
+                ended = &mut settling => ended.expect("who settles outlives who tries"),
                 () = tokio::time::sleep(pause) => {}
                 () = stop.begun() => {}
                 claim = answer(&mut claiming), if claiming.is_some() => {

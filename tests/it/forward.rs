@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use callbackd::Boxed;
 use callbackd::clock;
-use callbackd::model::{Delivery, ExecutionPart, Outcome, RetryPolicy, Status, Task, Time, Update};
+use callbackd::model::{
+    Delivery, ExecutionPart, Learned, LinkRule, Outcome, Program, RetryPolicy, Status, Task, Time, Update,
+};
 use callbackd::pipeline::forward::Service;
 use callbackd::sinks::{Preview, Sink, Tried};
 use callbackd::store::Store;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::rig::{PATIENCE, Rig, SINK, is_between, service, until};
@@ -527,6 +529,46 @@ async fn a_settlement_that_cannot_be_kept_holds_no_other_up_and_is_kept_once_it_
     stage.rig.sql("DROP TRIGGER poison");
     stage.rig.ended().await;
     assert_eq!(stage.rig.standing("bad").await, told(&[("waiting", Some("poison"))]));
+}
+
+/// A rule that panics over one execution.
+struct Panics;
+
+impl Program for Panics {
+    fn test(&self, _: &Value) -> Result<bool, String> {
+        Ok(false)
+    }
+
+    fn text(&self, data: &Value) -> Result<Option<String>, String> {
+        assert_ne!(data["execution"]["key"], "started", "on purpose");
+        Ok(None)
+    }
+
+    fn written(&self) -> &str {
+        "."
+    }
+}
+
+#[tokio::test]
+async fn what_panics_as_it_is_recorded_is_a_dead_letter_and_what_ended_beside_it_is_kept() {
+    let mut stage = Stage::new(service());
+    let (of, with) = ("media".to_owned(), "portal".to_owned());
+    stage.rig.link(LinkRule { of, key: Box::new(Panics), with, with_key: Box::new(Panics) });
+    stage.rig.forward();
+    for key in ["bad", "good"] {
+        stage.rig.record(key, Status::Succeeded).await;
+    }
+    let [bad, good] = stage.calls(2).await.try_into().ok().expect("two");
+    let update = Update { key: "started".to_owned(), ..Update::default() };
+    let learned = vec![Learned { source: "media".to_owned(), update, linked: true }];
+    bad.say(Outcome::Delivered { note: None, learned });
+    good.deliver();
+    stage.rig.until_status("good", "delivered").await;
+    let bad = stage.rig.until_status("bad", "dead").await;
+    assert!(bad.reason.as_deref().is_some_and(|reason| reason.starts_with("callbackd's own fault")), "{bad:?}");
+    stage.rig.record("later", Status::Succeeded).await;
+    stage.call().await.deliver();
+    stage.rig.until_status("later", "delivered").await;
 }
 
 #[tokio::test]

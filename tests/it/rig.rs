@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use callbackd::clock;
-use callbackd::model::{Attempt, ExecutionPart, Receipt, RetryPolicy, Route, Rules, SinkRule, Status, Time, Update};
+use callbackd::model::{
+    Attempt, ExecutionPart, LinkRule, Receipt, RetryPolicy, Route, Rules, SinkRule, Status, Time, Update,
+};
 use callbackd::pipeline::Wake;
 use callbackd::pipeline::forward::{Forwarder, Service};
 use callbackd::shutdown::Shutdown;
@@ -59,6 +61,11 @@ impl Rig {
         };
         let (wake, stop) = (Wake::default(), Shutdown::new());
         Rig { folder, store, wake, sink, service, rules: Arc::new(rules), stop, forwarder: None }
+    }
+
+    /// A rule more, before anybody goes by them.
+    pub(crate) fn link(&mut self, rule: LinkRule) {
+        Arc::get_mut(&mut self.rules).expect("nobody else's yet").links.push(rule);
     }
 
     /// Begins to forward.

@@ -43,13 +43,22 @@ impl Forwarder {
     }
 
     /// Records the ends of tries in one transaction.
-    async fn settle(&self, lot: Vec<Settlement>) -> Result<(), Left> {
+    async fn settle(&self, mut lot: Vec<Settlement>) -> Result<(), Left> {
         // What waits for another try is looked for when it is due.
         let waits = lot.iter().any(|one| matches!(one.fate, Fate::Waiting { .. }));
-        match self.store.settle_all(lot.clone(), Arc::clone(&self.rules), clock::now()).await {
-            Ok(wake) => self.wake.sinks(&wake),
-            Err(StoreError::Unavailable(reason)) => return Err(Left(lot, reason)),
+        let (store, rules, all) = (Arc::clone(&self.store), Arc::clone(&self.rules), lot.clone());
+        // In a task of its own, which alone ends with a panic over what a sink learned.
+        match tokio::spawn(async move { store.settle_all(all, rules, clock::now()).await }).await {
+            Ok(Ok(wake)) => self.wake.sinks(&wake),
+            Ok(Err(StoreError::Unavailable(reason))) => return Err(Left(lot, reason)),
             Err(e) => {
+                tracing::error!(sink.name = %self.name, tries = lot.len(), error = %e, "recording how tries ended panicked");
+                if let [one] = &mut lot[..] {
+                    give_up(one);
+                }
+                return Err(Left(lot, "callbackd's own fault".to_owned()));
+            }
+            Ok(Err(e)) => {
                 tracing::error!(sink.name = %self.name, tries = lot.len(), error = %e, "tries cannot be recorded");
             }
         }
@@ -73,4 +82,12 @@ impl Forwarder {
         tracing::warn!(sink.name = %self.name, delivery.id = delivery, "a try was never recorded: it is made again");
         self.wake.sinks(&[&self.name]);
     }
+}
+
+/// What cannot be recorded as it was is a dead letter: trying it again would only repeat it.
+fn give_up(settlement: &mut Settlement) {
+    let reason = "callbackd's own fault: it panicked over what came of this try";
+    tracing::warn!(delivery.id = settlement.delivery, reason, "a dead letter");
+    settlement.attempt.reason = Some(reason.to_owned());
+    (settlement.fate, settlement.learned) = (Fate::Dead, Vec::new());
 }
