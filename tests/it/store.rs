@@ -103,6 +103,12 @@ async fn claim(store: &dyn Store, sink: &str, now: Time) -> Vec<Delivery> {
 }
 
 async fn settle(store: &dyn Store, delivery: &Delivery, fate: Fate, now: Time) -> Vec<String> {
+    // As long as it is leased, it is due at the lease's end.
+    let lease = store.delivery(delivery.id).await.expect("a delivery").0.due_at.unwrap_or(now);
+    store.settle(settlement(delivery, lease, fate, now), Arc::new(rules()), now).await.expect("settled")
+}
+
+fn settlement(delivery: &Delivery, lease: Time, fate: Fate, now: Time) -> Settlement {
     let attempt = Attempt {
         started_at: now,
         duration_ms: 5,
@@ -111,10 +117,7 @@ async fn settle(store: &dyn Store, delivery: &Delivery, fate: Fate, now: Time) -
         reason: None,
         answer: Some("ok".to_owned()),
     };
-    // As long as it is leased, it is due at the lease's end.
-    let lease = store.delivery(delivery.id).await.expect("a delivery").0.due_at.unwrap_or(now);
-    let settlement = Settlement { delivery: delivery.id, lease, attempt, fate, learned: Vec::new() };
-    store.settle(settlement, Arc::new(rules()), now).await.expect("settled")
+    Settlement { delivery: delivery.id, lease, attempt, fate, learned: Vec::new() }
 }
 
 fn statuses(deliveries: &[Delivery]) -> Vec<(&str, Status)> {
@@ -454,6 +457,50 @@ async fn a_paused_sink_is_left_alone_until_it_is_resumed() {
     assert_eq!(claim(&*store, "b", at(1)).await.len(), 1);
     store.pause("a".to_owned(), None).await.expect("resumed");
     assert_eq!(claim(&*store, "a", at(1)).await.len(), 1);
+}
+
+/// What it has come to by now.
+async fn by_now<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
+    tokio::select! {
+        biased;
+        value = future => Some(value),
+        () = std::future::ready(()) => None,
+    }
+}
+
+#[tokio::test]
+async fn a_crowd_of_callbacks_keeps_nobody_from_settling_or_pausing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.db");
+    let store = SqliteStore::open(&path, &Options { queue_max: 1, ..Options::default() }).expect("opens");
+    record(&store, "media", at(0), vec![update("e", Status::Succeeded)]).await;
+    let delivery = claim(&store, "a", at(1)).await.remove(0);
+    let settled = settlement(&delivery, at(1).plus_ms(LEASE_MS), Fate::Delivered, at(2));
+    // The writer has one callback in hand and cannot go on; another one waits in the queue.
+    let conn = rusqlite::Connection::open(&path).expect("opens");
+    conn.execute_batch("BEGIN IMMEDIATE").expect("begun");
+    let mut waiting: Vec<_> = Vec::new();
+    while waiting.len() < 2 {
+        let parsed = Parsed::Updates(vec![update(&format!("e{}", waiting.len()), Status::Succeeded)]);
+        let mut recording = Box::pin(try_record(&store, "media", at(1), parsed));
+        match by_now(&mut recording).await {
+            None => waiting.push(recording),
+            Some(refused) => assert!(refused.is_err_and(|e| e.to_string().contains("full")), "there is room for one"),
+        }
+        tokio::task::yield_now().await;
+    }
+    let mut settling = store.settle(settled, Arc::new(rules()), at(2));
+    assert!(by_now(&mut settling).await.is_none());
+    let mut pausing = store.pause("a".to_owned(), Some("mended tomorrow".to_owned()));
+    assert!(by_now(&mut pausing).await.is_none());
+    conn.execute_batch("COMMIT").expect("committed");
+    for recorded in waiting {
+        recorded.await.expect("recorded");
+    }
+    settling.await.expect("settled");
+    pausing.await.expect("paused");
+    let left = claim(&store, "b", at(3)).await.len() + claim(&store, "a", at(3)).await.len();
+    assert_eq!(left, 3, "b is told of all, and a is paused");
 }
 
 #[tokio::test]

@@ -134,7 +134,7 @@ impl SqliteStore {
         Ok(SqliteStore { queue, health, log, readers, threads: Mutex::new(Some(threads)) })
     }
 
-    /// Queues a command at once; the future only waits for its answer.
+    /// Queues a command at once; the future only waits for its answer. Only a callback weighs something.
     fn call<T: Send + 'static>(
         &self,
         weight: usize,
