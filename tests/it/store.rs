@@ -504,6 +504,21 @@ async fn a_crowd_of_callbacks_keeps_nobody_from_settling_or_pausing() {
 }
 
 #[tokio::test]
+async fn what_sqlite_refuses_of_one_says_nothing_of_the_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(&folder);
+    let conn = rusqlite::Connection::open(folder.path().join("store.db")).expect("opens");
+    let poison = "CREATE TRIGGER poison BEFORE INSERT ON execution_heads WHEN NEW.key = 'bad'
+                  BEGIN SELECT RAISE(ABORT, 'on purpose'); END";
+    conn.execute_batch(poison).expect("a trigger");
+    let refused = try_record(&*store, "media", at(0), Parsed::Updates(vec![update("bad", Status::Failed)])).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    store.ready().expect("it takes others");
+    record(&*store, "media", at(0), vec![update("good", Status::Failed)]).await;
+    assert_eq!(store.executions(Filter::default()).await.expect("executions").len(), 1);
+}
+
+#[tokio::test]
 async fn a_refusal_pauses_a_sink_only_where_nothing_newer_was_said() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(&folder);
