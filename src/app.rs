@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use self::actors::keep_going;
 use crate::admin::{Admin, AdminState};
 use crate::clock;
 use crate::config::{Adapters, Config, Environment, Faults, SinkCommon, SinkEntry, SourceEntry};
@@ -30,6 +31,7 @@ use crate::sources::Source;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{Filter, Store, StoreError};
 
+mod actors;
 mod files;
 mod serve;
 
@@ -291,18 +293,27 @@ impl Running {
             .into_iter()
             .map(|(name, sink, service)| {
                 let (store, rules, wake) = (Arc::clone(&self.store), Arc::clone(rules), self.wake.clone());
-                let forwarder = Forwarder { name, sink, service, store, rules, wake };
-                tokio::spawn(Arc::new(forwarder).run(stop.clone()))
+                let actor = format!("the forwarder of {name}");
+                let forwarder = Arc::new(Forwarder { name, sink, service, store, rules, wake });
+                let ends = stop.clone();
+                tokio::spawn(keep_going(actor, stop.clone(), move || Arc::clone(&forwarder).run(ends.clone())))
             })
             .collect();
         let ingest = self.ingest.load();
         for intake in ingest.intakes().filter(|intake| Inquirer::is_needed(intake, rules)) {
             let (store, rules, wake) = (Arc::clone(&self.store), Arc::clone(rules), self.wake.clone());
-            let inquirer = Inquirer { intake: Arc::clone(intake), store, rules, wake, pace: Pace::default() };
-            running.push(tokio::spawn(Arc::new(inquirer).run(stop.clone())));
+            let actor = format!("the inquirer of {}", intake.name);
+            let inquirer = Arc::new(Inquirer { intake: Arc::clone(intake), store, rules, wake, pace: Pace::default() });
+            let ends = stop.clone();
+            running
+                .push(tokio::spawn(keep_going(actor, stop.clone(), move || Arc::clone(&inquirer).run(ends.clone()))));
         }
-        let keep = self.keep.clone();
-        running.push(tokio::spawn(upkeep::run(Arc::clone(&self.store), move || *keep.load(), stop)));
+        let (store, keep, ends) = (Arc::clone(&self.store), self.keep.clone(), stop.clone());
+        let upkeep = move || {
+            let keep = keep.clone();
+            upkeep::run(Arc::clone(&store), move || *keep.load(), ends.clone())
+        };
+        running.push(tokio::spawn(keep_going("upkeep".to_owned(), stop, upkeep)));
         self.forwarders.lock().unwrap_or_else(PoisonError::into_inner).running.append(&mut running);
     }
 

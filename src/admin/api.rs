@@ -194,7 +194,7 @@ async fn set_paused(state: &AdminState, name: &str, reason: Option<String>) -> R
         return Err(StoreError::NotFound(format!("no sink is called {name:?}")));
     }
     state.store.pause(name.to_owned(), reason.clone()).await?;
-    wake_all(state);
+    state.wake.pauses(name);
     Ok(json!({ "name": name, "paused": reason }))
 }
 

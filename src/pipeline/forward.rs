@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use self::hand::Hand;
+use self::hand::{Hand, Leases};
 use super::Wake;
 use super::breaker::Breaker;
 use crate::Boxed;
@@ -69,17 +69,27 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 impl Forwarder {
     /// Runs until `stop`, then waits for the tries under way, and gives back what was not begun.
     pub async fn run(self: Arc<Self>, stop: Shutdown) {
-        let woken = self.wake.of(&self.name);
+        let (woken, held) = (self.wake.of(&self.name), self.wake.of_pauses(&self.name));
         let mut breaker = Breaker::new(self.service.breaker_failures, self.service.breaker_probe);
         let (mut hand, mut claiming) = (Hand::default(), None::<Boxed<'static, Result<Claim, StoreError>>>);
-        let mut under_way: JoinSet<Report> = JoinSet::new();
+        let (mut under_way, mut heard_of_pause) = (JoinSet::<(i64, Report)>::new(), false);
         let (settle, ended) = mpsc::channel(settle::AT_ONCE);
-        let settling = tokio::spawn(Arc::clone(&self).settle_what_ended(ended));
+        let mut settling = tokio::spawn(Arc::clone(&self).settle_what_ended(ended));
         while !stop.is_begun() {
             let mut wake_up = std::pin::pin!(woken.notified());
             // A wake-up that came before is taken by this, and by nothing after it.
             let is_woken = wake_up.as_mut().enable();
             if is_woken {
+                hand.look_again();
+            }
+            let mut hold = std::pin::pin!(held.notified());
+            let is_held = hold.as_mut().enable() || std::mem::take(&mut heard_of_pause);
+            if is_held {
+                // What was claimed before is not told after; whether the sink is paused now, the next claim tells.
+                if let Some(claim) = claiming.take() {
+                    self.take(&mut hand, claim.await).await;
+                }
+                self.give_back(hand.let_go()).await;
                 hand.look_again();
             }
             let now = clock::now();
@@ -91,13 +101,16 @@ impl Forwarder {
             while room > 0
                 && let Some((delivery, lease)) = hand.next(later(now, self.service.timeout))
             {
-                under_way.spawn(Arc::clone(&self).serve(delivery, lease, settle.clone(), stop.clone()));
+                let id = delivery.id;
+                let try_once = Arc::clone(&self).serve(delivery, lease, settle.clone(), stop.clone());
+                under_way.spawn(async move { (id, try_once.await) });
                 room -= 1;
             }
+            self.give_back(hand.let_go_late()).await;
             // A stopped sink's deliveries are nobody's; whatever is due next makes the probe.
             let by = if allowed.is_some() { now.plus_ms(self.service.retry.longest_ms) } else { now };
             if allowed.is_some() {
-                self.give_back(&mut hand).await;
+                self.give_back(hand.let_go()).await;
             }
             let wanted = hand.wants(room, now).min(if allowed.is_some() { room } else { usize::MAX });
             if claiming.is_none() && wanted > 0 {
@@ -110,6 +123,8 @@ impl Forwarder {
             }
             tokio::select! {
                 () = &mut wake_up, if !is_woken => hand.look_again(),
+                () = &mut hold, if !is_held => heard_of_pause = true,
+                ended = &mut settling => ended.expect("who settles outlives who tries"),
                 () = tokio::time::sleep(pause) => {}
                 () = stop.begun() => {}
                 claim = answer(&mut claiming), if claiming.is_some() => {
@@ -118,12 +133,17 @@ impl Forwarder {
                 }
                 Some(done) = under_way.join_next(), if !under_way.is_empty() => {
                     let mut done = Some(done);
-                    while let Some(report) = done {
-                        hand.ended();
-                        if matches!(report, Ok(Report::Halted)) {
-                            self.give_back(&mut hand).await;
+                    while let Some(ended) = done {
+                        match ended {
+                            Ok((id, report)) => {
+                                hand.ended(id);
+                                self.note(&mut breaker, report).await;
+                            }
+                            Err(e) => {
+                                hand.ended_unsaid();
+                                tracing::error!(sink.name = %self.name, error = %e, "a forwarder's try ended unexpectedly");
+                            }
                         }
-                        self.note(&mut breaker, report).await;
                         if breaker.is_open() {
                             // A probe is made with something that is not due yet.
                             hand.look_again();
@@ -136,10 +156,11 @@ impl Forwarder {
         if let Some(claim) = claiming {
             self.take(&mut hand, claim.await).await;
         }
-        self.give_back(&mut hand).await;
+        self.give_back(hand.let_go()).await;
         // After a reload another one serves this sink: a wake-up that came to this one meant that one, and so does a retry
         // that this one leaves behind.
         woken.notify_one();
+        held.notify_one();
         while under_way.join_next().await.is_some() {}
         drop(settle);
         if let Err(e) = settling.await {
@@ -159,7 +180,7 @@ impl Forwarder {
         match claim {
             Ok(claim) => {
                 if claim.is_paused {
-                    self.give_back(hand).await;
+                    self.give_back(hand.let_go()).await;
                 }
                 hand.take(claim, later(now, POLL), now);
             }
@@ -171,8 +192,8 @@ impl Forwarder {
     }
 
     /// What is claimed and will not begin soon is somebody else's, or is due again when the sink is.
-    async fn give_back(&self, hand: &mut Hand) {
-        for (lease, deliveries) in hand.let_go() {
+    async fn give_back(&self, leases: Leases) {
+        for (lease, deliveries) in leases {
             match self.store.release(deliveries, lease).await {
                 // Whoever serves this sink next under a new configuration may have looked already.
                 Ok(()) => self.wake.sinks(&[&self.name]),
@@ -183,15 +204,15 @@ impl Forwarder {
         }
     }
 
-    async fn note(&self, breaker: &mut Breaker, report: Result<Report, tokio::task::JoinError>) {
+    async fn note(&self, breaker: &mut Breaker, report: Report) {
         let now = clock::now();
         match report {
-            Ok(Report::Failed { after_ms, reason }) => {
+            Report::Failed { after_ms, reason } => {
                 if breaker.failed(now, after_ms, fastrand::f64()) {
                     tracing::warn!(sink.name = %self.name, reason, "the sink fails again and again: only probes from now on");
                 }
             }
-            Ok(Report::Answered) => {
+            Report::Answered => {
                 if breaker.answered() {
                     tracing::info!(sink.name = %self.name, "the sink answers again");
                     let by = now.plus_ms(self.service.retry.longest_ms);
@@ -201,8 +222,7 @@ impl Forwarder {
                     self.wake.sinks(&[&self.name]);
                 }
             }
-            Ok(Report::Unclear | Report::Halted) => {}
-            Err(e) => tracing::error!(sink.name = %self.name, error = %e, "a forwarder's try ended unexpectedly"),
+            Report::Unclear => {}
         }
     }
 
@@ -226,7 +246,7 @@ impl Forwarder {
             }
             Outcome::Wait { wait_for: WaitFor::Link, .. } => ("wait", Report::Unclear),
             Outcome::Wait { wait_for: WaitFor::Peer(_), .. } => ("wait", Report::Answered),
-            Outcome::Halt { .. } => ("halt", Report::Halted),
+            Outcome::Halt { .. } => ("halt", Report::Unclear),
             Outcome::Reject { .. } => ("reject", Report::Answered),
             Outcome::Discard { .. } => ("discard", Report::Unclear),
         };
@@ -256,10 +276,7 @@ impl Forwarder {
                 (Fate::Waiting { due_at: until, until_linked, resume, free: true }, Some(reason))
             }
             Outcome::Halt { reason, resume } => {
-                // A try that a newer configuration has overtaken says nothing of the credential at hand.
-                if !stop.is_begun() {
-                    self.halt(&reason).await;
-                }
+                self.halt(&reason, stop).await;
                 // Later, in case that the pause was not kept: nobody is to be asked again and again with a wrong word.
                 let due_at = now.plus_ms(self.service.breaker_probe.as_millis() as u64);
                 (Fate::Waiting { due_at, until_linked: None, resume, free: true }, Some(reason))
@@ -309,14 +326,19 @@ impl Forwarder {
         }
     }
 
-    async fn halt(&self, reason: &str) {
-        tracing::error!(
-            sink.name = %self.name, reason,
-            "the sink is paused: mend its credential and reload, or `callbackd sinks resume {}`", self.name
-        );
-        if let Err(e) = self.store.pause(self.name.clone(), Some(format!("{HALTED}{reason}"))).await {
-            tracing::warn!(sink.name = %self.name, error = %e, "the pause was not kept");
+    /// Pauses the sink. A try that a newer configuration has overtaken says nothing of the credential at hand.
+    async fn halt(&self, reason: &str, stop: Shutdown) {
+        match self.store.halt(self.name.clone(), format!("{HALTED}{reason}"), stop).await {
+            Ok(true) => tracing::error!(
+                sink.name = %self.name, reason,
+                "the sink is paused: mend its credential and reload, or `callbackd sinks resume {}`", self.name
+            ),
+            Ok(false) => {}
+            Err(e) => {
+                tracing::error!(sink.name = %self.name, reason, error = %e, "the sink should be paused, and is not")
+            }
         }
+        self.wake.pauses(&self.name);
     }
 }
 
@@ -329,8 +351,6 @@ enum Report {
     Failed { after_ms: Option<u64>, reason: String },
     /// Nothing.
     Unclear,
-    /// It is not to be asked for now.
-    Halted,
 }
 
 fn later(now: Time, by: Duration) -> Time {

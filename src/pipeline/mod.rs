@@ -29,6 +29,16 @@ impl Wake {
         Arc::clone(sinks.entry(sink.to_owned()).or_default())
     }
 
+    /// What the forwarder of this sink hears of pauses by. No sink has a name with a colon.
+    pub fn of_pauses(&self, sink: &str) -> Arc<Notify> {
+        self.of(&format!("pauses:{sink}"))
+    }
+
+    /// Tells the forwarder of this sink that the sink was paused, or may go on.
+    pub fn pauses(&self, sink: &str) {
+        self.sinks(&[format!("pauses:{sink}")]);
+    }
+
     /// What the inquirer of this source waits on. No sink has a name with a colon.
     pub fn of_source(&self, source: &str) -> Arc<Notify> {
         self.of(&format!("source:{source}"))

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use crate::Boxed;
 use crate::model::{Attempt, Delivery, Learned, Receipt, ReceiptStatus, Rules, Time, Update};
+use crate::shutdown::Shutdown;
 
 mod inquiry;
 mod room;
@@ -354,6 +355,10 @@ pub trait Store: Queries {
 
     /// Stops forwarding to a sink, and says why; or, with `None`, lets it go on.
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>>;
+
+    /// Stops it because its peer refuses us, unless it is stopped already, or `replaced` has begun: then the refusal was another
+    /// configuration's. Whether it did.
+    fn halt(&self, sink: String, reason: String, replaced: Shutdown) -> Boxed<'_, Result<bool, StoreError>>;
 
     /// One step of letting go, from the id `from` on, oldest first: of up to `most` executions that are finished, told, and last changed
     /// before `before`, with all that belongs to them; and of refused receipts. Never of anything undelivered, dead,

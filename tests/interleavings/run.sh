@@ -42,7 +42,7 @@ broken() {
     exit 1
   fi
   grep -qE 'panicked' "$tree/said" || { cat "$tree/said"; exit 1; }
-  echo "found: $name ($(grep -oE -m1 'deadlock!|assertion|[a-z ]+ out of order|nobody waits|never, so' "$tree/said" | head -n1))"
+  echo "found: $name ($(grep -oE -m1 'deadlock!|assertion|[a-z ]+ out of order|beside itself|nobody waits|never, so' "$tree/said" | head -n1))"
 }
 
 broken "a writer that sleeps without saying so" queue 100 \
@@ -63,6 +63,13 @@ broken "a forwarder that looks first and then registers, for a wake-up that nobo
   pipeline/forward.rs "tokio::select! {" "let mut wake_up = std::pin::pin!(woken.notified()); tokio::select! {"
 broken "a forwarder that leaves what it knows to nobody" "reload, failing sink" 1000 \
   pipeline/forward.rs "woken.notify_one();" "" \
+  pipeline/forward.rs "held.notify_one();" "" \
   pipeline/forward.rs "woken.notify_one();" ""
 broken "a forwarder that takes a wake-up and does not look again" way 1000 \
   pipeline/forward.rs "if is_woken {" "if false {"
+broken "a refusal that pauses the sink of a newer configuration" "reload, refused" 300 \
+  store/sqlite/pause.rs "if replaced.is_begun() {" "if replaced.is_begun() && false {"
+broken "a forwarder that keeps what is too late to begin" "jumping clock" 300 \
+  pipeline/forward.rs "self.give_back(hand.let_go_late()).await;" ""
+broken "a delivery that begins beside its own try" "jumping clock" 1000 \
+  pipeline/forward/hand.rs "self.begun.contains(&delivery.id)" "false"

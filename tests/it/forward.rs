@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use callbackd::Boxed;
 use callbackd::clock;
-use callbackd::model::{Delivery, ExecutionPart, Outcome, RetryPolicy, Status, Task, Time, Update};
+use callbackd::model::{
+    Delivery, ExecutionPart, Learned, LinkRule, Outcome, Program, RetryPolicy, Status, Task, Time, Update,
+};
 use callbackd::pipeline::forward::Service;
 use callbackd::sinks::{Preview, Sink, Tried};
 use callbackd::store::Store;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::rig::{PATIENCE, Rig, SINK, is_between, service, until};
@@ -495,6 +497,100 @@ async fn what_was_under_way_when_the_process_died_goes_on_by_itself() {
         if status == Status::Running {
             assert_eq!(call.delivery.id, lost.delivery.id, "a peer knows it again by its id");
         }
+        call.deliver();
+    }
+    stage.rig.until_status("e", "delivered").await;
+}
+
+/// What SQLite refuses to keep: a try with this reason.
+const POISON: &str = "CREATE TRIGGER poison BEFORE INSERT ON attempts WHEN NEW.reason = 'poison'
+                      BEGIN SELECT RAISE(ABORT, 'on purpose'); END";
+
+#[tokio::test]
+async fn a_settlement_that_cannot_be_kept_holds_no_other_up_and_is_kept_once_it_can_be() {
+    let mut stage = Stage::running(service());
+    stage.rig.sql(POISON);
+    stage.rig.record("bad", Status::Succeeded).await;
+    stage.rig.record("good", Status::Succeeded).await;
+    let [bad, good] = stage.calls(2).await.try_into().ok().expect("two");
+    bad.fail("poison");
+    good.deliver();
+    stage.rig.until_status("good", "delivered").await;
+    for n in 0..3 {
+        stage.rig.record(&format!("later{n}"), Status::Succeeded).await;
+        stage.call().await.deliver();
+        stage.rig.until_status(&format!("later{n}"), "delivered").await;
+    }
+    assert_eq!(stage.rig.standing("bad").await, told(&[("leased", None)]));
+    // Who is told to end has it kept before.
+    stage.rig.stop.begin();
+    stage.no_call().await;
+    assert!(stage.rig.is_forwarding());
+    stage.rig.sql("DROP TRIGGER poison");
+    stage.rig.ended().await;
+    assert_eq!(stage.rig.standing("bad").await, told(&[("waiting", Some("poison"))]));
+}
+
+/// A rule that panics over one execution.
+struct Panics;
+
+impl Program for Panics {
+    fn test(&self, _: &Value) -> Result<bool, String> {
+        Ok(false)
+    }
+
+    fn text(&self, data: &Value) -> Result<Option<String>, String> {
+        assert_ne!(data["execution"]["key"], "started", "on purpose");
+        Ok(None)
+    }
+
+    fn written(&self) -> &str {
+        "."
+    }
+}
+
+#[tokio::test]
+async fn what_panics_as_it_is_recorded_is_a_dead_letter_and_what_ended_beside_it_is_kept() {
+    let mut stage = Stage::new(service());
+    let (of, with) = ("media".to_owned(), "portal".to_owned());
+    stage.rig.link(LinkRule { of, key: Box::new(Panics), with, with_key: Box::new(Panics) });
+    stage.rig.forward();
+    for key in ["bad", "good"] {
+        stage.rig.record(key, Status::Succeeded).await;
+    }
+    let [bad, good] = stage.calls(2).await.try_into().ok().expect("two");
+    let update = Update { key: "started".to_owned(), ..Update::default() };
+    let learned = vec![Learned { source: "media".to_owned(), update, linked: true }];
+    bad.say(Outcome::Delivered { note: None, learned });
+    good.deliver();
+    stage.rig.until_status("good", "delivered").await;
+    let bad = stage.rig.until_status("bad", "dead").await;
+    assert!(bad.reason.as_deref().is_some_and(|reason| reason.starts_with("callbackd's own fault")), "{bad:?}");
+    stage.rig.record("later", Status::Succeeded).await;
+    stage.call().await.deliver();
+    stage.rig.until_status("later", "delivered").await;
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_begins_nothing_beside_itself() {
+    let mut stage = Stage::running(service());
+    stage.rig.record("e", Status::Running).await;
+    stage.rig.record("e", Status::Succeeded).await;
+    let first = stage.call().await;
+    // To the store, the lease is over.
+    stage.rig.sql("UPDATE deliveries SET due_at = 1 WHERE status = 'leased'");
+    stage.rig.record("f", Status::Succeeded).await;
+    let other = stage.call().await;
+    assert_eq!(other.what(), ("f", Status::Succeeded));
+    other.deliver();
+    stage.rig.until_status("f", "delivered").await;
+    stage.no_call().await;
+    first.deliver();
+    // Its word came under a lease that was over, so it is tried once more; only then comes what is newer.
+    for status in [Status::Running, Status::Succeeded] {
+        let call = stage.call().await;
+        assert_eq!(call.what(), ("e", status));
+        stage.no_call().await;
         call.deliver();
     }
     stage.rig.until_status("e", "delivered").await;

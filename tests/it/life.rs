@@ -136,6 +136,35 @@ fn a_stop_finishes_what_was_begun() {
 }
 
 #[test]
+fn a_paused_sink_is_told_no_more_than_what_is_under_way() {
+    let (release, released) = mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let hook = Hook::start(move || {
+        released.lock().expect("sound").recv_timeout(PATIENCE).expect("released");
+        Reply::Status(200)
+    });
+    let daemon = Daemon::run(&config(&hook.url()).replace("retry_first", "concurrency = 2\nretry_first"));
+    for run in 0..300 {
+        accepted(&daemon.post(MEDIA, &[], cos(Step::Success, run)));
+    }
+    // Quick for a while, so that some is claimed ahead.
+    let mut told = 0;
+    soon("something claimed ahead", || {
+        told += 15;
+        (0..15).for_each(|_| release.send(()).expect("the peer waits"));
+        settled(&daemon, "delivered", told);
+        (deliveries(&daemon, "leased").len() > 2).then_some(())
+    });
+    assert_eq!(daemon.cli(&["sinks", "pause", "any"]).code, Some(0));
+    settled(&daemon, "leased", 2);
+    (told..300).for_each(|_| release.send(()).expect("the peer waits"));
+    settled(&daemon, "leased", 0);
+    assert_eq!((settled(&daemon, "delivered", told + 2).len(), hook.taken().len()), (told + 2, told + 2));
+    assert_eq!(daemon.cli(&["sinks", "resume", "any"]).code, Some(0));
+    settled(&daemon, "delivered", 300);
+}
+
+#[test]
 fn a_signal_is_heard_from_the_first_moment() {
     let mut daemon = Daemon::run(&config("http://127.0.0.1:9/"));
     for _ in 0..3 {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use callbackd::clock;
-use callbackd::model::{Attempt, ExecutionPart, Receipt, RetryPolicy, Route, Rules, SinkRule, Status, Time, Update};
+use callbackd::model::{
+    Attempt, ExecutionPart, LinkRule, Receipt, RetryPolicy, Route, Rules, SinkRule, Status, Time, Update,
+};
 use callbackd::pipeline::Wake;
 use callbackd::pipeline::forward::{Forwarder, Service};
 use callbackd::shutdown::Shutdown;
@@ -61,6 +63,11 @@ impl Rig {
         Rig { folder, store, wake, sink, service, rules: Arc::new(rules), stop, forwarder: None }
     }
 
+    /// A rule more, before anybody goes by them.
+    pub(crate) fn link(&mut self, rule: LinkRule) {
+        Arc::get_mut(&mut self.rules).expect("nobody else's yet").links.push(rule);
+    }
+
     /// Begins to forward.
     pub(crate) fn forward(&mut self) {
         let forwarder = Forwarder {
@@ -92,6 +99,12 @@ impl Rig {
         self.store.close().await;
         self.store = open(&self.folder);
         self.forward();
+    }
+
+    /// Does this to the store's file, beside the store.
+    pub(crate) fn sql(&self, statements: &str) {
+        let conn = rusqlite::Connection::open(self.folder.path().join("store.db")).expect("opens");
+        conn.execute_batch(statements).expect("done");
     }
 
     /// Commits what a callback says of one execution.

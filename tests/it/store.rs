@@ -7,6 +7,7 @@ use callbackd::model::{
     Attempt, Delivery, ExecutionPart, Expectation, Learned, LinkRule, Program, Receipt, ReceiptStatus, Route, Rules,
     SinkRule, Status, Task, Time, Update,
 };
+use callbackd::shutdown::Shutdown;
 use callbackd::store::sqlite::{Options, SqliteStore};
 use callbackd::store::{
     DeliveryFilter, Fate, Filter, Held, Inquiry, Late, Lateness, Parsed, Recorded, Ruling, Settlement, Store,
@@ -102,6 +103,12 @@ async fn claim(store: &dyn Store, sink: &str, now: Time) -> Vec<Delivery> {
 }
 
 async fn settle(store: &dyn Store, delivery: &Delivery, fate: Fate, now: Time) -> Vec<String> {
+    // As long as it is leased, it is due at the lease's end.
+    let lease = store.delivery(delivery.id).await.expect("a delivery").0.due_at.unwrap_or(now);
+    store.settle(settlement(delivery, lease, fate, now), Arc::new(rules()), now).await.expect("settled")
+}
+
+fn settlement(delivery: &Delivery, lease: Time, fate: Fate, now: Time) -> Settlement {
     let attempt = Attempt {
         started_at: now,
         duration_ms: 5,
@@ -110,10 +117,7 @@ async fn settle(store: &dyn Store, delivery: &Delivery, fate: Fate, now: Time) -
         reason: None,
         answer: Some("ok".to_owned()),
     };
-    // As long as it is leased, it is due at the lease's end.
-    let lease = store.delivery(delivery.id).await.expect("a delivery").0.due_at.unwrap_or(now);
-    let settlement = Settlement { delivery: delivery.id, lease, attempt, fate, learned: Vec::new() };
-    store.settle(settlement, Arc::new(rules()), now).await.expect("settled")
+    Settlement { delivery: delivery.id, lease, attempt, fate, learned: Vec::new() }
 }
 
 fn statuses(deliveries: &[Delivery]) -> Vec<(&str, Status)> {
@@ -455,6 +459,92 @@ async fn a_paused_sink_is_left_alone_until_it_is_resumed() {
     assert_eq!(claim(&*store, "a", at(1)).await.len(), 1);
 }
 
+/// What it has come to by now.
+async fn by_now<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
+    tokio::select! {
+        biased;
+        value = future => Some(value),
+        () = std::future::ready(()) => None,
+    }
+}
+
+#[tokio::test]
+async fn a_crowd_of_callbacks_keeps_nobody_from_settling_or_pausing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.db");
+    let store = SqliteStore::open(&path, &Options { queue_max: 1, ..Options::default() }).expect("opens");
+    record(&store, "media", at(0), vec![update("e", Status::Succeeded)]).await;
+    let delivery = claim(&store, "a", at(1)).await.remove(0);
+    let settled = settlement(&delivery, at(1).plus_ms(LEASE_MS), Fate::Delivered, at(2));
+    // The writer has one callback in hand and cannot go on; another one waits in the queue.
+    let conn = rusqlite::Connection::open(&path).expect("opens");
+    conn.execute_batch("BEGIN IMMEDIATE").expect("begun");
+    let mut waiting: Vec<_> = Vec::new();
+    while waiting.len() < 2 {
+        let parsed = Parsed::Updates(vec![update(&format!("e{}", waiting.len()), Status::Succeeded)]);
+        let mut recording = Box::pin(try_record(&store, "media", at(1), parsed));
+        match by_now(&mut recording).await {
+            None => waiting.push(recording),
+            Some(refused) => assert!(refused.is_err_and(|e| e.to_string().contains("full")), "there is room for one"),
+        }
+        tokio::task::yield_now().await;
+    }
+    let mut settling = store.settle(settled, Arc::new(rules()), at(2));
+    assert!(by_now(&mut settling).await.is_none());
+    let mut pausing = store.pause("a".to_owned(), Some("mended tomorrow".to_owned()));
+    assert!(by_now(&mut pausing).await.is_none());
+    conn.execute_batch("COMMIT").expect("committed");
+    for recorded in waiting {
+        recorded.await.expect("recorded");
+    }
+    settling.await.expect("settled");
+    pausing.await.expect("paused");
+    let left = claim(&store, "b", at(3)).await.len() + claim(&store, "a", at(3)).await.len();
+    assert_eq!(left, 3, "b is told of all, and a is paused");
+}
+
+#[tokio::test]
+async fn what_sqlite_refuses_of_one_says_nothing_of_the_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(&folder);
+    let conn = rusqlite::Connection::open(folder.path().join("store.db")).expect("opens");
+    let poison = "CREATE TRIGGER poison BEFORE INSERT ON execution_heads WHEN NEW.key = 'bad'
+                  BEGIN SELECT RAISE(ABORT, 'on purpose'); END";
+    conn.execute_batch(poison).expect("a trigger");
+    let refused = try_record(&*store, "media", at(0), Parsed::Updates(vec![update("bad", Status::Failed)])).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    store.ready().expect("it takes others");
+    record(&*store, "media", at(0), vec![update("good", Status::Failed)]).await;
+    assert_eq!(store.executions(Filter::default()).await.expect("executions").len(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_pauses_a_sink_only_where_nothing_newer_was_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(&folder);
+    let paused = async || -> Vec<(String, Option<String>)> {
+        let sinks = store.sinks().await.expect("sinks");
+        sinks.into_iter().map(|sink| (sink.name, sink.paused)).collect()
+    };
+    let said = |sink: &str, reason: &str| vec![(sink.to_owned(), Some(reason.to_owned()))];
+    let halt = async |stop: &Shutdown| {
+        store.halt("a".to_owned(), "halted: no".to_owned(), stop.clone()).await.expect("answered")
+    };
+    let (current, overtaken) = (Shutdown::new(), Shutdown::new());
+    overtaken.begin();
+    assert!(!halt(&overtaken).await);
+    assert_eq!(paused().await, []);
+    assert!(halt(&current).await && !halt(&current).await, "news once");
+    assert_eq!(paused().await, said("a", "halted: no"));
+    store.resume("halted: ".to_owned()).await.expect("resumed");
+    assert_eq!(paused().await, []);
+    // What an operator wants outlives a new configuration, whatever the peer says meanwhile.
+    store.pause("a".to_owned(), Some("mended tomorrow".to_owned())).await.expect("paused");
+    assert!(!halt(&current).await);
+    store.resume("halted: ".to_owned()).await.expect("resumed");
+    assert_eq!(paused().await, said("a", "mended tomorrow"));
+}
+
 #[tokio::test]
 async fn a_sink_says_why_its_oldest_waits() {
     let folder = TempDir::new().expect("a folder");
@@ -635,6 +725,26 @@ async fn a_faulty_condition_is_a_dead_letter_never_a_lost_change() {
     assert_eq!(rows[0].reason.as_deref(), Some("routes[1].when: /execution/key is no boolean"));
     assert_eq!(store.retry(DeliveryFilter::One(rows[0].id.parse().expect("an id")), at(1)).await.expect("retried"), 1);
     assert_eq!(claim(&*store, "a", at(1)).await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_a_dead_letter_and_holds_nothing_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    for (key, status) in [("e1", Status::Running), ("e1", Status::Succeeded), ("e2", Status::Failed)] {
+        record(store, "media", at(0), vec![update(key, status)]).await;
+    }
+    let conn = rusqlite::Connection::open(folder.path().join("store.db")).expect("opens");
+    conn.execute("UPDATE earlier_changes SET snapshot = '{'", []).expect("spoiled");
+    let claim = store.claim("a".to_owned(), 10, LEASE_MS, at(1), at(1)).await.expect("claimed");
+    assert_eq!(statuses(&claim.deliveries), [("e2", Status::Failed)]);
+    assert_eq!(claim.next_due, Some(at(1)), "the next one of that execution is due");
+    let claim = store.claim("a".to_owned(), 10, LEASE_MS, at(1), at(1)).await.expect("claimed");
+    assert_eq!(statuses(&claim.deliveries), [("e1", Status::Succeeded)]);
+    let dead = Filter { status: vec!["dead".to_owned()], ..Filter::default() };
+    let dead = store.deliveries(dead).await.expect("deliveries");
+    assert!(dead.len() == 1 && dead[0].reason.as_deref().is_some_and(|r| r.contains("cannot be read")), "{dead:?}");
 }
 
 #[tokio::test]

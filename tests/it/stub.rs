@@ -9,6 +9,7 @@ use callbackd::model::{Attempt, Receipt, ReceiptStatus, Rules, SinkRule, Time};
 use callbackd::pipeline::Wake;
 use callbackd::pipeline::ingest::{Ingest, Intake, Rate};
 use callbackd::server::Limits;
+use callbackd::shutdown::Shutdown;
 use callbackd::sources::{AuthError, ParseError, RawRequest, SenderRequest, Source};
 use callbackd::store::{
     Claim, DeliveryFilter, DeliveryRow, Extent, Filter, Inquiries, Lateness, Parsed, Pruned, Queries, ReceiptRow,
@@ -229,6 +230,10 @@ impl Store for Shared {
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>> {
         self.0.ask(format!("pause {sink} {reason:?}"));
         ready(Ok(()))
+    }
+
+    fn halt(&self, _: String, _: String, _: Shutdown) -> Boxed<'_, Result<bool, StoreError>> {
+        ready(Ok(true))
     }
 
     fn ready(&self) -> Result<(), StoreError> {

@@ -4,7 +4,7 @@
 //! begin at once: as much as the sink has lately taken during one claim. A slow sink has next to nothing ahead, and
 //! however much waits, no more than [`AHEAD_MAX`] are in memory beside those under way.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use crate::model::{Delivery, Time};
 use crate::store::Claim;
@@ -12,10 +12,17 @@ use crate::store::Claim;
 /// So many deliveries are claimed ahead at most.
 const AHEAD_MAX: usize = 256;
 
+/// The ids of deliveries, by the ends of their leases.
+pub(super) type Leases = Vec<(Time, Vec<i64>)>;
+
 /// Claimed deliveries in the order in which they are due, and what is known of the others.
 #[derive(Debug, Default)]
 pub(super) struct Hand {
     ready: VecDeque<(Delivery, Time)>,
+    /// What was not begun in time, until it is given back.
+    late: Vec<(Delivery, Time)>,
+    /// The ids of what is under way.
+    begun: HashSet<i64>,
     /// Tries that ended since the last claim was asked for.
     ended: usize,
     /// Nothing more is due, as far as is known, before this time; `None` when nothing is known.
@@ -31,15 +38,34 @@ impl Hand {
         self.is_news = true;
     }
 
-    /// One try more has ended.
-    pub(super) fn ended(&mut self) {
+    /// The try of this delivery has ended.
+    pub(super) fn ended(&mut self, delivery: i64) {
         self.ended += 1;
+        self.begun.remove(&delivery);
     }
 
-    /// The next one to begin, whose lease lasts until `until` at least. One whose lease ends before that is left to it:
-    /// it comes again when the lease is over.
+    /// A try has ended, and nobody can say of what.
+    pub(super) fn ended_unsaid(&mut self) {
+        self.ended += 1;
+        self.begun.clear();
+    }
+
+    /// The next one to begin, whose lease lasts until `until` at least. One whose lease ends before that is late. One that
+    /// is under way, because the clock went on and its lease was over before its try, begins when that try has ended:
+    /// else the next change could be told while an earlier one is still on its way.
     pub(super) fn next(&mut self, until: Time) -> Option<(Delivery, Time)> {
-        std::iter::from_fn(|| self.ready.pop_front()).find(|(_, lease)| *lease >= until)
+        let mut place = 0;
+        while let Some((delivery, lease)) = self.ready.get(place) {
+            if *lease < until {
+                self.late.extend(self.ready.remove(place));
+            } else if self.begun.contains(&delivery.id) {
+                place += 1;
+            } else {
+                self.begun.insert(delivery.id);
+                return self.ready.remove(place);
+            }
+        }
+        None
     }
 
     /// How many to claim when `room` more could begin at once; 0 for none now.
@@ -75,25 +101,41 @@ impl Hand {
         self.none_before.filter(|time| *time > now)
     }
 
-    /// Everything that was not begun, by the ends of the leases.
-    pub(super) fn let_go(&mut self) -> Vec<(Time, Vec<i64>)> {
-        let mut all: Vec<(Time, Vec<i64>)> = Vec::new();
-        for (delivery, lease) in self.ready.drain(..) {
-            match all.last_mut() {
-                Some((end, ids)) if *end == lease => ids.push(delivery.id),
-                _ => all.push((lease, vec![delivery.id])),
-            }
-        }
-        all
+    /// Everything that was not begun.
+    pub(super) fn let_go(&mut self) -> Leases {
+        by_lease(self.late.drain(..).chain(self.ready.drain(..)))
     }
+
+    /// What is late.
+    pub(super) fn let_go_late(&mut self) -> Leases {
+        by_lease(self.late.drain(..))
+    }
+}
+
+fn by_lease(deliveries: impl Iterator<Item = (Delivery, Time)>) -> Leases {
+    let mut all = Leases::new();
+    for (delivery, lease) in deliveries {
+        match all.last_mut() {
+            Some((end, ids)) if *end == lease => ids.push(delivery.id),
+            _ => all.push((lease, vec![delivery.id])),
+        }
+    }
+    all
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
     use crate::model::{Change, ChangeMeta, State, Update};
 
     const NOW: Time = Time::from_seconds(1_700_000_000);
+
+    /// Whatever may begin begins.
+    fn begins(hand: &mut Hand) -> Vec<i64> {
+        std::iter::from_fn(|| hand.next(NOW)).map(|(delivery, _)| delivery.id).collect()
+    }
 
     fn delivery(id: i64) -> Delivery {
         let state = State::begin("media", Update::default()).state;
@@ -110,40 +152,38 @@ mod tests {
         Delivery { id, change: change.into(), attempts: 0, created_at: NOW, resume: None }
     }
 
-    /// So many deliveries, and more where they came from.
-    fn claim(count: usize) -> Claim {
-        let deliveries = (0..count as i64).map(delivery).collect();
+    /// These deliveries, and more where they came from.
+    fn claim(ids: Range<i64>) -> Claim {
+        let deliveries = ids.map(delivery).collect();
         Claim { deliveries, until: NOW.plus_ms(90_000), next_due: Some(NOW), is_paused: false }
     }
 
     #[test]
     fn a_quick_sink_has_as_much_ahead_as_it_takes_and_a_slow_one_next_to_nothing() {
-        let mut hand = Hand::default();
-        assert_eq!(hand.wants(32, NOW), 32, "nothing is known of the sink");
-        hand.asked();
-        hand.take(claim(32), NOW, NOW);
+        let (mut hand, mut last) = (Hand::default(), 0);
+        let mut claims = |hand: &mut Hand, room| {
+            let wanted = hand.wants(room, NOW);
+            hand.asked();
+            hand.take(claim(last..last + wanted as i64), NOW, NOW);
+            last += wanted as i64;
+            wanted
+        };
+        assert_eq!(claims(&mut hand, 32), 32, "nothing is known of the sink");
         let mut most = 0;
         for _ in 0..20 {
             // All of it is taken before the next claim is answered.
-            while hand.next(NOW).is_some() {
-                hand.ended();
-            }
-            let wanted = hand.wants(32, NOW);
-            hand.asked();
-            hand.take(claim(wanted), NOW, NOW);
-            most = most.max(wanted);
+            begins(&mut hand).into_iter().for_each(|id| hand.ended(id));
+            most = most.max(claims(&mut hand, 32));
         }
         assert_eq!(most, 32 + AHEAD_MAX, "however quick it is");
         // From now on it takes one at a time.
-        while hand.next(NOW).is_some() {}
+        let begun = begins(&mut hand);
         hand.asked();
-        for _ in 0..20 {
-            hand.ended();
-            let wanted = hand.wants(1, NOW);
+        for id in &begun[..20] {
+            hand.ended(*id);
+            let wanted = claims(&mut hand, 1);
             assert!(wanted <= 3, "{wanted}");
-            hand.asked();
-            hand.take(claim(wanted), NOW, NOW);
-            while hand.next(NOW).is_some() {}
+            begins(&mut hand);
         }
     }
 
@@ -169,11 +209,29 @@ mod tests {
     #[test]
     fn nothing_begins_that_its_lease_would_not_outlast_and_the_rest_is_given_back() {
         let mut hand = Hand::default();
-        hand.take(Claim { until: NOW, ..claim(2) }, NOW, NOW);
-        hand.take(claim(3), NOW, NOW);
+        hand.take(Claim { until: NOW, ..claim(0..2) }, NOW, NOW);
+        hand.take(claim(2..5), NOW, NOW);
         let begun = hand.next(NOW.plus_ms(30_000)).map(|(delivery, lease)| (delivery.id, lease));
-        assert_eq!(begun, Some((0, NOW.plus_ms(90_000))));
-        assert_eq!(hand.let_go(), [(NOW.plus_ms(90_000), vec![1, 2])]);
-        assert_eq!(hand.let_go(), []);
+        assert_eq!(begun, Some((2, NOW.plus_ms(90_000))));
+        assert_eq!(hand.let_go_late(), [(NOW, vec![0, 1])]);
+        assert_eq!(hand.let_go(), [(NOW.plus_ms(90_000), vec![3, 4])]);
+        assert_eq!((hand.let_go(), hand.let_go_late()), (vec![], vec![]));
+    }
+
+    #[test]
+    fn what_is_under_way_does_not_begin_again_before_it_has_ended() {
+        let mut hand = Hand::default();
+        hand.take(claim(0..2), NOW, NOW);
+        assert_eq!(begins(&mut hand), [0, 1]);
+        // The clock went on by hours: the same deliveries under new leases.
+        hand.take(claim(0..3), NOW, NOW);
+        assert_eq!(begins(&mut hand), [2]);
+        hand.ended(1);
+        assert_eq!(begins(&mut hand), [1]);
+        hand.ended(2);
+        assert_eq!(hand.let_go(), [(NOW.plus_ms(90_000), vec![0])]);
+        hand.take(claim(0..3), NOW, NOW);
+        hand.ended_unsaid();
+        assert_eq!(begins(&mut hand), [0, 1, 2], "nothing waits for ever");
     }
 }

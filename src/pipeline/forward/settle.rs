@@ -1,59 +1,93 @@
 //! Settling: how tries ended is recorded many at a time. While one lot is committed, the next one gathers.
+//!
+//! What was not recorded with its lot is tried again by itself, beside the lots that follow, until its lease is over: what
+//! was delivered should not be delivered twice only because the disk was full for a moment, and what spoils one
+//! settlement holds up no other.
 
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::{Forwarder, STORE_PAUSE};
 use crate::clock;
 use crate::store::{Fate, Settlement, StoreError};
 
-/// So many in one transaction; as many again may wait for it, then tries wait.
+/// So many in one transaction; as many again may wait for it, and as many be tried again. Then tries wait.
 pub(super) const AT_ONCE: usize = 256;
 
-impl Forwarder {
-    /// Settles until nobody tries any more.
-    pub(super) async fn settle_what_ended(self: Arc<Self>, mut ended: mpsc::Receiver<Settlement>) {
-        let mut lot = Vec::new();
-        while ended.recv_many(&mut lot, AT_ONCE).await > 0 {
-            self.settle(std::mem::take(&mut lot)).await;
-        }
-    }
+/// What was not recorded and may be later, and why.
+struct Left(Vec<Settlement>, String);
 
-    /// Records the ends of tries. While the store cannot, it is tried again until their leases are over: what was delivered
-    /// should not be delivered twice only because the disk was full for a moment.
-    async fn settle(&self, lot: Vec<Settlement>) {
-        // What waits for another try is looked for when it is due.
-        let waits = lot.iter().any(|one| matches!(one.fate, Fate::Waiting { .. }));
-        let mut lots = vec![lot];
+impl Forwarder {
+    /// Settles until nobody tries any more, and nothing is left.
+    pub(super) async fn settle_what_ended(self: Arc<Self>, mut ended: mpsc::Receiver<Settlement>) {
+        let (mut lot, mut again) = (Vec::new(), JoinSet::new());
         loop {
-            let now = clock::now();
-            // All of them are in the store's hands before the first is waited for.
-            let settled: Vec<_> =
-                lots.iter().map(|lot| self.store.settle_all(lot.clone(), Arc::clone(&self.rules), now)).collect();
-            let mut left = Vec::new();
-            for (lot, settled) in lots.into_iter().zip(settled) {
-                match settled.await {
-                    Ok(wake) => self.wake.sinks(&wake),
-                    Err(StoreError::Unavailable(reason)) => {
-                        tracing::warn!(sink.name = %self.name, tries = lot.len(), reason, "tries are not recorded yet");
-                        left.extend(lot);
+            tokio::select! {
+                count = ended.recv_many(&mut lot, AT_ONCE), if again.len() < AT_ONCE => {
+                    if count == 0 {
+                        break;
                     }
-                    Err(e) => {
-                        tracing::error!(sink.name = %self.name, tries = lot.len(), error = %e, "tries cannot be recorded");
+                    if let Err(Left(left, reason)) = self.settle(std::mem::take(&mut lot)).await {
+                        tracing::warn!(sink.name = %self.name, tries = left.len(), reason, "tries are not recorded yet");
+                        for one in left {
+                            again.spawn(Arc::clone(&self).settle_again(one));
+                        }
                     }
                 }
+                Some(_) = again.join_next(), if !again.is_empty() => {}
             }
-            left.retain(|one| !self.store.is_closed() && clock::now() < one.lease);
-            // Each for itself: what spoils a transaction is not to take the others with it.
-            lots = left.into_iter().map(|one| vec![one]).collect();
-            if lots.is_empty() {
-                break;
+        }
+        while again.join_next().await.is_some() {}
+    }
+
+    /// Records the ends of tries in one transaction.
+    async fn settle(&self, mut lot: Vec<Settlement>) -> Result<(), Left> {
+        // What waits for another try is looked for when it is due.
+        let waits = lot.iter().any(|one| matches!(one.fate, Fate::Waiting { .. }));
+        let (store, rules, all) = (Arc::clone(&self.store), Arc::clone(&self.rules), lot.clone());
+        // In a task of its own, which alone ends with a panic over what a sink learned.
+        match tokio::spawn(async move { store.settle_all(all, rules, clock::now()).await }).await {
+            Ok(Ok(wake)) => self.wake.sinks(&wake),
+            Ok(Err(StoreError::Unavailable(reason))) => return Err(Left(lot, reason)),
+            Err(e) => {
+                tracing::error!(sink.name = %self.name, tries = lot.len(), error = %e, "recording how tries ended panicked");
+                if let [one] = &mut lot[..] {
+                    give_up(one);
+                }
+                return Err(Left(lot, "callbackd's own fault".to_owned()));
             }
-            tokio::time::sleep(STORE_PAUSE).await;
+            Ok(Err(e)) => {
+                tracing::error!(sink.name = %self.name, tries = lot.len(), error = %e, "tries cannot be recorded");
+            }
         }
         if waits {
             self.wake.sinks(&[&self.name]);
         }
+        Ok(())
     }
+
+    /// The same for one, as long as nobody else may have its delivery.
+    async fn settle_again(self: Arc<Self>, one: Settlement) {
+        let (delivery, lease) = (one.delivery, one.lease);
+        let mut lot = vec![one];
+        while clock::now() < lease && !self.store.is_closed() {
+            tokio::time::sleep(STORE_PAUSE).await;
+            match self.settle(lot).await {
+                Ok(()) => return,
+                Err(Left(left, _)) => lot = left,
+            }
+        }
+        tracing::warn!(sink.name = %self.name, delivery.id = delivery, "a try was never recorded: it is made again");
+        self.wake.sinks(&[&self.name]);
+    }
+}
+
+/// What cannot be recorded as it was is a dead letter: trying it again would only repeat it.
+fn give_up(settlement: &mut Settlement) {
+    let reason = "callbackd's own fault: it panicked over what came of this try";
+    tracing::warn!(delivery.id = settlement.delivery, reason, "a dead letter");
+    settlement.attempt.reason = Some(reason.to_owned());
+    (settlement.fate, settlement.learned) = (Fate::Dead, Vec::new());
 }

@@ -24,7 +24,7 @@ impl SqliteStore {
     ) -> Result<Claim, StoreError> {
         let until = now.plus_ms(lease_ms);
         let window = self.call(0, move |tx| claim(tx, &sink, limit, by, now, until)).await?;
-        let mut deliveries = Vec::with_capacity(window.claimed.len());
+        let (mut deliveries, mut next_due) = (Vec::with_capacity(window.claimed.len()), window.next_due);
         for one in window.claimed {
             let id = one.id;
             match one.into_delivery() {
@@ -32,11 +32,18 @@ impl SqliteStore {
                 // Not to hold up the others: a dead letter, which a later version may be able to read.
                 Err(e) => {
                     let dead = ReadySettlement::unreadable(id, e.to_string(), until, now);
-                    self.call(0, move |tx| deliver::settle(tx, &dead, &Rules::default(), now)).await?;
+                    match self.call(0, move |tx| deliver::settle(tx, &dead, &Rules::default(), now)).await {
+                        Ok(wake) if wake.is_empty() => {}
+                        // The next one of its execution is due.
+                        Ok(_) => next_due = Some(now),
+                        Err(e) => {
+                            tracing::warn!(delivery.id = id, error = %e, "cannot be read, and waits until its lease ends");
+                        }
+                    }
                 }
             }
         }
-        Ok(Claim { deliveries, until, next_due: window.next_due, is_paused: window.is_paused })
+        Ok(Claim { deliveries, until, next_due, is_paused: window.is_paused })
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::Boxed;
 use crate::model::{Attempt, Receipt, Rules, Time};
+use crate::shutdown::Shutdown;
 
 mod again;
 mod checkpoint;
@@ -33,6 +34,7 @@ mod identity;
 mod inquire;
 mod link;
 mod open;
+mod pause;
 #[cfg(test)]
 mod plans;
 mod prune;
@@ -133,7 +135,7 @@ impl SqliteStore {
         Ok(SqliteStore { queue, health, log, readers, threads: Mutex::new(Some(threads)) })
     }
 
-    /// Queues a command at once; the future only waits for its answer.
+    /// Queues a command at once; the future only waits for its answer. Only a callback weighs something.
     fn call<T: Send + 'static>(
         &self,
         weight: usize,
@@ -305,23 +307,15 @@ impl Store for SqliteStore {
     }
 
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>> {
-        self.call(0, move |tx| {
-            match &reason {
-                Some(reason) => tx.conn.execute(
-                    "INSERT INTO sink_pauses (sink, reason) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET reason = excluded.reason",
-                    [&sink, reason],
-                )?,
-                None => tx.conn.execute("DELETE FROM sink_pauses WHERE sink = ?1", [&sink])?,
-            };
-            Ok(())
-        })
+        self.call(0, move |tx| pause::pause(tx, &sink, reason.as_deref()))
+    }
+
+    fn halt(&self, sink: String, reason: String, replaced: Shutdown) -> Boxed<'_, Result<bool, StoreError>> {
+        self.call(0, move |tx| pause::halt(tx, &sink, &reason, &replaced))
     }
 
     fn resume(&self, because: String) -> Boxed<'_, Result<(), StoreError>> {
-        self.call(0, move |tx| {
-            tx.conn.execute("DELETE FROM sink_pauses WHERE substr(reason, 1, length(?1)) = ?1", [&because])?;
-            Ok(())
-        })
+        self.call(0, move |tx| pause::resume(tx, &because))
     }
 
     fn prune(&self, from: i64, before: Time, most: usize) -> Boxed<'_, Result<Pruned, StoreError>> {

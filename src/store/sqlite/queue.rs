@@ -3,7 +3,8 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Bounded by count and by weight (bytes); what does not fit is handed back, so that its caller can say 503.
+/// Bounded by count and by weight (bytes); what does not fit is handed back, so that its caller can say 503. What weighs
+/// nothing is no callback: what the daemon has to settle and operators ask for has room of its own, however many callbacks come.
 pub(super) struct Queue<T> {
     inner: Mutex<Inner<T>>,
     filled: Condvar,
@@ -13,11 +14,16 @@ pub(super) struct Queue<T> {
 
 struct Inner<T> {
     items: Vec<T>,
+    /// So many of them weigh something.
+    callbacks: usize,
     weight: usize,
     /// The writer sleeps: only then is it worth a system call to wake it.
     waiting: bool,
     closed: bool,
 }
+
+/// Room for what weighs nothing. The daemon never has so much to settle; that it cannot grow for ever is a rule.
+const OWN_MAX: usize = 1 << 14;
 
 /// What the writer got.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,7 +38,7 @@ pub(super) enum Taken {
 
 impl<T> Queue<T> {
     pub(super) fn new(count_max: usize, weight_max: usize) -> Queue<T> {
-        let inner = Inner { items: Vec::new(), weight: 0, waiting: false, closed: false };
+        let inner = Inner { items: Vec::new(), callbacks: 0, weight: 0, waiting: false, closed: false };
         Queue { inner: Mutex::new(inner), filled: Condvar::new(), count_max, weight_max }
     }
 
@@ -42,12 +48,17 @@ impl<T> Queue<T> {
         if inner.closed {
             return Err((item, "callbackd is shutting down"));
         }
-        // One item always fits, however heavy: otherwise it could never be kept.
-        let full = inner.items.len() >= self.count_max || inner.weight.saturating_add(weight) > self.weight_max;
-        if full && !inner.items.is_empty() {
+        let fits = match weight {
+            0 => inner.items.len() - inner.callbacks < OWN_MAX,
+            // One callback always fits, however heavy: otherwise it could never be kept.
+            _ if inner.callbacks == 0 => true,
+            _ => inner.callbacks < self.count_max && inner.weight.saturating_add(weight) <= self.weight_max,
+        };
+        if !fits {
             return Err((item, "the commit queue is full"));
         }
         inner.items.push(item);
+        inner.callbacks += usize::from(weight > 0);
         inner.weight += weight;
         let wake = std::mem::take(&mut inner.waiting);
         drop(inner);
@@ -70,7 +81,7 @@ impl<T> Queue<T> {
             return if inner.closed { Taken::Closed } else { Taken::Nothing };
         }
         std::mem::swap(&mut inner.items, into);
-        inner.weight = 0;
+        (inner.callbacks, inner.weight) = (0, 0);
         Taken::Items
     }
 
@@ -100,16 +111,20 @@ mod tests {
         queue.put("a", 10).expect("fits");
         queue.put("b", 10).expect("fits");
         assert_eq!(queue.put("c", 10), Err(("c", "the commit queue is full")));
+        (0..OWN_MAX).for_each(|_| queue.put("own", 0).expect("has room of its own"));
+        assert!(queue.put("own", 0).is_err(), "and a limit");
         let mut taken = Vec::new();
         assert_eq!(queue.take(&mut taken, Duration::ZERO), Taken::Items);
-        assert_eq!(taken, ["a", "b"]);
+        assert_eq!((&taken[..2], taken.len()), (&["a", "b"][..], 2 + OWN_MAX));
+        taken.clear();
+        queue.put("own", 0).expect("fits");
         queue.put("heavy", 1000).expect("one always fits");
         assert!(queue.put("light", 1).is_err(), "over the weight");
         queue.close();
         assert_eq!(queue.put("late", 1), Err(("late", "callbackd is shutting down")));
         taken.clear();
         assert_eq!(queue.take(&mut taken, Duration::ZERO), Taken::Items);
-        assert_eq!(taken, ["heavy"]);
+        assert_eq!(taken, ["own", "heavy"]);
         taken.clear();
         assert_eq!(queue.take(&mut taken, Duration::ZERO), Taken::Closed);
     }

@@ -330,11 +330,18 @@ fn commit(tx: &mut Tx<'_>, batch: &mut Vec<Box<dyn Command>>, health: &Health) {
         }
         Err(e) => {
             let reason = explain(&e);
-            if health.ended(Some(reason)) {
-                tracing::error!(
+            // What SQLite refuses of one command says nothing of the others: whether they would be kept is tried.
+            let fault = match is_environment(&e) {
+                true => Some(reason),
+                false => probe(tx.conn).err().map(|e| explain(&e)),
+            };
+            match (health.ended(fault), fault) {
+                (true, Some(_)) => tracing::error!(
                     store.fault = %e,
                     "a commit failed: nothing of it is kept, and senders are told 503 until one goes through"
-                );
+                ),
+                (_, None) => tracing::error!(store.fault = %e, "SQLite refused a command, of which nothing is kept"),
+                (false, Some(_)) => {}
             }
             for command in batch.drain(..) {
                 command.reply(Err(StoreError::Unavailable(reason.to_owned())));

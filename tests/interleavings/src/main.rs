@@ -34,20 +34,41 @@ mod sqlite;
 mod pipeline;
 
 mod clock {
-    //! Goes on by a millisecond each time that it is read.
+    //! Goes on by a millisecond each time that it is read, or, where a scenario wants it so, now and then by far more.
     use std::cell::Cell;
 
     use callbackd::model::Time;
+    use shuttle::rand::Rng;
 
     thread_local!(static READ: Cell<u64> = const { Cell::new(0) });
+    thread_local!(static JUMPS: Cell<bool> = const { Cell::new(false) });
+
+    /// Past what a lease has to spare, and past any lease.
+    const FAR_MS: [u64; 2] = [90_000, 3_600_000];
 
     pub fn now() -> Time {
-        Time::from_seconds(1_700_000_000).plus_ms(READ.replace(READ.get() + 1))
+        let mut passed = 1;
+        if JUMPS.get() && shuttle::rand::thread_rng().gen_bool(0.1) {
+            passed = FAR_MS[usize::from(shuttle::rand::thread_rng().gen_bool(0.5))];
+            crate::stage::seen("jumps", 1);
+        }
+        READ.set(READ.get() + passed);
+        Time::from_seconds(1_700_000_000).plus_ms(READ.get())
+    }
+
+    /// From now on.
+    pub fn jumps() {
+        JUMPS.set(true);
+    }
+
+    pub fn has_jumped() -> bool {
+        JUMPS.get()
     }
 
     /// So that a schedule can be repeated.
     pub fn reset() {
         READ.set(0);
+        JUMPS.set(false);
     }
 }
 

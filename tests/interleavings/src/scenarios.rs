@@ -5,7 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use callbackd::shutdown::Shutdown;
 use shuttle::future::block_on;
+use tokio::task::JoinHandle;
 
+use crate::clock;
+use crate::pipeline::forward::HALTED;
 use crate::pipeline::ingest::Refusal;
 use crate::sqlite::Options;
 use crate::stage::{Stage, post, seen};
@@ -18,6 +21,8 @@ pub(crate) const ALL: &[(&str, usize, fn())] = &[
     ("failing sink", 200, failing_sink),
     ("reload", 400, || reload(0.0)),
     ("reload, failing sink", 200, || reload(0.5)),
+    ("reload, refused", 400, reload_refused),
+    ("jumping clock", 600, jumping_clock),
     ("full queue", 200, full_queue),
     ("close", 300, close),
     ("refused by SQLite", 300, refused),
@@ -57,15 +62,33 @@ fn forwarded(options: &Options, failures: f64) {
     });
 }
 
+/// The same, while the clock goes on by minutes and hours: leases are over at any moment, and deliveries are repeated.
+fn jumping_clock() {
+    clock::jumps();
+    forwarded(&Options::default(), 0.0);
+}
+
 /// A new configuration: one forwarder is told to finish, another begins, and callbacks come all the while.
 fn reload(failures: f64) {
+    reloaded(failures, Stage::forward);
+}
+
+/// A new configuration, because the old one's credential is refused: that pauses the sink, and not any more once there is
+/// another one.
+fn reload_refused() {
+    reloaded(0.0, Stage::forward_refused);
+}
+
+fn reloaded(failures: f64, begin: impl Fn(&Stage, &Shutdown) -> JoinHandle<()> + Send + Sync + 'static) {
     block_on(async move {
         let mut stage = Stage::new(&Options::default(), failures);
         let (old, new) = (Shutdown::new(), Shutdown::new());
-        let finishing = stage.forward(&old);
+        let finishing = begin(&stage, &old);
         let senders = [stage.sender(&["a running"]), stage.sender(&["b failed"])];
         shuttle::future::yield_now().await;
+        // As `app` does it.
         old.begin();
+        stage.store.resume(HALTED.to_owned()).await.expect("resumed");
         let forwarders = [finishing, stage.forward(&new)];
         let mut accepted = Vec::new();
         for sender in senders {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::senders::{Ledger, Sender, Whereabouts};
 use super::sinks::Sinks;
-use crate::daemon::{Daemon, PATIENCE, soon};
+use crate::daemon::{Daemon, PATIENCE};
 use crate::older;
 
 /// Longer than any lease of a delivery: a minute more than a try may take.
@@ -315,13 +315,10 @@ impl<'a> Ground<'a> {
         self.start();
     }
 
-    /// An operator's command; again, where the daemon says that it cannot now.
+    /// An operator's command, which is heard however many callbacks come.
     fn operate(&self, command: &[&str]) {
-        soon(&command.join(" "), || {
-            let done = self.daemon.cli(command);
-            assert!(done.code == Some(0) || done.stderr.contains("the commit queue is full"), "{command:?}: {done:?}");
-            (done.code == Some(0)).then_some(())
-        });
+        let done = self.daemon.cli(command);
+        assert_eq!(done.code, Some(0), "{command:?}: {done:?}");
     }
 
     /// What an operator does about sinks that are paused and about what was given up; says whether there was any.
