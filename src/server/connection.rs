@@ -100,8 +100,8 @@ async fn talk<E: Endpoint>(
             let (endpoint, pulse) = (Arc::clone(&endpoint), Arc::clone(&pulse));
             async move {
                 pulse.begins();
-                let answer = endpoint.answer(request, caller).await;
-                pulse.ends(answer.status().is_success(), answer.body().size_hint().exact().is_some());
+                let answer = endpoint.answer(request, caller, &pulse).await;
+                pulse.ends(answer.body().size_hint().exact().is_some());
                 Ok::<_, std::convert::Infallible>(answer)
             }
         }
@@ -147,7 +147,7 @@ async fn talk<E: Endpoint>(
                         Poll::Ready(_) => return None,
                         // It was none: what is in hand is the last.
                         Poll::Pending => {
-                            pulse.ends(false, false);
+                            pulse.ends(false);
                             found.set(pulse.found());
                         }
                     }

@@ -39,7 +39,7 @@ mod tls;
 use crowd::Crowd;
 pub use listen::{BindError, Bound, Inherited, bind};
 pub use live::Live;
-use pulse::Pulse;
+pub use pulse::Pulse;
 pub use receive::Reception;
 pub(crate) use throttle::Throttle;
 pub use tls::{Certificate, TlsError};
@@ -86,12 +86,13 @@ pub trait Endpoint: Send + Sync + 'static {
     /// The limits that hold now.
     fn limits(&self) -> Arc<Limits>;
 
-    /// Answers one request.
+    /// Answers one request, and says to `pulse` once its sender has shown that it belongs here.
     fn answer(
         &self,
         request: Request<Incoming>,
         caller: Caller,
-    ) -> impl Future<Output = Response<Self::Body>> + Send + '_;
+        pulse: &Pulse,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
 /// How often a full door looks for places that are only taken up.

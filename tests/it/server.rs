@@ -4,9 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use callbackd::pipeline::ingest::Ingest;
-use callbackd::server::{Bound, Certificate, Limits, Live, Reception, bind, serve};
+use callbackd::server::{Bound, Caller, Certificate, Endpoint, Limits, Live, Pulse, Reception, bind, serve};
 use callbackd::shutdown::Shutdown;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
@@ -340,6 +345,56 @@ async fn connections_are_limited() {
     assert_eq!(door.store.0.bodies(), ["one", "three"]);
     drop(first);
     assert_eq!(waits.answer().await.status, 200, "a place became free");
+}
+
+/// A door to one long answer.
+struct Download(Limits, Bytes);
+
+impl Endpoint for Download {
+    type Body = Full<Bytes>;
+
+    fn limits(&self) -> Arc<Limits> {
+        Arc::new(self.0.clone())
+    }
+
+    async fn answer(&self, request: Request<Incoming>, _: Caller, pulse: &Pulse) -> Response<Full<Bytes>> {
+        pulse.vouch();
+        let is_long = request.uri().path() == "/long";
+        Response::new(Full::new(if is_long { self.1.clone() } else { Bytes::new() }))
+    }
+}
+
+#[tokio::test]
+async fn who_still_takes_its_answer_is_not_silent() {
+    const LONG: usize = 64 << 20;
+    let bound = bind("127.0.0.1:0", None).await.expect("bound");
+    let address = bound.address().to_owned();
+    let download = Download(quick(|l| l.connections_max = 2), vec![b'x'; LONG].into());
+    tokio::spawn(serve(bound, Arc::new(download), Shutdown::new()));
+    let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let mut takes = TcpStream::connect(&address).await.expect("connected");
+    takes.write_all(ask("/long").as_bytes()).await.expect("sent");
+    let mut part = vec![0; 128 << 10];
+    takes.read_exact(&mut part).await.expect("its beginning");
+    // Who came later, and is silent from now on.
+    let mut silent = connect(&address).await;
+    assert_eq!(silent.ask(ask("/")).await.status, 200);
+    let mut next = connect(&address).await;
+    next.send(ask("/")).await;
+    let next = tokio::spawn(async move { next.answer().await.status });
+    let mut taken = part.len();
+    // Slow, until there is room for who waits.
+    while !next.is_finished() {
+        takes.read_exact(&mut part).await.expect("more of it");
+        taken += part.len();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(next.await.expect("no panic"), 200);
+    assert!(taken < LONG, "all of it was taken before there was room");
+    silent.closes().await;
+    while taken < LONG {
+        taken += takes.read(&mut part).await.ok().filter(|read| *read > 0).expect("the rest of it");
+    }
 }
 
 #[tokio::test]

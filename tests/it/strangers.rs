@@ -88,6 +88,53 @@ fn who_takes_every_place_loses_it_to_who_comes() {
 }
 
 #[test]
+fn who_knows_the_token_may_be_slow_at_a_full_door() {
+    let daemon = run("server.connections_max = 20", "");
+    let whole = request("POST", MEDIA, &[], cos(Step::Success, "slow").as_bytes());
+    let (said, left) = whole.split_at(whole.len() - 100);
+    // The first that this connection asks, before all the others had their answers.
+    let mut slow = daemon.connect();
+    slow.send(said).expect("sent");
+    let others: Vec<_> = (0..19)
+        .map(|n| {
+            let mut other = daemon.connect();
+            let body = cos(Step::Success, format_args!("other-{n}"));
+            assert_eq!(other.ask(&request("POST", MEDIA, &[], body.as_bytes())).expect("an answer").status, 200);
+            other
+        })
+        .collect();
+    for n in 0..4 {
+        good(&daemon, n);
+    }
+    daemon.logged(|line| line["message"].as_str().is_some_and(|said| said.starts_with("all 20 connections are taken")));
+    slow.send(left).expect("sent");
+    let answer = slow.answer().expect("an answer");
+    assert_eq!((answer.status, answer.json()["outcome"].as_str()), (200, Some("accepted")), "{answer:?}");
+    drop(others);
+}
+
+#[test]
+fn who_only_asks_whether_the_daemon_lives_takes_no_operators_place() {
+    let daemon = run("admin.token = \"hush-adm1n\"", "");
+    let probe = request("GET", "/livez", &[], b"");
+    // All the places there are, and none of them is ever silent.
+    let mut crowd: Vec<_> = (0..128).map(|_| Connection::to(&daemon.admin)).collect();
+    let on = AtomicBool::new(true);
+    let answer = thread::scope(|scope| {
+        scope.spawn(|| {
+            while on.load(Ordering::Relaxed) {
+                crowd.retain_mut(|one| one.ask(&probe).is_ok());
+            }
+        });
+        let credential = [("Authorization", "Bearer hush-adm1n")];
+        let answer = Connection::to(&daemon.admin).ask(&request("GET", "/api/v1/sinks", &credential, b""));
+        on.store(false, Ordering::Relaxed);
+        answer
+    });
+    assert_eq!(answer.expect("an answer").status, 200);
+}
+
+#[test]
 fn a_flood_of_connections_keeps_nobody_out() {
     let daemon = run("server.connections_max = 64", "");
     let on = AtomicBool::new(true);
