@@ -135,6 +135,7 @@ async fn talk<E: Endpoint>(
                     pulse.rest(false);
                     match ended {
                         Poll::Ready(Ok(())) if !draining => {
+                            tracing::trace!(peer = ?caller.address, "a connection rests");
                             let parts = connection.into_parts();
                             let Pulsed { io, early, .. } = parts.io.into_inner();
                             let left = match (parts.read_buf, early) {

@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
+use crate::daemon::{Daemon, soon};
 use crate::stub::{Shared, ingest, limits};
 use crate::wire::{Wire, connect, post};
 
@@ -347,6 +348,61 @@ async fn connections_are_limited() {
     assert_eq!(waits.answer().await.status, 200, "a place became free");
 }
 
+const MEDIA: &str = "[sources.media]\nkind = \"cos_workflow\"\npath = \"/callbacks/media\"\ntoken = \"t0ken\"\n";
+
+/// Waits until so many connections were put to rest.
+fn rested(daemon: &Daemon, times: usize) {
+    soon("at rest", || (daemon.said("a connection rests") >= times).then_some(()));
+}
+
+#[tokio::test]
+async fn what_was_begun_or_ended_before_a_rest_or_during_it_is_not_lost() {
+    let daemon = Daemon::run(&format!("log.level = \"trace\"\n{MEDIA}"));
+    // The beginning of a second head came with the first request.
+    let mut begins = connect(&daemon.listen).await;
+    let (one, two) = (post(PATH, "one"), post(PATH, "two"));
+    let (begun, left) = two.split_at(9);
+    assert_eq!(begins.ask(one.clone() + begun).await.status, 200);
+    rested(&daemon, 1);
+    assert_eq!(begins.ask(left).await.status, 200);
+    // It comes byte by byte.
+    rested(&daemon, 2);
+    for byte in post(PATH, "three").as_bytes().chunks(1) {
+        begins.send(byte).await;
+    }
+    assert_eq!(begins.answer().await.status, 200);
+    // A request, and the end right behind it.
+    rested(&daemon, 3);
+    begins.send(post(PATH, "four")).await;
+    begins.finish().await;
+    assert_eq!(begins.answer().await.status, 200);
+    begins.closes().await;
+    // Nothing but the end.
+    let mut ends = connect(&daemon.listen).await;
+    assert_eq!(ends.ask(post(PATH, "five")).await.status, 200);
+    rested(&daemon, 4);
+    ends.finish().await;
+    ends.closes().await;
+    // An end in the middle of a head.
+    let mut breaks = connect(&daemon.listen).await;
+    assert_eq!(breaks.ask(one + begun).await.status, 200);
+    rested(&daemon, 5);
+    breaks.finish().await;
+    breaks.closes().await;
+    let kept = daemon.list(&["receipts", "list"]);
+    let bytes: Vec<_> = kept.iter().rev().map(|row| row["body_bytes"].clone()).collect();
+    assert_eq!(bytes, [3, 3, 5, 4, 4, 3]);
+}
+
+#[tokio::test]
+async fn a_head_begun_before_a_rest_has_its_time_and_no_more() {
+    let daemon = Daemon::run(&format!("log.level = \"trace\"\nserver.head_timeout = \"500ms\"\n{MEDIA}"));
+    let mut begins = connect(&daemon.listen).await;
+    assert_eq!(begins.ask(post(PATH, "one") + "POST /callb").await.status, 200);
+    rested(&daemon, 1);
+    begins.closes().await;
+}
+
 /// A door to one long answer.
 struct Download(Limits, Bytes);
 
@@ -552,6 +608,46 @@ mod tls {
         let mut renewed = shake(&door.address, &new).await.expect("shaken");
         assert_eq!(renewed.ask(post(PATH, "again")).await.status, 200);
         assert_eq!(wire.ask(post(PATH, "still")).await.status, 200, "who is connected stays connected");
+    }
+
+    /// A daemon with a certificate of its own.
+    fn run(level: &str) -> (Daemon, CertificateDer<'static>) {
+        let mut daemon = Daemon::prepare();
+        let trusted = write_pair(&daemon.path("cert.pem"), &daemon.path("key.pem"));
+        daemon.configure(&config(level, "t0ken"));
+        daemon.start();
+        (daemon, trusted)
+    }
+
+    fn config(level: &str, token: &str) -> String {
+        let tls = "server.tls = { cert = \"cert.pem\", key = \"key.pem\" }";
+        format!("log.level = {level:?}\n{tls}\n{}", MEDIA.replace("t0ken", token))
+    }
+
+    #[tokio::test]
+    async fn a_connection_rests_and_says_goodbye() {
+        let (daemon, trusted) = run("trace");
+        let mut wire = shake(&daemon.listen, &trusted).await.expect("shaken");
+        for (n, body) in ["one", "two", "three"].into_iter().enumerate() {
+            assert_eq!(wire.ask(post(PATH, body)).await.status, 200);
+            rested(&daemon, n + 1);
+        }
+        // Several records at once, and the end behind them.
+        wire.send(post(PATH, "four")).await;
+        wire.send(post(PATH, "five")).await;
+        wire.finish().await;
+        assert_eq!((wire.answer().await.status, wire.answer().await.status), (200, 200));
+        wire.says_goodbye().await;
+        let mut ends = shake(&daemon.listen, &trusted).await.expect("shaken");
+        assert_eq!(ends.ask(post(PATH, "six")).await.status, 200);
+        rested(&daemon, 4);
+        ends.finish().await;
+        ends.says_goodbye().await;
+        let mut stays = shake(&daemon.listen, &trusted).await.expect("shaken");
+        assert_eq!(stays.ask(post(PATH, "seven")).await.status, 200);
+        rested(&daemon, 5);
+        daemon.signal("TERM");
+        stays.says_goodbye().await;
     }
 
     #[tokio::test]
