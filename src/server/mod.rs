@@ -42,7 +42,7 @@ pub use live::Live;
 pub use pulse::Pulse;
 pub use receive::Reception;
 pub(crate) use throttle::Throttle;
-pub use tls::{Certificate, TlsError};
+pub use tls::{Certificate, Pair, TlsError};
 
 /// How much a door lets in. A reload changes it for the next connection or request.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use callbackd::pipeline::ingest::Ingest;
-use callbackd::server::{Bound, Caller, Certificate, Endpoint, Limits, Live, Pulse, Reception, bind, serve};
+use callbackd::server::{Bound, Caller, Certificate, Endpoint, Limits, Live, Pair, Pulse, Reception, bind, serve};
 use callbackd::shutdown::Shutdown;
 use http::{Request, Response};
 use http_body_util::Full;
@@ -595,7 +595,8 @@ mod tls {
         let folder = tempfile::tempdir().expect("a folder");
         let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
         let old = write_pair(&cert, &key);
-        let certificate = Arc::new(Certificate::read(cert.clone(), key.clone()).expect("read"));
+        let pair = || Pair::read(cert.clone(), key.clone()).expect("read");
+        let certificate = Arc::new(Certificate::new(pair()));
         let bound = bind("127.0.0.1:0", Some(Arc::clone(&certificate))).await.expect("bound");
         let door = Door::at(bound, limits(), &[], None);
 
@@ -603,7 +604,7 @@ mod tls {
         assert_eq!(wire.ask(post(PATH, "hello")).await.status, 200);
 
         let new = write_pair(&cert, &key);
-        certificate.refresh();
+        certificate.take(pair());
         assert!(shake(&door.address, &old).await.is_err(), "the old certificate is gone");
         let mut renewed = shake(&door.address, &new).await.expect("shaken");
         assert_eq!(renewed.ask(post(PATH, "again")).await.status, 200);
@@ -651,11 +652,49 @@ mod tls {
     }
 
     #[tokio::test]
+    async fn a_reload_with_a_certificate_that_cannot_be_used_changes_nothing() {
+        let (daemon, trusted) = run("info");
+        let mut wire = shake(&daemon.listen, &trusted).await.expect("shaken");
+        assert_eq!(wire.ask(post(PATH, "hello")).await.status, 200);
+        daemon.configure(&config("info", "n3w"));
+        let new = "/callbacks/media/n3w";
+        for spoil in [
+            // Of two pairs the halves.
+            (|daemon: &Daemon| drop(write_pair(&daemon.path("other.pem"), &daemon.path("key.pem")))) as fn(&Daemon),
+            |daemon| daemon.write("key.pem", "nothing"),
+        ] {
+            spoil(&daemon);
+            let said = daemon.hup();
+            assert_eq!(said["level"], "ERROR", "{said}");
+            assert!(
+                said["error"].as_str().is_some_and(|e| e.contains("server.tls") && e.contains("key.pem")),
+                "{said}"
+            );
+            for (path, status) in [(PATH, 200), (new, 401)] {
+                assert_eq!(wire.ask(post(path, "hello")).await.status, status);
+                let mut fresh = shake(&daemon.listen, &trusted).await.expect("the old certificate");
+                assert_eq!(fresh.ask(post(path, "hello")).await.status, status);
+            }
+        }
+        // Elsewhere, and all is well.
+        let elsewhere = write_pair(&daemon.path("new.pem"), &daemon.path("new.key"));
+        let config = config("info", "n3w").replace("cert.pem", "new.pem").replace("key.pem", "new.key");
+        daemon.configure(&config);
+        let said = daemon.hup();
+        assert_eq!(said["level"], "INFO", "{said}");
+        assert_eq!(wire.ask(post(new, "hello")).await.status, 200, "who is connected stays connected");
+        assert!(shake(&daemon.listen, &trusted).await.is_err(), "the old certificate is gone");
+        let mut fresh = shake(&daemon.listen, &elsewhere).await.expect("shaken");
+        assert_eq!(fresh.ask(post(new, "hello")).await.status, 200);
+        assert!(!daemon.log().contains("server.tls was changed"), "{}", daemon.log());
+    }
+
+    #[tokio::test]
     async fn who_never_shakes_hands_makes_room_for_who_does() {
         let folder = tempfile::tempdir().expect("a folder");
         let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
         let trusted = write_pair(&cert, &key);
-        let certificate = Arc::new(Certificate::read(cert, key).expect("read"));
+        let certificate = Arc::new(Certificate::new(Pair::read(cert, key).expect("read")));
         let bound = bind("127.0.0.1:0", Some(certificate)).await.expect("bound");
         let door = Door::at(bound, quick(|l| l.connections_max = 20), &[], None);
         let mut strangers = Vec::new();
@@ -682,7 +721,7 @@ mod tls {
         let folder = tempfile::tempdir().expect("a folder");
         let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
         write_pair(&cert, &key);
-        let certificate = Arc::new(Certificate::read(cert, key).expect("read"));
+        let certificate = Arc::new(Certificate::new(Pair::read(cert, key).expect("read")));
         let bound = bind("127.0.0.1:0", Some(certificate)).await.expect("bound");
         let door = Door::at(bound, quick(|l| l.head_timeout = SOON), &[], None);
         door.connect().await.closes().await;
