@@ -107,7 +107,7 @@ impl Intake {
         match self.source.parse(receipt) {
             Ok(updates) if self.confirm => Parsed::Held(updates),
             Ok(updates) => Parsed::Updates(updates),
-            Err(e) => Parsed::Quarantined(e.0),
+            Err(e) => Parsed::Quarantined(e.to_string()),
         }
     }
 

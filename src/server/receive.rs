@@ -25,6 +25,7 @@ use super::bodies::{Bodies, Charge};
 use super::respond::{self, Answer, Problem};
 use super::{Caller, Endpoint, Limits, Live, Pulse, Throttle, peer};
 use crate::clock;
+use crate::model::words::reason;
 use crate::pipeline::ingest::{Ingest, Intake, Kept, Refusal};
 use crate::sources::{AuthError, RawRequest};
 
@@ -151,7 +152,7 @@ impl Endpoint for Reception {
             let recorded = outcome.as_ref().ok().map(|kept| &kept.recorded);
             tracing::debug!(
                 source.name = source,
-                http.path = source.is_none().then(|| first_segment(uri.path())),
+                http.path = source.is_none().then(|| reason(first_segment(uri.path()))).as_deref(),
                 receipt.id = recorded.map(|r| r.receipt),
                 receipt.outcome = recorded.map(|r| r.outcome.as_str()),
                 reason = outcome.as_ref().err().map(tracing::field::display),
