@@ -69,7 +69,7 @@ impl Reception {
             return Err(Refusal::TooLarge(limits.body_bytes_max));
         }
         // Held until the store has answered: until then the bytes are in memory.
-        let stranger = (!is_vouched_for).then_some(raw.peer);
+        let stranger = (!is_vouched_for).then(|| peer::holder(raw.peer));
         let mut charge = self.bodies.charge(limits.bodies_bytes_max, limits.body_bytes_max, stranger);
         raw.body = {
             let mut reading = pin!(read(body, limits.body_bytes_max, &mut charge));
