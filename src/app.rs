@@ -24,7 +24,7 @@ use crate::pipeline::ingest::{Ingest, Intake, Rate};
 use crate::pipeline::inquire::{self, Inquirer, Pace};
 use crate::pipeline::upkeep::{self, Keep};
 use crate::secret::Secret;
-use crate::server::{self, BindError, Bound, Certificate, Inherited, Limits, Live, Reception};
+use crate::server::{self, BindError, Bound, Certificate, Inherited, Limits, Live, Pair, Reception};
 use crate::shutdown::Shutdown;
 use crate::sinks::Sink;
 use crate::sources::Source;
@@ -205,13 +205,7 @@ impl Running {
     /// Starts a daemon with the adapters that the configuration describes; it runs until [`Running::stop`].
     pub async fn start(config: &Config, adapters: Adapters) -> Result<Running, Error> {
         let parts = Parts::build(config, adapters).map_err(Error::Config)?;
-        let certificate = match &config.server.tls {
-            Some(tls) => {
-                let read = Certificate::read(tls.cert.clone(), tls.key.clone());
-                Some(Arc::new(read.map_err(|e| Error::Process(format!("server.tls: {e}")))?))
-            }
-            None => None,
-        };
+        let certificate = pair(config)?.map(|pair| Arc::new(Certificate::new(pair)));
         let store: Arc<dyn Store> = Arc::new(open_store(config)?);
         let mut inherited = Inherited::take().map_err(|e| Error::Process(format!("systemd's sockets: {e}")))?;
         let bound = inherited.bind(&config.server.listen, certificate.clone()).await?;
@@ -262,12 +256,14 @@ impl Running {
         Arc::clone(&self.store)
     }
 
-    /// Takes over a new configuration: sources, routes, links, sinks, secrets and limits. What was begun under the
-    /// old one is finished under it. Addresses and the store stay: they need a restart.
+    /// Takes over a new configuration: sources, routes, links, sinks, secrets, certificate and limits. What was begun under
+    /// the old one is finished under it. Addresses and the store stay: they need a restart. Nothing of a configuration that
+    /// fails is taken over.
     pub async fn reload(&self, config: &Config, adapters: Adapters) -> Result<(), Error> {
+        let pair = pair(config)?;
         let parts = Parts::build(config, adapters).map_err(Error::Config)?;
-        if let Some(certificate) = &self.certificate {
-            certificate.refresh();
+        if let (Some(certificate), Some(pair)) = (&self.certificate, pair) {
+            certificate.take(pair);
         }
         self.limits.store(parts.limits.clone());
         self.keep.store(keep(config));
@@ -360,6 +356,12 @@ impl Running {
         }
         self.store.close().await;
     }
+}
+
+/// What the callbacks' door is to serve TLS with.
+fn pair(config: &Config) -> Result<Option<Pair>, Error> {
+    let read = config.server.tls.as_ref().map(|tls| Pair::read(tls.cert.clone(), tls.key.clone()));
+    read.transpose().map_err(|e| Error::Process(format!("server.tls: {e}")))
 }
 
 async fn serve_callbacks(bound: Bound, reception: Reception, shutdown: Shutdown) {

@@ -20,7 +20,7 @@ use crate::pipeline::Wake;
 use crate::pipeline::ingest::Ingest;
 use crate::secret::Secret;
 use crate::server::respond::{Answer, Problem};
-use crate::server::{Caller, Endpoint, Limits, Live, Throttle};
+use crate::server::{Caller, Endpoint, Limits, Live, Pulse, Throttle};
 use crate::shutdown::Shutdown;
 use crate::signature;
 use crate::store::Store;
@@ -71,7 +71,7 @@ impl Admin {
         Admin { state, limits: Arc::new(limits), refused: Throttle::default() }
     }
 
-    async fn answered(&self, request: Request<Incoming>) -> Result<Answer, Problem> {
+    async fn answered(&self, request: Request<Incoming>, pulse: &Pulse) -> Result<Answer, Problem> {
         let (head, body) = request.into_parts();
         match head.uri.path() {
             "/livez" => return probe(&head, || Ok("ok")),
@@ -79,12 +79,17 @@ impl Admin {
             _ => {}
         }
         self.admits(&head.headers)?;
+        if self.state.token.is_some() {
+            pulse.vouch();
+        }
         let (path, allowed) = api::find(head.uri.path()).ok_or_else(no_such_path)?;
         if !allowed.contains(&head.method) {
             return Err(Problem::method(allowed));
         }
         let body = read(body, self.limits.body_timeout).await?;
-        api::answer(&self.state, path, head.uri.query(), &body).await
+        let answer = api::answer(&self.state, path, head.uri.query(), &body).await?;
+        pulse.vouch();
+        Ok(answer)
     }
 
     fn ready(&self) -> Result<&'static str, String> {
@@ -117,8 +122,8 @@ impl Endpoint for Admin {
         Arc::clone(&self.limits)
     }
 
-    async fn answer(&self, request: Request<Incoming>, _: Caller) -> Answer {
-        self.answered(request).await.unwrap_or_else(Problem::answer)
+    async fn answer(&self, request: Request<Incoming>, _: Caller, pulse: &Pulse) -> Answer {
+        self.answered(request, pulse).await.unwrap_or_else(Problem::answer)
     }
 }
 

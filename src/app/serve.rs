@@ -58,17 +58,17 @@ pub async fn serve(file: &Path, env: &Environment) -> Result<(), Error> {
 
 async fn reload(running: &Running, telemetry: &Telemetry, file: &Path, env: &Environment) -> Result<Config, Error> {
     let Report { config, adapters } = config::check(Some(file), env).map_err(Error::Config)?;
+    let level = telemetry::level(&config.log.level).map_err(Error::Process)?;
     running.reload(&config, adapters).await?;
-    telemetry.set_level(telemetry::level(&config.log.level).map_err(Error::Process)?);
+    telemetry.set_level(level);
     Ok(config)
 }
 
 /// The changed keys that a running daemon does not take over.
 fn kept_until_restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    let tls = |config: &Config| config.server.tls.as_ref().map(|tls| (tls.cert.clone(), tls.key.clone()));
     let changed = [
         ("server.listen", old.server.listen != new.server.listen),
-        ("server.tls", tls(old) != tls(new)),
+        ("server.tls", old.server.tls.is_some() != new.server.tls.is_some()),
         ("admin.listen", old.admin.listen != new.admin.listen),
         ("admin.token", old.admin.token != new.admin.token),
         ("store.url", old.store.url != new.store.url),

@@ -3,7 +3,6 @@
 //! Vendors choose names, keys and error texts. Whatever could steer a terminal (control characters, overrides of the
 //! writing direction) is shown escaped. Nothing here panics when stdout is closed, as `println!` would.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
 
@@ -13,6 +12,7 @@ use serde_json::Value;
 
 use super::Failure;
 use crate::model::Time;
+pub(super) use crate::model::words::plain;
 
 /// A cell longer than this is cut: `show` and `--json` have it whole.
 const CELL_CHARS_MAX: usize = 120;
@@ -31,23 +31,6 @@ pub(super) fn complain(text: &str) {
     for line in text.lines() {
         let _ = writeln!(err, "{}", plain(line));
     }
-}
-
-/// `text` with everything escaped that could steer a terminal.
-pub(super) fn plain(text: &str) -> Cow<'_, str> {
-    if !text.contains(steers) {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        if steers(c) { out.extend(c.escape_default()) } else { out.push(c) }
-    }
-    Cow::Owned(out)
-}
-
-fn steers(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// One JSON object on one line. serde_json escapes what lies below a space; DEL and the C1 controls, which a terminal

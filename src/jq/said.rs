@@ -9,9 +9,7 @@ use jaq_json::Val;
 
 use super::meter::{OUT_OF_STEPS, TOO_DEEP};
 use crate::model::Status;
-
-/// A longer text is cut.
-const SAID_CHARS: usize = 200;
+use crate::model::words::reason;
 
 /// The program is not made of jq's words and signs.
 pub(super) fn of_words(faults: &[lex::Error<&str>]) -> String {
@@ -76,11 +74,7 @@ pub(super) fn of_run(exception: Exn<'_, Val>, program: &str) -> String {
             };
         }
     };
-    let said = without_data(&error, program);
-    match said.char_indices().nth(SAID_CHARS) {
-        Some((end, _)) => format!("{}…", &said[..end]),
-        None => said,
-    }
+    reason(&without_data(&error, program)).into_owned()
 }
 
 /// The sentences in which jaq quotes its data, with types in its place.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::words::reason;
 use super::{Change, Time, Update};
 
 /// The promise to tell one sink one change, as it is handed to the sink.
@@ -147,6 +148,22 @@ pub enum Outcome {
         /// Why, for example `no Port run`.
         reason: String,
     },
+}
+
+impl Outcome {
+    /// The same with a reason that is fit to be kept and logged, whatever the peer said.
+    pub fn legible(mut self) -> Outcome {
+        if let Outcome::Retry { reason: said, .. }
+        | Outcome::Halt { reason: said, .. }
+        | Outcome::Reject { reason: said }
+        | Outcome::Discard { reason: said }
+        | Outcome::Wait { wait_for: WaitFor::Peer(said), .. }
+        | Outcome::Delivered { note: Some(said), .. } = &mut self
+        {
+            *said = reason(said).into_owned();
+        }
+        self
+    }
 }
 
 /// One try of one delivery, as it is kept.

@@ -23,6 +23,7 @@ mod status;
 pub mod text;
 mod time;
 mod update;
+pub mod words;
 
 pub use agreement::Agreement;
 pub use change::{Change, ChangeMeta, Link};

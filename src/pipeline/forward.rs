@@ -314,7 +314,7 @@ impl Forwarder {
         let again =
             |reason: String| Tried::from(Outcome::Retry { after_ms: None, reason, resume: delivery.resume.clone() });
         match tokio::time::timeout(self.service.timeout, &mut work).await {
-            Ok(Ok(tried)) => tried,
+            Ok(Ok(tried)) => Tried { outcome: tried.outcome.legible(), ..tried },
             Ok(Err(_)) => {
                 tracing::error!(sink.name = %self.name, delivery.id = delivery.id, "the sink panicked");
                 again("callbackd's own fault: the sink panicked on this delivery".to_owned())

@@ -1,7 +1,7 @@
 //! Receiving: from an authentic request to a committed receipt.
 //!
 //! [`Ingest`] knows the configured sources by their paths. The server asks it, in this order: is there such a path
-//! and method, may this address call, is it within its rate; then reads the body and calls [`Ingest::take`]. From the
+//! and method, may this address call, and, where the head shows a credential, is it within the rate; then reads the body and calls [`Ingest::take`]. From the
 //! moment the body is complete nothing waits until the store has accepted it, so a sender that hangs up after its last
 //! byte cannot cancel what it sent.
 
@@ -107,12 +107,11 @@ impl Intake {
         match self.source.parse(receipt) {
             Ok(updates) if self.confirm => Parsed::Held(updates),
             Ok(updates) => Parsed::Updates(updates),
-            Err(e) => Parsed::Quarantined(e.0),
+            Err(e) => Parsed::Quarantined(e.to_string()),
         }
     }
 
-    /// Whether this request, still without its body, may go on to have it read. A stranger without a credential takes
-    /// nothing of the rate.
+    /// Whether this request, still without its body, may go on to have it read.
     pub fn admits(&self, head: &RawRequest, now: Time) -> Result<(), Refusal> {
         let methods = self.source.methods();
         if !methods.contains(&head.method) {
@@ -122,6 +121,20 @@ impl Intake {
             return Err(Refusal::Address);
         }
         self.source.screen(head).map_err(Refusal::Auth)?;
+        if self.source.screens_strangers() { self.is_in_rate(now) } else { Ok(()) }
+    }
+
+    /// The receipt of a whole request that is admitted.
+    fn authenticate(&self, raw: RawRequest, now: Time) -> Result<Receipt, Refusal> {
+        let receipt = self.source.authenticate(raw, now).map_err(Refusal::Auth)?;
+        if !self.source.screens_strangers() {
+            self.is_in_rate(now)?;
+        }
+        Ok(receipt)
+    }
+
+    /// Takes one request of the rate, once it is known to be no stranger's: those take nothing of it.
+    fn is_in_rate(&self, now: Time) -> Result<(), Refusal> {
         match &self.rate {
             Some(rate) if !rate.takes(now) => Err(Refusal::Rate),
             _ => Ok(()),
@@ -179,7 +192,7 @@ impl Ingest {
         now: Time,
     ) -> impl Future<Output = Result<Kept, Refusal>> + Send + use<> {
         let quarantined = intake.source.quarantined();
-        let recording = intake.source.authenticate(raw, now).map_err(Refusal::Auth).map(|receipt| {
+        let recording = intake.authenticate(raw, now).map(|receipt| {
             let parsed = intake.parse(&receipt);
             self.store.record(receipt, parsed, Arc::clone(&self.rules))
         });

@@ -20,6 +20,7 @@ use super::Wake;
 use super::breaker::Breaker;
 use super::ingest::Intake;
 use crate::clock;
+use crate::model::words::reason;
 use crate::model::{Agreement, Next, ReceiptStatus, Rules, Time, Update};
 use crate::shutdown::Shutdown;
 use crate::sources::{Answer, Asked};
@@ -175,7 +176,11 @@ impl Inquirer {
         asking.report
     }
 
-    async fn rule(&self, receipt: i64, ruling: Ruling) {
+    async fn rule(&self, receipt: i64, mut ruling: Ruling) {
+        // It may name what the callback or the vendor names.
+        if let Ruling::Refused(said) | Ruling::Waits { reason: said, .. } = &mut ruling {
+            *said = reason(said).into_owned();
+        }
         match &ruling {
             Ruling::Refused(reason) => tracing::warn!(
                 source.name = %self.intake.name, receipt.id = receipt, reason,
@@ -317,7 +322,7 @@ impl Asking<'_> {
     /// The vendor's answer about this execution, asked for once.
     async fn answer(&mut self, asked: Asked) -> &Answer {
         if !self.answers.contains_key(&asked.key) {
-            let answer = self.inquirer.ask(&asked).await;
+            let answer = self.inquirer.ask(&asked).await.legible();
             let report = match &answer {
                 Answer::Later { after_ms, reason } => Report::Failed { after_ms: *after_ms, reason: reason.clone() },
                 Answer::Halt { reason } => Report::Refused { reason: reason.clone() },

@@ -100,8 +100,8 @@ async fn talk<E: Endpoint>(
             let (endpoint, pulse) = (Arc::clone(&endpoint), Arc::clone(&pulse));
             async move {
                 pulse.begins();
-                let answer = endpoint.answer(request, caller).await;
-                pulse.ends(answer.status().is_success(), answer.body().size_hint().exact().is_some());
+                let answer = endpoint.answer(request, caller, &pulse).await;
+                pulse.ends(answer.body().size_hint().exact().is_some());
                 Ok::<_, std::convert::Infallible>(answer)
             }
         }
@@ -135,6 +135,7 @@ async fn talk<E: Endpoint>(
                     pulse.rest(false);
                     match ended {
                         Poll::Ready(Ok(())) if !draining => {
+                            tracing::trace!(peer = ?caller.address, "a connection rests");
                             let parts = connection.into_parts();
                             let Pulsed { io, early, .. } = parts.io.into_inner();
                             let left = match (parts.read_buf, early) {
@@ -147,7 +148,7 @@ async fn talk<E: Endpoint>(
                         Poll::Ready(_) => return None,
                         // It was none: what is in hand is the last.
                         Poll::Pending => {
-                            pulse.ends(false, false);
+                            pulse.ends(false);
                             found.set(pulse.found());
                         }
                     }

@@ -1,8 +1,9 @@
 //! Who is let go when every place is taken.
 //!
 //! Without it, whoever holds connections open keeps everybody else waiting until their time is over. Here they lose their
-//! place to who comes next: first those who never had a callback kept, or another answer of success, the longest silent
-//! first, then those who did. Never who is waiting for us: their answer is on its way.
+//! place to who comes next: first those who never showed that they belong here, the longest silent first, then those who
+//! did. Never who is waiting for us: their answer is on its way. Nor who still sends what its head vouches for: that has a
+//! deadline of its own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,10 +36,10 @@ impl Crowd {
     /// Lets go of some that only take up a place; how many.
     pub(super) fn make_room(&mut self) -> usize {
         let mut silent: Vec<_> =
-            self.0.values().filter_map(|(task, pulse)| Some((pulse.is_welcome(), pulse.silent_ms()?, task))).collect();
+            self.0.values().filter_map(|(task, pulse)| Some((pulse.is_known(), pulse.silent_ms()?, task))).collect();
         // As long as there are strangers, theirs are the places, and be it in a moment.
-        let is_among_friends = silent.iter().all(|(welcome, ..)| *welcome);
-        silent.retain(|(welcome, ms, _)| *ms >= SILENT_MS && (is_among_friends || !welcome));
+        let is_among_friends = silent.iter().all(|(known, ..)| *known);
+        silent.retain(|(known, ms, _)| *ms >= SILENT_MS && (is_among_friends || !known));
         silent.sort_unstable_by_key(|(_, ms, _)| std::cmp::Reverse(*ms));
         silent.truncate((self.0.len() / SHARE).max(1));
         for (.., task) in &silent {

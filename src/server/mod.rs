@@ -39,10 +39,10 @@ mod tls;
 use crowd::Crowd;
 pub use listen::{BindError, Bound, Inherited, bind};
 pub use live::Live;
-use pulse::Pulse;
+pub use pulse::Pulse;
 pub use receive::Reception;
 pub(crate) use throttle::Throttle;
-pub use tls::{Certificate, TlsError};
+pub use tls::{Certificate, Pair, TlsError};
 
 /// How much a door lets in. A reload changes it for the next connection or request.
 #[derive(Clone, Debug)]
@@ -57,7 +57,7 @@ pub struct Limits {
     pub bodies_bytes_max: usize,
     /// Connections at one time; for further ones, those that are silent make room.
     pub connections_max: usize,
-    /// Connections of one address at one time, trusted proxies apart; 0 for no limit.
+    /// Connections of one address, or one IPv6 network of 64 bits, at one time, trusted proxies apart; 0 for no limit.
     pub connections_per_address_max: usize,
     /// A TLS handshake, and a head, have to be complete within this time.
     pub head_timeout: Duration,
@@ -86,12 +86,13 @@ pub trait Endpoint: Send + Sync + 'static {
     /// The limits that hold now.
     fn limits(&self) -> Arc<Limits>;
 
-    /// Answers one request.
+    /// Answers one request, and says to `pulse` once its sender has shown that it belongs here.
     fn answer(
         &self,
         request: Request<Incoming>,
         caller: Caller,
-    ) -> impl Future<Output = Response<Self::Body>> + Send + '_;
+        pulse: &Pulse,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
 /// How often a full door looks for places that are only taken up.
@@ -195,6 +196,7 @@ impl Addresses {
         else {
             return Some(Place(None));
         };
+        let address = peer::holder(address);
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(address).or_default();
         (*count < max).then(|| {
@@ -249,6 +251,11 @@ pub(crate) mod tests {
         let two = addresses.place(address("192.0.2.1"), &limits).expect("a second place");
         assert!(addresses.place(address("192.0.2.1"), &limits).is_none());
         let other = addresses.place(address("192.0.2.2"), &limits).expect("another address has its own");
+        let six =
+            ["2001:db8:0:1::1", "2001:db8:0:1:2::2"].map(|a| addresses.place(address(a), &limits).expect("a place"));
+        assert!(addresses.place(address("2001:db8:0:1:ffff::3"), &limits).is_none(), "a host may have all of these");
+        drop(addresses.place(address("2001:db8:0:2::1"), &limits).expect("another network"));
+        drop(six);
         drop(one);
         let again = addresses.place(address("192.0.2.1"), &limits).expect("a place was left");
         drop((two, again, other));

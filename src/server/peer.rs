@@ -29,6 +29,14 @@ pub(super) fn sender(socket: Option<IpAddr>, headers: &HeaderMap, trusted: &[IpN
     known
 }
 
+/// Who shares a place or memory with this address: of IPv6, all of its network of 64 bits, since one host may have them all.
+pub(super) fn holder(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+    }
+}
+
 /// An entry of the list: an address, which some proxies write with its port, or with brackets.
 fn address(entry: &str) -> Option<IpAddr> {
     let bare = entry.strip_prefix('[').and_then(|e| e.strip_suffix(']')).unwrap_or(entry);

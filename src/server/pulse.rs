@@ -29,9 +29,10 @@ pub(super) enum Found {
     Resting,
 }
 
-/// While no request is in hand, either a head is being received or the connection is idle; each may last so long.
+/// A connection's signs of life. While no request is in hand, either a head is being received or the connection is idle;
+/// each may last so long.
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub struct Pulse {
     origin: Instant,
     head_ms: u64,
     idle_ms: u64,
@@ -44,9 +45,11 @@ pub(super) struct Pulse {
     streams: AtomicBool,
     /// What hyper closes is only put to rest.
     rests: AtomicBool,
-    /// It had an answer of success.
-    welcome: AtomicBool,
-    /// Milliseconds after `origin` of the last one, or of the first byte after it; else of the connection.
+    /// Its sender has shown once that it belongs here.
+    known: AtomicBool,
+    /// It has done so for the request in hand.
+    vouched: AtomicBool,
+    /// Milliseconds after `origin` of the last sign of life of who is known; else of the connection.
     since_ms: AtomicU64,
     /// A request is here, whole: its answer is our turn.
     ours: AtomicBool,
@@ -66,7 +69,8 @@ impl Pulse {
             owes: AtomicBool::new(false),
             streams: AtomicBool::new(false),
             rests: AtomicBool::new(false),
-            welcome: AtomicBool::new(false),
+            known: AtomicBool::new(false),
+            vouched: AtomicBool::new(false),
             since_ms: AtomicU64::new(0),
             ours: AtomicBool::new(false),
         }
@@ -79,13 +83,18 @@ impl Pulse {
         self.due_ms.store(u64::MAX, Ordering::Relaxed);
     }
 
-    /// The request is answered: with success or not, by something whole or by what goes on for a while.
-    pub(super) fn ends(&self, success: bool, whole: bool) {
+    /// The sender of the request in hand has shown that it belongs here: it keeps its place until its answer is made,
+    /// however full the door is, and later loses it after all strangers.
+    pub fn vouch(&self) {
+        self.known.store(true, Ordering::Relaxed);
+        self.vouched.store(true, Ordering::Relaxed);
+    }
+
+    /// The request is answered: by something whole, or by what goes on for a while.
+    pub(super) fn ends(&self, whole: bool) {
         let now_ms = self.elapsed_ms();
-        if success {
-            self.welcome.store(true, Ordering::Relaxed);
-            self.since_ms.store(now_ms, Ordering::Relaxed);
-        }
+        self.lives(now_ms);
+        self.vouched.store(false, Ordering::Relaxed);
         self.ours.store(false, Ordering::Relaxed);
         self.owes.store(true, Ordering::Relaxed);
         self.streams.store(!whole, Ordering::Relaxed);
@@ -98,9 +107,14 @@ impl Pulse {
         if self.idle.swap(false, Ordering::Relaxed) {
             let now_ms = self.elapsed_ms();
             self.due_ms.store(now_ms + self.head_ms, Ordering::Relaxed);
-            if self.is_welcome() {
-                self.since_ms.store(now_ms, Ordering::Relaxed);
-            }
+            self.lives(now_ms);
+        }
+    }
+
+    /// What strangers do keeps no place for them.
+    fn lives(&self, now_ms: u64) {
+        if self.is_known() {
+            self.since_ms.store(now_ms, Ordering::Relaxed);
         }
     }
 
@@ -113,19 +127,22 @@ impl Pulse {
     /// Bytes went: the peer takes its answer, or a long one as it is made.
     fn writes(&self) {
         if self.idle.load(Ordering::Relaxed) {
-            self.due_ms.store(self.elapsed_ms() + self.idle_ms, Ordering::Relaxed);
+            let now_ms = self.elapsed_ms();
+            self.due_ms.store(now_ms + self.idle_ms, Ordering::Relaxed);
+            self.lives(now_ms);
         }
     }
 
-    /// Whether it ever had an answer of success.
-    pub(super) fn is_welcome(&self) -> bool {
-        self.welcome.load(Ordering::Relaxed)
+    /// Whether its sender has ever shown that it belongs here.
+    pub(super) fn is_known(&self) -> bool {
+        self.known.load(Ordering::Relaxed)
     }
 
-    /// For how long the peer has not said what it came for; `None` while it waits for us.
+    /// For how long the peer has not said what it came for; `None` while it waits for us, or is vouched for.
     pub(super) fn silent_ms(&self) -> Option<u64> {
         let since_ms = self.since_ms.load(Ordering::Relaxed);
-        (!self.ours.load(Ordering::Relaxed)).then(|| self.elapsed_ms().saturating_sub(since_ms))
+        let is_left_alone = self.ours.load(Ordering::Relaxed) || self.vouched.load(Ordering::Relaxed);
+        (!is_left_alone).then(|| self.elapsed_ms().saturating_sub(since_ms))
     }
 
     /// Whether closing means no more than to be put to rest, from now on.
@@ -195,7 +212,7 @@ impl AsyncRead for Pulsed {
 impl AsyncWrite for Pulsed {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
-        if written.is_ready() {
+        if matches!(written, Poll::Ready(Ok(1..))) {
             self.pulse.writes();
         }
         written
@@ -207,7 +224,7 @@ impl AsyncWrite for Pulsed {
         bufs: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        if written.is_ready() {
+        if matches!(written, Poll::Ready(Ok(1..))) {
             self.pulse.writes();
         }
         written
@@ -245,19 +262,19 @@ mod tests {
 
         let idle = Pulse::new(long, short);
         idle.begins();
-        idle.ends(true, true);
+        idle.ends(true);
         assert_eq!(idle.found().await, Found::Late);
         idle.late().await;
 
         let head = Pulse::new(short, long);
         head.begins();
-        head.ends(true, true);
+        head.ends(true);
         head.reads();
         assert_eq!(head.found().await, Found::Late);
 
         let rests = Pulse::new(long, long);
         rests.begins();
-        rests.ends(true, true);
+        rests.ends(true);
         let waited = tokio::time::timeout(Duration::from_millis(REST_AFTER_MS + 30), rests.found()).await;
         assert!(waited.is_err(), "its answer is not sent");
         rests.owes.store(false, Ordering::Relaxed);

@@ -23,8 +23,9 @@ use tracing::Level;
 
 use super::bodies::{Bodies, Charge};
 use super::respond::{self, Answer, Problem};
-use super::{Caller, Endpoint, Limits, Live, Throttle, peer};
+use super::{Caller, Endpoint, Limits, Live, Pulse, Throttle, peer};
 use crate::clock;
+use crate::model::words::reason;
 use crate::pipeline::ingest::{Ingest, Intake, Kept, Refusal};
 use crate::sources::{AuthError, RawRequest};
 
@@ -54,8 +55,13 @@ impl Reception {
         intake: &Intake,
         mut raw: RawRequest,
         body: &mut Incoming,
+        pulse: &Pulse,
     ) -> Result<Kept, Refusal> {
         intake.admits(&raw, clock::now())?;
+        let is_vouched_for = intake.source.screens_strangers();
+        if is_vouched_for {
+            pulse.vouch();
+        }
         if is_encoded(&raw.headers) {
             return Err(Refusal::Encoded);
         }
@@ -63,7 +69,7 @@ impl Reception {
             return Err(Refusal::TooLarge(limits.body_bytes_max));
         }
         // Held until the store has answered: until then the bytes are in memory.
-        let stranger = (!intake.source.screens_strangers()).then_some(raw.peer);
+        let stranger = (!is_vouched_for).then(|| peer::holder(raw.peer));
         let mut charge = self.bodies.charge(limits.bodies_bytes_max, limits.body_bytes_max, stranger);
         raw.body = {
             let mut reading = pin!(read(body, limits.body_bytes_max, &mut charge));
@@ -112,7 +118,7 @@ impl Endpoint for Reception {
         self.limits.load()
     }
 
-    async fn answer(&self, request: Request<Incoming>, caller: Caller) -> Answer {
+    async fn answer(&self, request: Request<Incoming>, caller: Caller, pulse: &Pulse) -> Answer {
         let began = tracing::enabled!(Level::DEBUG).then(Instant::now);
         let (ingest, limits) = (self.ingest.load(), self.limits.load());
         let (Parts { method, uri, headers, .. }, mut body) = request.into_parts();
@@ -123,12 +129,15 @@ impl Endpoint for Reception {
             Some((intake, rest)) => {
                 let (rest, query) = (rest.to_owned(), uri.query().map(str::to_owned));
                 let raw = RawRequest { method, rest, query, headers, body: Bytes::new(), peer };
-                self.receive(&ingest, &limits, intake, raw, &mut body).await
+                self.receive(&ingest, &limits, intake, raw, &mut body, pulse).await
             }
         };
         let source = found.map(|(intake, _)| &*intake.name);
         let answer = match &outcome {
-            Ok(kept) => respond::kept(kept),
+            Ok(kept) => {
+                pulse.vouch();
+                respond::kept(kept)
+            }
             Err(refusal) => {
                 self.report(refusal, source, peer);
                 let mut answer = Problem::from(refusal).answer();
@@ -143,7 +152,7 @@ impl Endpoint for Reception {
             let recorded = outcome.as_ref().ok().map(|kept| &kept.recorded);
             tracing::debug!(
                 source.name = source,
-                http.path = source.is_none().then(|| first_segment(uri.path())),
+                http.path = source.is_none().then(|| reason(first_segment(uri.path()))).as_deref(),
                 receipt.id = recorded.map(|r| r.receipt),
                 receipt.outcome = recorded.map(|r| r.outcome.as_str()),
                 reason = outcome.as_ref().err().map(tracing::field::display),

@@ -10,6 +10,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 
 use crate::model::text::number;
+use crate::model::words::reason;
 use crate::pipeline::ingest::{Kept, Refusal};
 use crate::store::StoreError;
 
@@ -131,7 +132,7 @@ impl Problem {
             "type": format_args!("urn:callbackd:{}", self.kind).to_string(),
             "title": self.title,
             "status": self.status.as_u16(),
-            "detail": self.detail,
+            "detail": reason(&self.detail),
         });
         let mut response = answer(self.status, PROBLEM_JSON, body.to_string().into());
         if let Some((name, value)) = self.header {

@@ -2,10 +2,10 @@
 //!
 //! Files are looked at when a connection comes, at most every few seconds: no watcher, no signal, and whatever renews
 //! certificates only has to write them. A pair that does not fit together, as between the writing of one file and the
-//! other, leaves the old one in use.
+//! other, leaves the old one in use. A reload reads its [`Pair`] first, and is none when that cannot be used.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -28,60 +28,75 @@ pub enum TlsError {
     Pair(PathBuf, PathBuf, rustls::Error),
 }
 
-/// A certificate chain and its key, as PEM files.
-pub struct Certificate {
+/// A certificate chain and its key, as PEM files that were read and go together.
+pub struct Pair {
     cert: PathBuf,
     key: PathBuf,
-    current: Mutex<Current>,
+    stamp: Stamp,
+    config: Arc<ServerConfig>,
 }
 
+/// What TLS is served with.
+pub struct Certificate(Mutex<Current>);
+
 struct Current {
-    config: Arc<ServerConfig>,
-    stamp: Stamp,
+    pair: Pair,
     looked: Instant,
 }
 
 /// What tells one version of the files from another.
 type Stamp = [Option<(SystemTime, u64)>; 2];
 
-impl Certificate {
+impl Pair {
     /// Reads both files.
-    pub fn read(cert: PathBuf, key: PathBuf) -> Result<Certificate, TlsError> {
+    pub fn read(cert: PathBuf, key: PathBuf) -> Result<Pair, TlsError> {
         let stamp = stamp(&cert, &key);
         let config = Arc::new(server_config(&cert, &key)?);
-        let current = Mutex::new(Current { config, stamp, looked: Instant::now() });
-        Ok(Certificate { cert, key, current })
+        Ok(Pair { cert, key, stamp, config })
+    }
+}
+
+impl Certificate {
+    /// Serves this pair.
+    pub fn new(pair: Pair) -> Certificate {
+        Certificate(Mutex::new(Current { pair, looked: Instant::now() }))
+    }
+
+    /// Serves this pair from now on.
+    pub fn take(&self, pair: Pair) {
+        self.lock().take(pair);
     }
 
     /// What the next handshake is served with.
     pub(super) fn current(&self) -> Arc<ServerConfig> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.lock();
         if current.looked.elapsed() >= LOOK_AGAIN {
             current.looked = Instant::now();
-            // Remembered even when the pair is bad, so that it is complained of once, until the files change again.
-            let found = stamp(&self.cert, &self.key);
-            if std::mem::replace(&mut current.stamp, found) != found {
-                self.take(&mut current);
+            let Pair { cert, key, stamp: known, .. } = &current.pair;
+            let found = stamp(cert, key);
+            if found != *known {
+                match Pair::read(cert.clone(), key.clone()) {
+                    Ok(pair) => current.take(pair),
+                    Err(e) => {
+                        // Complained of once, until the files change again.
+                        current.pair.stamp = found;
+                        tracing::warn!(error = %e, "the new certificate cannot be used; keeping the old one");
+                    }
+                }
             }
         }
-        Arc::clone(&current.config)
+        Arc::clone(&current.pair.config)
     }
 
-    /// Reads the files now, changed or not: for a reload, which should not wait.
-    pub fn refresh(&self) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.stamp = stamp(&self.cert, &self.key);
-        self.take(&mut current);
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn take(&self, current: &mut Current) {
-        match server_config(&self.cert, &self.key) {
-            Ok(config) => {
-                current.config = Arc::new(config);
-                tracing::info!(tls.cert = %self.cert.display(), "took a new certificate");
-            }
-            Err(e) => tracing::warn!(error = %e, "the new certificate cannot be used; keeping the old one"),
-        }
+impl Current {
+    fn take(&mut self, pair: Pair) {
+        tracing::info!(tls.cert = %pair.cert.display(), "took a new certificate");
+        self.pair = pair;
     }
 }
 
@@ -120,25 +135,36 @@ mod tests {
         std::fs::write(key, made.signing_key.serialize_pem()).expect("written");
     }
 
+    fn is_served(certificate: &Certificate, config: &Arc<ServerConfig>) -> bool {
+        Arc::ptr_eq(config, &certificate.current())
+    }
+
+    /// As if it had been looked at long ago, and the key written long after.
+    fn time_passes(certificate: &Certificate, key: &Path) {
+        let later = SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
+        std::fs::File::options().write(true).open(key).and_then(|f| f.set_modified(later)).expect("touched");
+        certificate.lock().looked = Instant::now().checked_sub(LOOK_AGAIN).expect("a time");
+    }
+
     #[test]
     fn a_bad_new_pair_keeps_the_old_one() {
         let folder = tempfile::tempdir().expect("a folder");
         let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
         write_pair(&cert, &key);
-        let certificate = Certificate::read(cert.clone(), key.clone()).expect("read");
+        let certificate = Certificate::new(Pair::read(cert.clone(), key.clone()).expect("read"));
         let first = certificate.current();
 
         write_pair(&folder.path().join("other.pem"), &key);
-        certificate.refresh();
-        assert!(Arc::ptr_eq(&first, &certificate.current()), "half of a new pair is not taken");
+        time_passes(&certificate, &key);
+        assert!(is_served(&certificate, &first), "half of a new pair is not taken");
 
         std::fs::remove_file(&cert).expect("removed");
-        certificate.refresh();
-        assert!(Arc::ptr_eq(&first, &certificate.current()), "a missing file is not the end");
+        time_passes(&certificate, &key);
+        assert!(is_served(&certificate, &first), "a missing file is not the end");
 
         write_pair(&cert, &key);
-        certificate.refresh();
-        assert!(!Arc::ptr_eq(&first, &certificate.current()), "a whole new pair is taken");
+        time_passes(&certificate, &key);
+        assert!(!is_served(&certificate, &first), "a whole new pair is taken");
     }
 
     #[test]
@@ -146,27 +172,43 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
         write_pair(&cert, &key);
-        let certificate = Certificate::read(cert.clone(), key.clone()).expect("read");
+        let certificate = Certificate::new(Pair::read(cert.clone(), key.clone()).expect("read"));
         let first = certificate.current();
-        let long_ago = |certificate: &Certificate| {
-            certificate.current.lock().expect("sound").looked = Instant::now().checked_sub(LOOK_AGAIN).expect("a time");
-        };
-        long_ago(&certificate);
-        assert!(Arc::ptr_eq(&first, &certificate.current()), "unchanged files are not read again");
+        certificate.lock().looked = Instant::now().checked_sub(LOOK_AGAIN).expect("a time");
+        assert!(is_served(&certificate, &first), "unchanged files are not read again");
 
         write_pair(&cert, &key);
-        let later = SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
-        std::fs::File::options().write(true).open(&key).and_then(|f| f.set_modified(later)).expect("touched");
-        assert!(Arc::ptr_eq(&first, &certificate.current()), "not looked at with every connection");
-        long_ago(&certificate);
-        assert!(!Arc::ptr_eq(&first, &certificate.current()), "a new pair is taken");
+        assert!(is_served(&certificate, &first), "not looked at with every connection");
+        time_passes(&certificate, &key);
+        assert!(!is_served(&certificate, &first), "a new pair is taken");
+    }
+
+    #[test]
+    fn a_pair_may_lie_elsewhere_from_now_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [old, new] = ["old", "new"].map(|name| {
+            let (cert, key) = (folder.path().join(name), folder.path().join(format!("{name}.key")));
+            write_pair(&cert, &key);
+            (cert, key)
+        });
+        let certificate = Certificate::new(Pair::read(old.0.clone(), old.1.clone()).expect("read"));
+        let pair = Pair::read(new.0.clone(), new.1.clone()).expect("read");
+        let taken = Arc::clone(&pair.config);
+        certificate.take(pair);
+        assert!(is_served(&certificate, &taken));
+        write_pair(&old.0, &old.1);
+        time_passes(&certificate, &old.1);
+        assert!(is_served(&certificate, &taken), "the old files are not looked at any more");
+        write_pair(&new.0, &new.1);
+        time_passes(&certificate, &new.1);
+        assert!(!is_served(&certificate, &taken));
     }
 
     #[test]
     fn what_is_wrong_is_said_of_its_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-        let fault = || Certificate::read(cert.clone(), key.clone()).err().expect("refused").to_string();
+        let fault = || Pair::read(cert.clone(), key.clone()).err().expect("refused").to_string();
         assert!(fault().contains("cert.pem"), "{}", fault());
         write_pair(&cert, &key);
         std::fs::write(&key, "nothing").expect("written");

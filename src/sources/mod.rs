@@ -14,6 +14,7 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Map, Value};
 
 use crate::Boxed;
+use crate::model::words::reason;
 use crate::model::{Execution, Receipt, Time, Update};
 use crate::options::{Build, Examine};
 
@@ -51,9 +52,10 @@ pub enum AuthError {
     Stale(String),
 }
 
-/// Why an authentic body is not understood. It is kept, and quarantined.
+/// Why an authentic body is not understood. It is kept, and quarantined. What a parser says may quote the body: as text it
+/// is fit for a reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
+#[error("{}", reason(.0))]
 pub struct ParseError(pub String);
 
 /// One vendor's callbacks.
@@ -157,6 +159,19 @@ pub enum Answer {
     },
 }
 
+impl Answer {
+    /// The same with a reason that is fit to be kept and logged, whatever the vendor said.
+    pub fn legible(mut self) -> Answer {
+        if let Answer::Unanswerable { reason: said }
+        | Answer::Later { reason: said, .. }
+        | Answer::Halt { reason: said } = &mut self
+        {
+            *said = reason(said).into_owned();
+        }
+        self
+    }
+}
+
 /// What a source's real sender puts on the wire.
 #[derive(Debug)]
 pub struct SenderRequest {
@@ -182,3 +197,19 @@ pub struct Kind {
 
 /// Every kind of source.
 pub static KINDS: &[Kind] = &[cos_workflow::KIND, port_action::KIND];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_parsers_and_vendors_say_is_bounded_and_of_one_line() {
+        let said = format!("the element {}\n\u{1b}[2J", "x".repeat(1 << 20));
+        let later = Answer::Later { after_ms: None, reason: said.clone() }.legible();
+        let Answer::Later { reason: later, .. } = later else { panic!("{later:?}") };
+        for text in [ParseError(said.clone()).to_string(), later] {
+            assert!(text.starts_with("the element xxx") && text.len() < 3000, "{}", text.len());
+        }
+        assert_eq!(ParseError("\u{1b}[2J\n".to_owned()).to_string(), "\\u{1b}[2J\\n");
+    }
+}

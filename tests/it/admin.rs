@@ -69,6 +69,22 @@ async fn says_whether_it_lives_and_is_ready() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_is_said_in_few_words() {
+    let door = Door::new(None).await;
+    let long = "x".repeat(15_000);
+    for request in [
+        post("/api/v1/deliveries/retry", &format!("{{\"{long}\\u001b\": 1}}")),
+        post(&format!("/api/v1/sinks/{long}/pause"), ""),
+        post(&format!("/api/v1/deliveries/{long}/retry"), ""),
+    ] {
+        let answer = door.ask(&request).await;
+        assert!((400..500).contains(&answer.status), "{answer:?}");
+        let detail = answer.json()["detail"].as_str().expect("a detail").to_owned();
+        assert!(detail.contains("xxx") && detail.len() < 3000 && !detail.contains('\u{1b}'), "{detail}");
+    }
+}
+
+#[tokio::test]
 async fn does_what_operators_ask() {
     let door = Door::new(None).await;
     for (request, status, body, asked) in [

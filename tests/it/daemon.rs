@@ -261,6 +261,11 @@ impl Daemon {
         self.log.lines.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
     }
 
+    /// How many lines of its log hold this.
+    pub(crate) fn said(&self, what: &str) -> usize {
+        self.log.lines.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|line| line.contains(what)).count()
+    }
+
     /// A callback: a POST with these headers and this body.
     pub(crate) fn post(&self, path: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Answer {
         self.request("POST", path, headers, body.as_ref())

@@ -186,6 +186,15 @@ async fn what_was_committed_before_is_forwarded_too() {
 }
 
 #[tokio::test]
+async fn a_reason_is_short_and_of_one_line_whatever_a_peer_says() {
+    let mut stage = Stage::running(service());
+    stage.rig.record("e", Status::Succeeded).await;
+    stage.call().await.say(Outcome::Reject { reason: format!("\u{1b}[2J\n{}", "x".repeat(1 << 20)) });
+    let reason = stage.rig.until_status("e", "dead").await.reason.expect("a reason");
+    assert!(reason.starts_with("\\u{1b}[2J\\nxxx") && reason.len() < 3000, "{reason}");
+}
+
+#[tokio::test]
 async fn an_execution_is_told_in_order_and_holds_nobody_else_up() {
     let mut stage = Stage::running(service());
     for status in [Status::Pending, Status::Running, Status::Succeeded] {

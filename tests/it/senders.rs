@@ -413,4 +413,12 @@ fn a_strangers_body_is_not_read_and_takes_nothing_of_the_rate() {
         stranger.send(head).expect("sent");
         is_problem(&stranger.answer().expect("answered"), 401);
     }
+    // Port's calls show only with their body whose they are.
+    let forged = signed("another secret", b"{}", 0);
+    let headers = forged.each_ref().map(|(name, value)| (*name, value.as_str()));
+    for _ in 0..5 {
+        is_problem(&daemon.post(PORTAL, &headers, "{}"), 401);
+    }
+    is_kept(&daemon.post(MEDIA, &[], cos(Step::Start, "run-1")), 200, "accepted");
+    is_kept(&call(&daemon, port("r_1"), &[]), 200, "accepted");
 }

@@ -4,12 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use callbackd::pipeline::ingest::Ingest;
-use callbackd::server::{Bound, Certificate, Limits, Live, Reception, bind, serve};
+use callbackd::server::{Bound, Caller, Certificate, Endpoint, Limits, Live, Pair, Pulse, Reception, bind, serve};
 use callbackd::shutdown::Shutdown;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
+use crate::daemon::{Daemon, soon};
 use crate::stub::{Shared, ingest, limits};
 use crate::wire::{Wire, connect, post};
 
@@ -342,6 +348,111 @@ async fn connections_are_limited() {
     assert_eq!(waits.answer().await.status, 200, "a place became free");
 }
 
+const MEDIA: &str = "[sources.media]\nkind = \"cos_workflow\"\npath = \"/callbacks/media\"\ntoken = \"t0ken\"\n";
+
+/// Waits until so many connections were put to rest.
+fn rested(daemon: &Daemon, times: usize) {
+    soon("at rest", || (daemon.said("a connection rests") >= times).then_some(()));
+}
+
+#[tokio::test]
+async fn what_was_begun_or_ended_before_a_rest_or_during_it_is_not_lost() {
+    let daemon = Daemon::run(&format!("log.level = \"trace\"\n{MEDIA}"));
+    // The beginning of a second head came with the first request.
+    let mut begins = connect(&daemon.listen).await;
+    let (one, two) = (post(PATH, "one"), post(PATH, "two"));
+    let (begun, left) = two.split_at(9);
+    assert_eq!(begins.ask(one.clone() + begun).await.status, 200);
+    rested(&daemon, 1);
+    assert_eq!(begins.ask(left).await.status, 200);
+    // It comes byte by byte.
+    rested(&daemon, 2);
+    for byte in post(PATH, "three").as_bytes().chunks(1) {
+        begins.send(byte).await;
+    }
+    assert_eq!(begins.answer().await.status, 200);
+    // A request, and the end right behind it.
+    rested(&daemon, 3);
+    begins.send(post(PATH, "four")).await;
+    begins.finish().await;
+    assert_eq!(begins.answer().await.status, 200);
+    begins.closes().await;
+    // Nothing but the end.
+    let mut ends = connect(&daemon.listen).await;
+    assert_eq!(ends.ask(post(PATH, "five")).await.status, 200);
+    rested(&daemon, 4);
+    ends.finish().await;
+    ends.closes().await;
+    // An end in the middle of a head.
+    let mut breaks = connect(&daemon.listen).await;
+    assert_eq!(breaks.ask(one + begun).await.status, 200);
+    rested(&daemon, 5);
+    breaks.finish().await;
+    breaks.closes().await;
+    let kept = daemon.list(&["receipts", "list"]);
+    let bytes: Vec<_> = kept.iter().rev().map(|row| row["body_bytes"].clone()).collect();
+    assert_eq!(bytes, [3, 3, 5, 4, 4, 3]);
+}
+
+#[tokio::test]
+async fn a_head_begun_before_a_rest_has_its_time_and_no_more() {
+    let daemon = Daemon::run(&format!("log.level = \"trace\"\nserver.head_timeout = \"500ms\"\n{MEDIA}"));
+    let mut begins = connect(&daemon.listen).await;
+    assert_eq!(begins.ask(post(PATH, "one") + "POST /callb").await.status, 200);
+    rested(&daemon, 1);
+    begins.closes().await;
+}
+
+/// A door to one long answer.
+struct Download(Limits, Bytes);
+
+impl Endpoint for Download {
+    type Body = Full<Bytes>;
+
+    fn limits(&self) -> Arc<Limits> {
+        Arc::new(self.0.clone())
+    }
+
+    async fn answer(&self, request: Request<Incoming>, _: Caller, pulse: &Pulse) -> Response<Full<Bytes>> {
+        pulse.vouch();
+        let is_long = request.uri().path() == "/long";
+        Response::new(Full::new(if is_long { self.1.clone() } else { Bytes::new() }))
+    }
+}
+
+#[tokio::test]
+async fn who_still_takes_its_answer_is_not_silent() {
+    const LONG: usize = 64 << 20;
+    let bound = bind("127.0.0.1:0", None).await.expect("bound");
+    let address = bound.address().to_owned();
+    let download = Download(quick(|l| l.connections_max = 2), vec![b'x'; LONG].into());
+    tokio::spawn(serve(bound, Arc::new(download), Shutdown::new()));
+    let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let mut takes = TcpStream::connect(&address).await.expect("connected");
+    takes.write_all(ask("/long").as_bytes()).await.expect("sent");
+    let mut part = vec![0; 128 << 10];
+    takes.read_exact(&mut part).await.expect("its beginning");
+    // Who came later, and is silent from now on.
+    let mut silent = connect(&address).await;
+    assert_eq!(silent.ask(ask("/")).await.status, 200);
+    let mut next = connect(&address).await;
+    next.send(ask("/")).await;
+    let next = tokio::spawn(async move { next.answer().await.status });
+    let mut taken = part.len();
+    // Slow, until there is room for who waits.
+    while !next.is_finished() {
+        takes.read_exact(&mut part).await.expect("more of it");
+        taken += part.len();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(next.await.expect("no panic"), 200);
+    assert!(taken < LONG, "all of it was taken before there was room");
+    silent.closes().await;
+    while taken < LONG {
+        taken += takes.read(&mut part).await.ok().filter(|read| *read > 0).expect("the rest of it");
+    }
+}
+
 #[tokio::test]
 async fn a_reload_drops_no_connection() {
     let door = Door::new(limits()).await;
@@ -484,7 +595,8 @@ mod tls {
         let folder = tempfile::tempdir().expect("a folder");
         let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
         let old = write_pair(&cert, &key);
-        let certificate = Arc::new(Certificate::read(cert.clone(), key.clone()).expect("read"));
+        let pair = || Pair::read(cert.clone(), key.clone()).expect("read");
+        let certificate = Arc::new(Certificate::new(pair()));
         let bound = bind("127.0.0.1:0", Some(Arc::clone(&certificate))).await.expect("bound");
         let door = Door::at(bound, limits(), &[], None);
 
@@ -492,11 +604,89 @@ mod tls {
         assert_eq!(wire.ask(post(PATH, "hello")).await.status, 200);
 
         let new = write_pair(&cert, &key);
-        certificate.refresh();
+        certificate.take(pair());
         assert!(shake(&door.address, &old).await.is_err(), "the old certificate is gone");
         let mut renewed = shake(&door.address, &new).await.expect("shaken");
         assert_eq!(renewed.ask(post(PATH, "again")).await.status, 200);
         assert_eq!(wire.ask(post(PATH, "still")).await.status, 200, "who is connected stays connected");
+    }
+
+    /// A daemon with a certificate of its own.
+    fn run(level: &str) -> (Daemon, CertificateDer<'static>) {
+        let mut daemon = Daemon::prepare();
+        let trusted = write_pair(&daemon.path("cert.pem"), &daemon.path("key.pem"));
+        daemon.configure(&config(level, "t0ken"));
+        daemon.start();
+        (daemon, trusted)
+    }
+
+    fn config(level: &str, token: &str) -> String {
+        let tls = "server.tls = { cert = \"cert.pem\", key = \"key.pem\" }";
+        format!("log.level = {level:?}\n{tls}\n{}", MEDIA.replace("t0ken", token))
+    }
+
+    #[tokio::test]
+    async fn a_connection_rests_and_says_goodbye() {
+        let (daemon, trusted) = run("trace");
+        let mut wire = shake(&daemon.listen, &trusted).await.expect("shaken");
+        for (n, body) in ["one", "two", "three"].into_iter().enumerate() {
+            assert_eq!(wire.ask(post(PATH, body)).await.status, 200);
+            rested(&daemon, n + 1);
+        }
+        // Several records at once, and the end behind them.
+        wire.send(post(PATH, "four")).await;
+        wire.send(post(PATH, "five")).await;
+        wire.finish().await;
+        assert_eq!((wire.answer().await.status, wire.answer().await.status), (200, 200));
+        wire.says_goodbye().await;
+        let mut ends = shake(&daemon.listen, &trusted).await.expect("shaken");
+        assert_eq!(ends.ask(post(PATH, "six")).await.status, 200);
+        rested(&daemon, 4);
+        ends.finish().await;
+        ends.says_goodbye().await;
+        let mut stays = shake(&daemon.listen, &trusted).await.expect("shaken");
+        assert_eq!(stays.ask(post(PATH, "seven")).await.status, 200);
+        rested(&daemon, 5);
+        daemon.signal("TERM");
+        stays.says_goodbye().await;
+    }
+
+    #[tokio::test]
+    async fn a_reload_with_a_certificate_that_cannot_be_used_changes_nothing() {
+        let (daemon, trusted) = run("info");
+        let mut wire = shake(&daemon.listen, &trusted).await.expect("shaken");
+        assert_eq!(wire.ask(post(PATH, "hello")).await.status, 200);
+        daemon.configure(&config("info", "n3w"));
+        let new = "/callbacks/media/n3w";
+        for spoil in [
+            // Of two pairs the halves.
+            (|daemon: &Daemon| drop(write_pair(&daemon.path("other.pem"), &daemon.path("key.pem")))) as fn(&Daemon),
+            |daemon| daemon.write("key.pem", "nothing"),
+        ] {
+            spoil(&daemon);
+            let said = daemon.hup();
+            assert_eq!(said["level"], "ERROR", "{said}");
+            assert!(
+                said["error"].as_str().is_some_and(|e| e.contains("server.tls") && e.contains("key.pem")),
+                "{said}"
+            );
+            for (path, status) in [(PATH, 200), (new, 401)] {
+                assert_eq!(wire.ask(post(path, "hello")).await.status, status);
+                let mut fresh = shake(&daemon.listen, &trusted).await.expect("the old certificate");
+                assert_eq!(fresh.ask(post(path, "hello")).await.status, status);
+            }
+        }
+        // Elsewhere, and all is well.
+        let elsewhere = write_pair(&daemon.path("new.pem"), &daemon.path("new.key"));
+        let config = config("info", "n3w").replace("cert.pem", "new.pem").replace("key.pem", "new.key");
+        daemon.configure(&config);
+        let said = daemon.hup();
+        assert_eq!(said["level"], "INFO", "{said}");
+        assert_eq!(wire.ask(post(new, "hello")).await.status, 200, "who is connected stays connected");
+        assert!(shake(&daemon.listen, &trusted).await.is_err(), "the old certificate is gone");
+        let mut fresh = shake(&daemon.listen, &elsewhere).await.expect("shaken");
+        assert_eq!(fresh.ask(post(new, "hello")).await.status, 200);
+        assert!(!daemon.log().contains("server.tls was changed"), "{}", daemon.log());
     }
 
     #[tokio::test]
@@ -504,7 +694,7 @@ mod tls {
         let folder = tempfile::tempdir().expect("a folder");
         let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
         let trusted = write_pair(&cert, &key);
-        let certificate = Arc::new(Certificate::read(cert, key).expect("read"));
+        let certificate = Arc::new(Certificate::new(Pair::read(cert, key).expect("read")));
         let bound = bind("127.0.0.1:0", Some(certificate)).await.expect("bound");
         let door = Door::at(bound, quick(|l| l.connections_max = 20), &[], None);
         let mut strangers = Vec::new();
@@ -531,7 +721,7 @@ mod tls {
         let folder = tempfile::tempdir().expect("a folder");
         let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
         write_pair(&cert, &key);
-        let certificate = Arc::new(Certificate::read(cert, key).expect("read"));
+        let certificate = Arc::new(Certificate::new(Pair::read(cert, key).expect("read")));
         let bound = bind("127.0.0.1:0", Some(certificate)).await.expect("bound");
         let door = Door::at(bound, quick(|l| l.head_timeout = SOON), &[], None);
         door.connect().await.closes().await;

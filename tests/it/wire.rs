@@ -83,6 +83,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         assert!(end.is_none(), "an answer instead of an end: {end:?}");
     }
 
+    /// That the other side says its end, as TLS wants it said, without another byte.
+    pub(crate) async fn says_goodbye(&mut self) {
+        let end = tokio::time::timeout(PATIENCE, self.io.read_buf(&mut self.unread)).await.expect("an end in time");
+        assert!(matches!(end, Ok(0)) && self.unread.is_empty(), "{end:?} {:?}", String::from_utf8_lossy(&self.unread));
+    }
+
     async fn read_answer(&mut self) -> Option<Answer> {
         let end = loop {
             if let Some(end) = self.unread.windows(4).position(|w| w == b"\r\n\r\n") {

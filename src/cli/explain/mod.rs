@@ -130,7 +130,7 @@ impl World {
                 reading.updates = self.follow(&intake.name, updates).await?;
             }
             Err(e) => {
-                reading.quarantined = Some(e.0);
+                reading.quarantined = Some(e.to_string());
                 reading.status = Some(intake.source.quarantined().as_u16());
             }
         }
