@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::list::{Form, Selection, list};
 use super::print::{age, cell, complain, fields, json_line, or_none, when};
-use super::reach::{Context, Daemon, open_store};
+use super::reach::{Context, Daemon, open_store, queries};
 use super::{Failure, block_on, print};
 use crate::model::{ReceiptStatus, Time};
 use crate::pipeline::Wake;
@@ -54,10 +54,11 @@ impl Receipts {
         block_on(async {
             match self {
                 Receipts::List { status, selection, form } => {
-                    let (queries, now) = (context.queries()?, clock::now());
+                    let (config, now) = (context.config()?, clock::now());
+                    let queries = queries(&config)?;
                     let filter = selection.filter(&status, now);
                     let id = |row: &ReceiptRow| row.id.parse().ok();
-                    list(&form, filter, |f| queries.receipts(f), id, HEADER, |r| row(r, now)).await
+                    list(&config, &form, filter, |f| queries.receipts(f), id, HEADER, |r| row(r, now)).await
                 }
                 Receipts::Show { id, json } => {
                     let (row, _) = context.queries()?.receipt(id).await?;
