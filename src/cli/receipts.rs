@@ -138,14 +138,17 @@ async fn replay(context: &Context<'_>, ids: &[i64], json: bool) -> Result<(), Fa
         };
         match replayed {
             Ok(said) => {
-                // Tried, and as little understood as before.
-                failed |= said["outcome"] == "quarantined";
                 print::stdout(|out| {
                     if json {
                         return json_line(out, &said);
                     }
                     writeln!(out, "receipt {id}: {}", print::plain(&cell(&said["outcome"])))
-                })?
+                })?;
+                if said["outcome"] == "quarantined" {
+                    failed = true;
+                    let (row, _) = queries(&config)?.receipt(id).await?;
+                    complain(&format!("error: receipt {id} is still not understood: {}", or_none(row.reason)));
+                }
             }
             Err(Failure::Failed(why)) => {
                 failed = true;
