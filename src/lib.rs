@@ -13,7 +13,7 @@
 //!
 //! The nouns are defined in [`model`]. Dependencies point one way too:
 //! `model ← store, sources, sinks ← pipeline ← server, admin ← app ← cli ← main`; [`signature`], [`secret`],
-//! [`clock`], [`shutdown`], [`jq`], [`outbound`], [`options`] and [`tencent`] are leaves that anyone above `model` may use.
+//! [`clock`], [`shutdown`], [`jq`], [`outbound`], [`options`], [`tencent`] and [`terminal`] are leaves that anyone above `model` may use.
 
 pub mod admin;
 pub mod app;
@@ -34,6 +34,7 @@ pub mod sources;
 pub mod store;
 pub mod telemetry;
 pub mod tencent;
+pub mod terminal;
 
 /// A boxed future: what the seams' asynchronous methods return, so that they can be trait objects.
 pub type Boxed<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

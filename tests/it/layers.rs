@@ -5,7 +5,8 @@
 use std::fs;
 use std::path::Path;
 
-const LEAVES: &[&str] = &["clock", "jq", "options", "outbound", "secret", "shutdown", "signature", "tencent"];
+const LEAVES: &[&str] =
+    &["clock", "jq", "options", "outbound", "secret", "shutdown", "signature", "tencent", "terminal"];
 
 /// Each module of the crate and what it may use beside itself; `LEAVES` stands for all of them.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -18,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("shutdown", &[]),
     ("signature", &["model"]),
     ("tencent", &["model", "LEAVES"]),
+    ("terminal", &[]),
     ("store", &["model", "LEAVES"]),
     ("sources", &["model", "LEAVES"]),
     ("sinks", &["model", "LEAVES"]),

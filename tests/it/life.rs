@@ -393,6 +393,20 @@ fn a_name_that_nothing_bears_is_said() {
 }
 
 #[test]
+fn nothing_that_came_steers_a_terminal() {
+    let daemon = Daemon::run(&config("http://127.0.0.1:9/"));
+    let name = "gpj.\u{202e}\u{2067}\u{200f}\u{9b}31mexe";
+    let body = cos(Step::Success, "run-1").replace("<WorkflowName>test", &format!("<WorkflowName>{name}"));
+    accepted(&daemon.post(MEDIA, &[], body));
+    assert_eq!(daemon.execution("run-1")["execution"]["name"], name, "a program reads what came");
+    for args in [&["executions", "list"][..], &["executions", "list", "--json"], &["executions", "show", "run-1"]] {
+        let done = daemon.cli(args);
+        assert!(done.said().contains("gpj.\\u"), "{args:?}: {}", done.said());
+        assert!(done.said().replace('\n', "").chars().all(|c| (' '..='~').contains(&c)), "{args:?}: {}", done.said());
+    }
+}
+
+#[test]
 fn config_stands_before_and_after_the_command() {
     let daemon = Daemon::run(&config("http://127.0.0.1:9/"));
     accepted(&daemon.post(MEDIA, &[], cos(Step::Success, "run-1")));
