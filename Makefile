@@ -148,7 +148,7 @@ zabbix:
 # What a callback costs, as instructions that callgrind counts: nearly the same everywhere (a hundredth up or
 # down, as commits gather more or less), so that a limit can hold.
 instructions:
-	CONNECTIONS=64 LIMIT=$(INSTRUCTIONS_MAX) benches/instructions.sh
+	benches/instructions.py --connections 64 --limit $(INSTRUCTIONS_MAX)
 	$(call ran,instructions per callback: no more than $(INSTRUCTIONS_MAX))
 
 # Formats everything.
@@ -201,9 +201,9 @@ $(FUZZ):
 
 # What callbackd does beside what bounds it, in one table (benches/run.py): some 25 minutes, QUICK=1 some 8. What is written
 # to benches/ is shown in README; a quick run writes to target/ alone.
-bench:
+bench: tools
 	benches/run.py $(if $(QUICK),--quick,--json benches/results.json --picture benches/results.svg)
 
 # The same work on what else users would pick (benches/peers/): some 10 minutes, most of them to install it.
-peers:
+peers: tools
 	benches/peers/run.py $(if $(QUICK),--quick,--json benches/peers/results.json --picture benches/peers/results.svg)
