@@ -60,6 +60,8 @@ clippy:
 test:
 	cargo test --locked
 	$(call ran,tests: unit$(comma) contract$(comma) black-box)
+	@[[ $$(id -u) == 0 || $${CI:-} == true ]] || \
+	  echo "  left out  of the tests, those of a full and a read-only disk (need root to mount one)" >>$(REPORT)
 
 # Power cuts: what the disk could hold then, of a recorded life of the daemon; and that losses would be found.
 POWER_CUTS ?= 1000
