@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use callbackd::model::{
     Attempt, Delivery, ExecutionPart, Expectation, Learned, LinkRule, Program, Receipt, ReceiptStatus, Route, Rules,
     SinkRule, Status, Task, Time, Update,
@@ -14,6 +13,8 @@ use callbackd::store::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::rig::receipt;
 
 /// A store of each kind, in a folder of its own.
 fn open(folder: &TempDir) -> Arc<dyn Store> {
@@ -85,13 +86,8 @@ pub(crate) async fn record(store: &dyn Store, source: &str, now: Time, updates: 
 }
 
 async fn try_record(store: &dyn Store, source: &str, now: Time, parsed: Parsed) -> Result<Recorded, StoreError> {
-    let receipt = Receipt {
-        source: source.into(),
-        received_at: now,
-        peer: "192.0.2.1".to_owned(),
-        headers: vec![("content-type".to_owned(), "application/xml".to_owned())],
-        body: Bytes::from_static(b"<the body/>"),
-    };
+    let headers = vec![("content-type".to_owned(), "application/xml".to_owned())];
+    let receipt = Receipt { headers, ..receipt(source, now, "<the body/>") };
     store.record(receipt, parsed, Arc::new(rules())).await
 }
 
