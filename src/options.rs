@@ -1,11 +1,13 @@
 //! How an adapter's options reach it: one table of the configuration, and what is wrong with it.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
+use crate::model::Time;
 use crate::outbound::Settings;
 use crate::secret::Resolver;
 
@@ -239,6 +241,41 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+/// The beginning of what is asked for: `"2h"` ago, or a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// So long before now.
+    Ago(Span),
+    /// This instant.
+    At(Time),
+}
+
+impl Since {
+    /// The instant that it means, seen from `now`.
+    pub fn at(self, now: Time) -> Time {
+        match self {
+            Since::Ago(span) => {
+                let us = i64::try_from(span.ms()).unwrap_or(i64::MAX).saturating_mul(1000);
+                Time::from_micros(now.micros().saturating_sub(us).max(0))
+            }
+            Since::At(time) => time,
+        }
+    }
+}
+
+impl FromStr for Since {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Since, String> {
+        match Time::parse(text) {
+            Some(time) => Ok(Since::At(time)),
+            None => Span::parse(text).map(Since::Ago).map_err(|_| {
+                "write a whole number and s, m, h or d, like \"2h\", or a time like \"2026-11-21T10:00:00Z\"".to_owned()
+            }),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,6 +300,20 @@ mod tests {
         assert_eq!(Span::parse("120s").expect("120s").to_string(), "2m");
         for bad in ["", "5", "s", "1.5h", "-1s", "5 m", "99999999999999999999d", "18446744073709551615d"] {
             Span::parse(bad).expect_err(bad);
+        }
+    }
+
+    #[test]
+    fn since_is_a_span_or_a_time() {
+        let now = Time::from_seconds(1_700_000_000);
+        let at = |text: &str| text.parse::<Since>().map(|s| s.at(now));
+        assert_eq!(at("2h"), Ok(Time::from_seconds(1_700_000_000 - 7_200)));
+        assert_eq!(at("90d"), Ok(Time::from_seconds(1_700_000_000 - 90 * 86_400)));
+        assert_eq!(at("2023-11-14T22:00:00Z"), Ok(Time::from_seconds(1_699_999_200)));
+        assert_eq!(at("2023-11-14T23:00:00+01:00"), Ok(Time::from_seconds(1_699_999_200)));
+        assert_eq!(at("200000000000d"), Ok(Time::from_seconds(0)), "before all time is all time");
+        for bad in ["", "2", "2 h", "yesterday", "-1h"] {
+            assert!(at(bad).expect_err(bad).contains("2h"), "{bad}");
         }
     }
 }

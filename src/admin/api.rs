@@ -1,12 +1,15 @@
-//! `/api/v1/`: what operators change while the daemon runs.
+//! `/api/v1/`: what operators see and change while the daemon runs.
 //!
-//! Bodies are JSON both ways. What makes a delivery due wakes its forwarder, so an operator sees the effect at once.
+//! Bodies are JSON both ways. A list is `{"items": [...], "next": CURSOR}`, newest first, with the objects that the
+//! commands print with `--json` (`query` says what may be asked). What makes a delivery due wakes its forwarder, so an
+//! operator sees the effect at once.
 
 use http::{Method, StatusCode};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::query::{self, Page};
 use super::{AdminState, bad_request};
 use crate::clock;
 use crate::server::respond::{self, Answer, Problem};
@@ -15,11 +18,22 @@ use crate::store::{DeliveryFilter, Filter, Recorded, StoreError};
 /// What a path means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Path<'p> {
+    List(Noun),
+    Show(Noun, &'p str),
+    ReceiptBody(&'p str),
+    ReceiptReplay(&'p str),
     Sinks,
     Sink(&'p str, SinkVerb),
     Deliveries(DeliveryVerb),
     Delivery(&'p str, DeliveryVerb),
-    ReceiptReplay(&'p str),
+}
+
+/// What is listed and shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Noun {
+    Execution,
+    Receipt,
+    Delivery,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,8 +48,12 @@ pub(super) enum DeliveryVerb {
     Discard,
 }
 
-/// What is at `path`, and the method it takes.
-pub(super) fn find(path: &str) -> Option<(Path<'_>, Method)> {
+/// The methods of a path that only tells something, and of one that changes something.
+const READS: &[Method] = &[Method::GET, Method::HEAD];
+const CHANGES: &[Method] = &[Method::POST];
+
+/// What is at `path`, and the methods it takes.
+pub(super) fn find(path: &str) -> Option<(Path<'_>, &'static [Method])> {
     let mut segments = path.strip_prefix("/api/v1/")?.split('/');
     let segments = [segments.next(), segments.next(), segments.next(), segments.next()];
     let delivery_verb = |word| match word {
@@ -43,20 +61,49 @@ pub(super) fn find(path: &str) -> Option<(Path<'_>, Method)> {
         "discard" => Some(DeliveryVerb::Discard),
         _ => None,
     };
-    Some(match segments {
-        [Some("sinks"), None, ..] => (Path::Sinks, Method::GET),
-        [Some("sinks"), Some(name), Some("pause"), None] => (Path::Sink(name, SinkVerb::Pause), Method::POST),
-        [Some("sinks"), Some(name), Some("resume"), None] => (Path::Sink(name, SinkVerb::Resume), Method::POST),
-        [Some("deliveries"), Some(verb), None, ..] => (Path::Deliveries(delivery_verb(verb)?), Method::POST),
-        [Some("deliveries"), Some(id), Some(verb), None] => (Path::Delivery(id, delivery_verb(verb)?), Method::POST),
-        [Some("receipts"), Some(id), Some("replay"), None] => (Path::ReceiptReplay(id), Method::POST),
+    let noun = match segments[0]? {
+        "executions" => Some(Noun::Execution),
+        "receipts" => Some(Noun::Receipt),
+        "deliveries" => Some(Noun::Delivery),
+        _ => None,
+    };
+    Some(match (noun, &segments[1..]) {
+        (Some(Noun::Delivery), [Some(verb @ ("retry" | "discard")), None, _]) => {
+            (Path::Deliveries(delivery_verb(verb)?), CHANGES)
+        }
+        (Some(noun), [None, ..]) => (Path::List(noun), READS),
+        (Some(noun), [Some(id), None, _]) if !id.is_empty() => (Path::Show(noun, id), READS),
+        (Some(Noun::Delivery), [Some(id), Some(verb), None]) => (Path::Delivery(id, delivery_verb(verb)?), CHANGES),
+        (Some(Noun::Receipt), [Some(id), Some("body"), None]) => (Path::ReceiptBody(id), READS),
+        (Some(Noun::Receipt), [Some(id), Some("replay"), None]) => (Path::ReceiptReplay(id), CHANGES),
+        (None, rest) if segments[0] == Some("sinks") => match rest {
+            [None, ..] => (Path::Sinks, READS),
+            [Some(name), Some("pause"), None] => (Path::Sink(name, SinkVerb::Pause), CHANGES),
+            [Some(name), Some("resume"), None] => (Path::Sink(name, SinkVerb::Resume), CHANGES),
+            _ => return None,
+        },
         _ => return None,
     })
 }
 
 /// Does what the path says.
-pub(super) async fn answer(state: &AdminState, path: Path<'_>, body: &[u8]) -> Result<Answer, Problem> {
+pub(super) async fn answer(
+    state: &AdminState,
+    path: Path<'_>,
+    query: Option<&str>,
+    body: &[u8],
+) -> Result<Answer, Problem> {
     let answer = match path {
+        Path::List(noun) => list(state, noun, query).await?,
+        Path::Show(noun, id) => show(state, noun, id).await?,
+        Path::ReceiptBody(id) => {
+            let (receipt, body) = state.store.receipt(number("receipt", id)?).await?;
+            if body.is_empty() && receipt.body_bytes > 0 {
+                let text = format!("receipt {id} is a {}: its bytes are not kept again", receipt.status);
+                return Err(StoreError::NotFound(text).into());
+            }
+            return Ok(respond::bytes(body));
+        }
         Path::Sinks => json!({ "items": state.store.sinks().await? }),
         Path::Sink(name, SinkVerb::Pause) => {
             let reason =
@@ -86,6 +133,34 @@ pub fn replayed(recorded: &Recorded) -> Value {
         "outcome": recorded.outcome,
         "executions": recorded.executions.iter().map(i64::to_string).collect::<Vec<_>>(),
     })
+}
+
+async fn list(state: &AdminState, noun: Noun, query: Option<&str>) -> Result<Value, Problem> {
+    let page = Page::read(query, noun, clock::now())?;
+    let (store, filter) = (&state.store, page.filter());
+    let rows = match noun {
+        Noun::Execution => store.executions(filter).await?,
+        Noun::Receipt => values(store.receipts(filter).await?),
+        Noun::Delivery => values(store.deliveries(filter).await?),
+    };
+    Ok(page.of(rows))
+}
+
+/// Everything that is known of one: an execution as `executions show --json` prints it, a delivery with its attempts.
+async fn show(state: &AdminState, noun: Noun, id: &str) -> Result<Value, Problem> {
+    let store = &state.store;
+    Ok(match noun {
+        Noun::Execution => store.execution(query::decoded(id)?).await?,
+        Noun::Receipt => json!(store.receipt(number("receipt", id)?).await?.0),
+        Noun::Delivery => {
+            let (delivery, attempts) = store.delivery(number("delivery", id)?).await?;
+            json!({ "delivery": delivery, "attempts": attempts })
+        }
+    })
+}
+
+fn values<T: Serialize>(rows: Vec<T>) -> Vec<Value> {
+    rows.into_iter().map(|row| json!(row)).collect()
 }
 
 /// The body of a pause.
@@ -143,7 +218,18 @@ mod tests {
     fn paths_are_what_the_contract_says() {
         use DeliveryVerb::{Discard, Retry};
         for (path, expected) in [
+            ("/api/v1/executions", Some(Path::List(Noun::Execution))),
+            ("/api/v1/executions/i123", Some(Path::Show(Noun::Execution, "i123"))),
+            ("/api/v1/executions/retry", Some(Path::Show(Noun::Execution, "retry"))),
+            ("/api/v1/executions/i123/tasks", None),
+            ("/api/v1/executions/", None),
+            ("/api/v1/receipts", Some(Path::List(Noun::Receipt))),
+            ("/api/v1/receipts/7", Some(Path::Show(Noun::Receipt, "7"))),
+            ("/api/v1/receipts/7/body", Some(Path::ReceiptBody("7"))),
+            ("/api/v1/deliveries", Some(Path::List(Noun::Delivery))),
+            ("/api/v1/deliveries/7", Some(Path::Show(Noun::Delivery, "7"))),
             ("/api/v1/sinks", Some(Path::Sinks)),
+            ("/api/v1/sinks/portal", None),
             ("/api/v1/sinks/portal/pause", Some(Path::Sink("portal", SinkVerb::Pause))),
             ("/api/v1/sinks/portal/resume", Some(Path::Sink("portal", SinkVerb::Resume))),
             ("/api/v1/deliveries/retry", Some(Path::Deliveries(Retry))),
@@ -154,7 +240,6 @@ mod tests {
             ("/api/v1/receipts/7/replay/x", None),
             ("/api/v1/sinks/portal/pause/", None),
             ("/api/v1/sinks/", None),
-            ("/api/v1/deliveries/7", None),
             ("/api/v1/", None),
             ("/api/v2/sinks", None),
             ("/", None),

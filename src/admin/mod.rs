@@ -26,6 +26,7 @@ use crate::signature;
 use crate::store::Store;
 
 mod api;
+mod query;
 
 pub use api::replayed;
 
@@ -81,11 +82,11 @@ impl Admin {
         }
         self.admits(&head.headers)?;
         let (path, allowed) = api::find(head.uri.path()).ok_or_else(no_such_path)?;
-        if head.method != allowed {
-            return Err(Problem::method(&[allowed]));
+        if !allowed.contains(&head.method) {
+            return Err(Problem::method(allowed));
         }
         let body = read(body, self.limits.body_timeout).await?;
-        api::answer(&self.state, path, &body).await
+        api::answer(&self.state, path, head.uri.query(), &body).await
     }
 
     fn ready(&self) -> Result<&'static str, String> {

@@ -1,7 +1,5 @@
 //! What all lists share: the filters, the pages, and the choice of table or JSON.
 
-use std::str::FromStr;
-
 use clap::Args;
 use serde::Serialize;
 
@@ -9,7 +7,7 @@ use super::{Failure, print};
 use crate::Boxed;
 use crate::config::{self, Config};
 use crate::model::Time;
-use crate::options::Span;
+use crate::options::Since;
 use crate::store::{Filter, StoreError};
 
 /// Rows fetched at a time: `--limit` has no cap, memory has.
@@ -59,40 +57,6 @@ pub(super) struct Form {
 impl Form {
     fn limit(&self) -> u64 {
         self.limit.unwrap_or(if self.json { u64::MAX } else { TABLE_LIMIT })
-    }
-}
-
-/// The beginning of what is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Since {
-    /// So long before now.
-    Ago(Span),
-    /// This instant.
-    At(Time),
-}
-
-impl Since {
-    pub(super) fn at(self, now: Time) -> Time {
-        match self {
-            Since::Ago(span) => {
-                let us = i64::try_from(span.ms()).unwrap_or(i64::MAX).saturating_mul(1000);
-                Time::from_micros(now.micros().saturating_sub(us).max(0))
-            }
-            Since::At(time) => time,
-        }
-    }
-}
-
-impl FromStr for Since {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Since, String> {
-        match Time::parse(text) {
-            Some(time) => Ok(Since::At(time)),
-            None => Span::parse(text).map(Since::Ago).map_err(|_| {
-                "write a whole number and s, m, h or d, like \"2h\", or a time like \"2026-11-21T10:00:00Z\"".to_owned()
-            }),
-        }
     }
 }
 
@@ -176,20 +140,6 @@ pub(super) async fn know_names<'q, T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn since_is_a_span_or_a_time() {
-        let now = Time::from_seconds(1_700_000_000);
-        let at = |text: &str| text.parse::<Since>().map(|s| s.at(now));
-        assert_eq!(at("2h"), Ok(Time::from_seconds(1_700_000_000 - 7_200)));
-        assert_eq!(at("90d"), Ok(Time::from_seconds(1_700_000_000 - 90 * 86_400)));
-        assert_eq!(at("2023-11-14T22:00:00Z"), Ok(Time::from_seconds(1_699_999_200)));
-        assert_eq!(at("2023-11-14T23:00:00+01:00"), Ok(Time::from_seconds(1_699_999_200)));
-        assert_eq!(at("200000000000d"), Ok(Time::from_seconds(0)), "before all time is all time");
-        for bad in ["", "2", "2 h", "yesterday", "-1h"] {
-            assert!(at(bad).expect_err(bad).contains("2h"), "{bad}");
-        }
-    }
 
     /// Shows what a store of the ids `1..=stored` has to give, in how many pages, and whether there is more.
     fn paged(stored: i64, limit: u64) -> (Vec<i64>, Vec<u64>, bool) {

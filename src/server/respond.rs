@@ -5,7 +5,7 @@
 //! malformed head) has no body.
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
 
@@ -27,6 +27,15 @@ const RATE_RETRY_AFTER: &str = "1";
 /// An answer in JSON.
 pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     answer(status, JSON, body.into())
+}
+
+/// Bytes as somebody sent them, for whoever asks for them. A browser is to show none of it as a page.
+pub(crate) fn bytes(body: impl Into<Bytes>) -> Answer {
+    let mut response = answer(StatusCode::OK, HeaderValue::from_static("application/octet-stream"), body.into());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Answer {

@@ -1,6 +1,7 @@
 //! The black-box tests: the library's seams from outside, and the built binary.
 
 mod admin;
+mod api;
 mod astrom;
 mod backlog;
 mod bombs;

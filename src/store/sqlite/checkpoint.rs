@@ -111,8 +111,9 @@ pub(super) fn run(conn: &Connection, log: &Log, woken: &Receiver<()>) {
     }
 }
 
-/// Copies what can be copied without waiting for anybody: how many of the log's pages are in the file now. What a failed
-/// copy may have left undone is copied again by the next: SQLite counts pages as copied only after the file was synced.
+/// Copies what can be copied without waiting for anybody: how many of the log's pages are in the file now, and none when a
+/// commit was just changing what tells where the log ends. What a failed copy may have left undone is copied again by the
+/// next: SQLite counts pages as copied only after the file was synced.
 fn copy(conn: &Connection, log: &Log) -> Option<usize> {
     let copied = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(2));
     match copied {
@@ -120,7 +121,8 @@ fn copy(conn: &Connection, log: &Log) -> Option<usize> {
             if log.failed.swap(false, Ordering::AcqRel) {
                 tracing::info!("checkpoints go through again");
             }
-            usize::try_from(pages).ok()
+            // -1 says that it was busy, which is no fault and over at once.
+            Some(usize::try_from(pages).unwrap_or(0))
         }
         Err(e) => {
             if !log.failed.swap(true, Ordering::AcqRel) {

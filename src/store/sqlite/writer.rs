@@ -19,6 +19,8 @@ use crate::store::StoreError;
 
 /// A commit that takes longer is a disk that does not answer.
 const STUCK: Duration = Duration::from_secs(5);
+/// So long after a failure it is tried whether something can be written again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a command did not go through.
 #[derive(Debug)]
@@ -93,6 +95,8 @@ pub(super) struct Health(Mutex<Course>);
 struct Course {
     /// Why the last commit failed; `None` after one that went through.
     fault: Option<String>,
+    /// When that was.
+    failed_at: Option<Instant>,
     /// Since when the disk is at work on one.
     since: Option<Instant>,
 }
@@ -103,6 +107,11 @@ impl Health {
         let course = self.lock();
         let is_stuck = || course.since.is_some_and(|since| since.elapsed() > STUCK);
         course.fault.clone().or_else(|| is_stuck().then(|| "the store's disk does not answer".to_owned()))
+    }
+
+    /// The last commit failed, and a while has passed.
+    fn is_to_be_tried(&self) -> bool {
+        self.lock().failed_at.is_some_and(|at| at.elapsed() >= AGAIN)
     }
 
     fn began(&self) {
@@ -118,6 +127,7 @@ impl Health {
     fn ended(&self, fault: Option<&str>) -> bool {
         let mut course = self.lock();
         course.since = None;
+        course.failed_at = fault.map(|_| Instant::now());
         let is_news = course.fault.as_deref() != fault;
         if is_news {
             course.fault = fault.map(str::to_owned);
@@ -253,18 +263,18 @@ pub(super) fn run(
     let _ = begun.send(Ok(()));
     let mut batch: Vec<Box<dyn Command>> = Vec::new();
     loop {
-        match queue.take(&mut batch, Duration::from_secs(1)) {
+        match queue.take(&mut batch, AGAIN) {
             Taken::Closed => return,
-            // A store that failed is tried every second, so that it is ready again without a caller's help.
-            Taken::Nothing if health.fault().is_some() => {
-                health.began();
-                health.ended(probe(conn).err().map(|e| explain(&e)));
-            }
             Taken::Nothing => {}
             Taken::Items => {
                 commit(&mut tx, &mut batch, health);
                 checkpoint::finish(conn, log);
             }
+        }
+        // So that it is ready again without a caller's help: what is asked of it meanwhile may have nothing to write.
+        if health.is_to_be_tried() {
+            health.began();
+            health.ended(probe(conn).err().map(|e| explain(&e)));
         }
     }
 }
@@ -360,4 +370,39 @@ fn probe(conn: &Connection) -> rusqlite::Result<()> {
             let _ = conn.execute_batch("ROLLBACK");
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_failed_is_tried_again_however_much_is_asked_that_writes_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let conn = super::super::open::writer(&folder.path().join("store.db")).expect("made");
+        let (queue, health) = (Queue::<Box<dyn Command>>::new(8, 1 << 20), Health::default());
+        let ask = |sql: &'static str| {
+            let (command, heard) = command(move |tx| Ok(tx.conn.execute_batch(sql)?));
+            assert!(queue.put(command, 1).is_ok());
+            heard.blocking_recv().expect("a reply").0
+        };
+        let (begun, begins) = std::sync::mpsc::sync_channel(1);
+        std::thread::scope(|scope| {
+            let (queue, health) = (&queue, &health);
+            scope.spawn(move || run(&conn, queue, health, &Log::default(), &begun));
+            begins.recv().expect("a word").expect("begins");
+            let nothing = "DELETE FROM receipts WHERE id < 0";
+            let too_much = "CREATE TABLE load AS SELECT zeroblob(1000000)";
+            let done = [ask("PRAGMA max_page_count = 1"), ask(too_much), ask("PRAGMA max_page_count = 100000")];
+            let fault = health.fault();
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while health.fault().is_some() && Instant::now() < deadline {
+                let _ = ask(nothing);
+            }
+            queue.close();
+            assert_eq!(done.map(|done| done.is_ok()), [true, false, true]);
+            assert_eq!(fault.as_deref(), Some("the store's disk is full"));
+            assert_eq!(health.fault(), None, "nobody tried");
+        });
+    }
 }

@@ -1,0 +1,96 @@
+//! The operators' API, as a program uses it: what the commands list, page by page, over HTTP.
+
+use serde_json::{Value, json};
+
+use crate::callbacks::{Step, cos};
+use crate::daemon::{Daemon, soon};
+use crate::peers::hook::{Hook, Reply};
+
+fn config(url: &str) -> String {
+    format!(
+        "[sources.media]\nkind = \"cos_workflow\"\npath = \"/callbacks/media\"\ntoken = \"t0ken\"\n\
+         [sources.other]\nkind = \"cos_workflow\"\npath = \"/callbacks/other\"\ntoken = \"t0ken\"\n\
+         [sinks.any]\nkind = \"webhook\"\nurl = \"{url}\"\n[[routes]]\nfrom = [\"media\"]\nto = [\"any\"]\n"
+    )
+}
+
+/// Every page of a list, one after the other.
+fn pages(daemon: &Daemon, list: &str) -> Vec<Value> {
+    let (mut items, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let separator = if list.contains('?') { '&' } else { '?' };
+        let mut page = daemon.look(&format!("/api/v1/{list}{separator}limit=2{cursor}")).json();
+        let Some(Value::Array(rows)) = page.get_mut("items").map(Value::take) else { panic!("{list}: {page}") };
+        assert!(rows.len() <= 2, "{rows:?}");
+        items.extend(rows);
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return items,
+        }
+    }
+}
+
+#[test]
+fn a_program_sees_what_the_commands_show() {
+    let hook = Hook::start(|| Reply::Status(400));
+    let daemon = Daemon::run(&config(&hook.url()));
+    for run in 0..5 {
+        let body = cos(Step::Success, format_args!("run/{run}"));
+        assert_eq!(daemon.post("/callbacks/media/t0ken", &[], &body).status, 200);
+    }
+    assert_eq!(daemon.post("/callbacks/media/t0ken", &[], cos(Step::Success, "run/0")).status, 200);
+    assert_eq!(daemon.post("/callbacks/other/t0ken", &[], cos(Step::Failed, "run 6")).status, 200);
+    assert_eq!(daemon.post("/callbacks/other/t0ken", &[], "not XML").status, 200);
+    soon("all are given up", || (daemon.list(&["deliveries", "list", "--status", "dead"]).len() == 5).then_some(()));
+
+    for (list, args, rows) in [
+        ("executions", &["executions", "list"][..], 6),
+        ("executions?status=failed,running", &["executions", "list", "--status", "failed,running"], 1),
+        ("executions?source=media&since=1h", &["executions", "list", "--source", "media"], 5),
+        ("executions?since=2999-01-01T00:00:00Z", &["executions", "list", "--since", "2999-01-01T00:00:00Z"], 0),
+        ("receipts", &["receipts", "list"], 8),
+        ("receipts?status=quarantined&status=duplicate", &["receipts", "list", "--status", "quarantined,duplicate"], 2),
+        ("deliveries?sink=any&status=dead", &["deliveries", "list", "--sink", "any", "--status", "dead"], 5),
+    ] {
+        let items = pages(&daemon, list);
+        assert_eq!(items, daemon.list(args), "{list}");
+        assert_eq!(items.len(), rows, "{list}");
+    }
+
+    let key = "run/3";
+    let shown = daemon.look("/api/v1/executions/run%2F3").json();
+    assert_eq!(shown, daemon.execution(key));
+    let id = shown["execution"]["id"].as_str().expect("an id");
+    assert_eq!(daemon.look(&format!("/api/v1/executions/{id}")).json(), shown);
+    assert_eq!(pages(&daemon, &format!("deliveries?execution={id}")).len(), 1);
+
+    let delivery = shown["deliveries"][0]["id"].as_str().expect("an id");
+    let told = daemon.look(&format!("/api/v1/deliveries/{delivery}")).json();
+    assert_eq!(told, daemon.list(&["deliveries", "show", delivery])[0]);
+    assert_eq!(told["attempts"][0]["status"], 400);
+
+    let receipt = shown["receipts"][0]["id"].as_str().expect("an id");
+    let kept = daemon.look(&format!("/api/v1/receipts/{receipt}")).json();
+    assert_eq!((&kept["id"], &kept["status"]), (&json!(receipt), &json!("accepted")));
+    let body = daemon.look(&format!("/api/v1/receipts/{receipt}/body"));
+    assert_eq!((body.status, body.body.as_str()), (200, cos(Step::Success, key).as_str()));
+    // Whatever a sender wrote, no browser takes it for a page of ours.
+    assert_eq!(body.header("content-type"), Some("application/octet-stream"));
+    assert_eq!(body.header("x-content-type-options"), Some("nosniff"));
+    let again = pages(&daemon, "receipts?status=duplicate")[0]["id"].as_str().expect("an id").to_owned();
+
+    for (path, status) in [
+        (format!("/api/v1/receipts/{again}/body"), 404),
+        ("/api/v1/executions/none".to_owned(), 404),
+        ("/api/v1/executions/%FF".to_owned(), 400),
+        ("/api/v1/deliveries/none".to_owned(), 404),
+        ("/api/v1/receipts/1".to_owned(), 404),
+        ("/api/v1/deliveries?status=ded".to_owned(), 400),
+        ("/api/v1/executions?cursor=x".to_owned(), 400),
+    ] {
+        let answer = daemon.look(&path);
+        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{path}");
+        assert!(answer.json()["detail"].is_string(), "{path}");
+    }
+}
