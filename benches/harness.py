@@ -27,7 +27,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 SINK = "bench"
 PATH = "/callbacks/media/bench-token"
-TARGET.mkdir(exist_ok=True)
+TARGET.mkdir(parents=True, exist_ok=True)
 # Not /tmp, which may be memory: a sync has to cost what it costs.
 FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="bench.", dir=TARGET))
 started = []
@@ -44,9 +44,14 @@ def _end(process, patience=30):
             process.wait()
 
 
+def stop_since(count):
+    """Stops all that was started after the first so many."""
+    while len(started) > count:
+        _end(started.pop())
+
+
 def _cleanup():
-    for process in started:
-        _end(process)
+    stop_since(0)
     shutil.rmtree(FOLDER, ignore_errors=True)
 
 
@@ -76,6 +81,20 @@ def need(command, package):
     subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", package], check=True, **quiet)
 
 
+@contextlib.contextmanager
+def attempt(what, failed):
+    """Goes on when something does not work, and keeps the reason; unless it is that somebody wants an end."""
+    begun = len(started)
+    try:
+        yield
+    except (Exception, SystemExit) as e:
+        if isinstance(e, SystemExit) and not isinstance(e.code, str):
+            raise
+        stop_since(begun)
+        failed[what] = str(e)
+        say(f"  {what} FAILED: {e}")
+
+
 def build(names=("bench",), profile="release"):
     """Builds the daemon and the programs of benches/; returns their paths."""
     cargo = ["cargo", "build", "--locked", "--profile", profile, "--message-format=json-render-diagnostics"]
@@ -87,12 +106,16 @@ def build(names=("bench",), profile="release"):
 
 def where():
     """Of what, on what and when."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    machine = {"cpus": os.cpu_count(), "kernel": platform.release(), "arch": platform.machine()}
+    try:
+        found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        commit = found.stdout.strip() or None
+    except FileNotFoundError:
+        commit = None
+    machine = {"cpus": os.cpu_count(), "kernel": platform.release().split("-")[0], "arch": platform.machine()}
     load = os.getloadavg()[0]
     if load > 1:
         say(f"other things run here (load {load:.1f}): ratios are still in turn, but will spread")
-    return {"date": time.strftime("%Y-%m-%d"), "load": round(load, 1), "commit": commit.stdout.strip() or None, "machine": machine}
+    return {"date": time.strftime("%Y-%m-%d"), "load": round(load, 1), "commit": commit, "machine": machine}
 
 
 def free_port():
@@ -195,9 +218,9 @@ class Bench:
 class Answer(Process):
     """The bare hyper server."""
 
-    def __init__(self, bench):
+    def __init__(self, bench, under=()):
         self.port = free_port()
-        super().__init__("answer", [bench.executable, "answer", "--listen", f"127.0.0.1:{self.port}"])
+        super().__init__("answer", [*under, bench.executable, "answer", "--listen", f"127.0.0.1:{self.port}"])
         self.url = f"http://127.0.0.1:{self.port}/"
         self.wait_for(self.port)
 
@@ -241,7 +264,7 @@ class Daemon(Process):
 
     path = None  # of what was built
 
-    def __init__(self, store, to=None, server="", config=None, environment=None):
+    def __init__(self, store, to=None, server="", config=None, environment=None, under=()):
         self.store = pathlib.Path(store)
         self.port, self.admin = free_port(), free_port()
         config = config or configure(self.store, to, server)
@@ -255,7 +278,7 @@ class Daemon(Process):
             over = {
                 "NOTIFY_SOCKET": str(notify), "CALLBACKD__STORE__URL": f"sqlite:{self.store}",
                 "CALLBACKD__SERVER__LISTEN": f"127.0.0.1:{self.port}", "CALLBACKD__ADMIN__LISTEN": f"127.0.0.1:{self.admin}"}
-            super().__init__("callbackd", [Daemon.path, "serve", "--config", config],
+            super().__init__("callbackd", [*under, Daemon.path, "serve", "--config", config],
                              env={**os.environ, **over, **(environment or {})})
             try:
                 while b"READY=1" not in ready.recv(4096):

@@ -20,6 +20,7 @@ import sys
 import time
 
 import harness
+import instructions
 import picture
 from harness import FOLDER, ROOT, TARGET, Answer, Bench, Daemon, ask, median, remove, say, size, until
 
@@ -287,14 +288,8 @@ class Measures:
 
     def instructions(self):
         """Callgrind's count, which is nearly the same on every machine."""
-        found = {}
-        for what, program in (("callbackd", {"CALLBACKD": Daemon.path}), ("bare", {"BARE": self.paths["bench"]})):
-            done = subprocess.run([ROOT / "benches/instructions.sh"], check=True, stdout=subprocess.PIPE, text=True,
-                                  env={**os.environ, **program, "BENCH_PORT": str(harness.free_port())})
-            for count, connections in re.findall(r"^(\d+) instructions .*\((\d+) connections", done.stdout, re.M):
-                found[what, int(connections)] = int(count)
         for connections in (64, 1):
-            count, bare = found["callbackd", connections], found["bare", connections]
+            count, bare = instructions.count(connections), instructions.count(connections, self.bench)
             reach = {"at_most": 55_000} if connections == 64 else {}
             row(f"instructions_{connections}", f"instructions per callback, {connections} connections", [count], **reach)
             reach = {"at_most": 6} if connections == 64 else {}
@@ -315,18 +310,13 @@ def main():
     options = parser.parse_args()
     paths = harness.build(["bench"] + ["fill"] * ("large" in options.only), options.profile)
     Daemon.path = paths["callbackd"]
-    measures, failed, where = Measures(paths, options.quick), [], harness.where()
+    measures, failed, where = Measures(paths, options.quick), {}, harness.where()
     for part in PARTS:
         if part in options.only:
             begun = time.monotonic()
             say(f"{part}:")
-            try:
+            with harness.attempt(part, failed):
                 getattr(measures, part)()
-            except (Exception, SystemExit) as e:
-                if isinstance(e, SystemExit) and isinstance(e.code, int):
-                    raise  # told to end
-                failed.append(f"{part}: {e}")
-                say(f"  FAILED: {e}")
             for store in FOLDER.glob("*.db*"):
                 store.unlink()
             say(f"  in {time.monotonic() - begun:.0f} s")
@@ -337,8 +327,8 @@ def main():
     missed = [each["measure"] for each in rows if each["reached"] is False]
     print(f"\n{len(missed)} of {sum(each['reached'] is not None for each in rows)} not reached" +
           (": " + "; ".join(missed) if missed else ""))
-    for each in failed:
-        print(f"FAILED {each}")
+    for part, why in failed.items():
+        print(f"FAILED {part}: {why}")
     for path in [TARGET / "bench.json", options.json]:
         if path:
             path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")

@@ -24,7 +24,7 @@ mod proxies;
 mod tree;
 
 pub use build::{Adapters, Report, check};
-pub use faults::Faults;
+pub use faults::{Faults, no_such};
 pub use load::Environment;
 
 /// What the variables that belong to the configuration begin with.

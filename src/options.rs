@@ -114,6 +114,24 @@ pub struct BuildContext<'a> {
     pub outbound: &'a Settings,
 }
 
+/// A text with a form of its own. Where something else stands, what is expected is said.
+struct Written<T> {
+    expected: &'static str,
+    parse: fn(&str) -> Result<T, String>,
+}
+
+impl<T> serde::de::Visitor<'_> for Written<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        (self.parse)(text).map_err(E::custom)
+    }
+}
+
 /// A span of time as the configuration writes it: `"500ms"`, `"30s"`, `"5m"`, `"2h"`, `"90d"`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Span(pub Duration);
@@ -162,19 +180,7 @@ impl fmt::Display for Span {
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Span, D::Error> {
-        struct Written;
-        impl serde::de::Visitor<'_> for Written {
-            type Value = Span;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a time in quotes, like \"30s\"")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Span, E> {
-                Span::parse(text).map_err(E::custom)
-            }
-        }
-        d.deserialize_str(Written)
+        d.deserialize_str(Written { expected: "a time in quotes, like \"30s\"", parse: Span::parse })
     }
 }
 
@@ -231,19 +237,7 @@ impl fmt::Display for Size {
 
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Size, D::Error> {
-        struct Written;
-        impl serde::de::Visitor<'_> for Written {
-            type Value = Size;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a size in quotes, like \"20GiB\" or \"80%\"")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Size, E> {
-                Size::parse(text).map_err(E::custom)
-            }
-        }
-        d.deserialize_str(Written)
+        d.deserialize_str(Written { expected: "a size in quotes, like \"20GiB\" or \"80%\"", parse: Size::parse })
     }
 }
 

@@ -117,6 +117,17 @@ pub struct Resolver<'a> {
 impl Resolver<'_> {
     /// The secret that `spec` names, or what is wrong with it and what to do. Never empty.
     pub fn resolve(&self, spec: &SecretSpec) -> Result<Secret, String> {
+        let unnamed = match spec {
+            SecretSpec::File(path) if path.as_os_str().is_empty() => Some("file; write its path"),
+            SecretSpec::Env(name) if name.is_empty() => Some("variable; write its name"),
+            SecretSpec::Credential(name) if name.is_empty() => {
+                Some("credential; write its name, as in LoadCredential=")
+            }
+            _ => None,
+        };
+        if let Some(what) = unnamed {
+            return Err(format!("{spec:?} names no {what}"));
+        }
         let text = match spec {
             SecretSpec::Plain(secret) => secret.0.clone(),
             SecretSpec::Env(name) => {
@@ -154,6 +165,8 @@ impl Resolver<'_> {
         if let Ok(meta) = std::fs::metadata(path)
             && meta.permissions().mode() & 0o004 != 0
         {
+            // One file may be written in several ways.
+            let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
             let hint = format!("{}: everybody on this machine can read this secret; chmod o-r", path.display());
             let mut warnings = self.warnings.borrow_mut();
             if !warnings.contains(&hint) {
@@ -211,7 +224,11 @@ mod tests {
             serde_json::from_str(r#"[{"env": "TOKEN"}, {"credential": "token"}, "plain"]"#).expect("specs");
         let found = resolver.resolve_all(&specs).expect("found");
         assert_eq!(found.iter().map(Secret::expose).collect::<Vec<_>>(), ["from-env", "from-file", "plain"]);
-        assert!(resolver.warnings.borrow()[0].contains("everybody"));
+        let again = folder.path().join("./again");
+        std::os::unix::fs::symlink("token", &again).expect("linked");
+        assert_eq!(resolver.resolve(&SecretSpec::File(again)).expect("found").expose(), "from-file");
+        let warned = resolver.warnings.take();
+        assert!(warned.len() == 1 && warned[0].contains("/token: everybody"), "{warned:?}");
         for bad in [r#"{"env": "NONE"}"#, r#"{"env": "EMPTY"}"#, r#"{"file": "/nonexistent"}"#] {
             let spec: SecretSpec = serde_json::from_str(bad).expect("a spec");
             resolver.resolve(&spec).expect_err(bad);

@@ -5,7 +5,8 @@
 
 POST → durable → 2xx → HTTP sink. Counted is what was acknowledged and had reached the sink, over the time from the first
 callback to the last delivery; who has not delivered everything a while after the last callback is counted with what it
-has delivered by then. What each peer's 2xx means stands in README.md. What cannot be had here is named, with the reason.
+has delivered by then. What each peer's 2xx means stands in README.md. What cannot be had or started here is named in the table,
+with the reason, and the others still run.
 """
 
 import argparse
@@ -64,17 +65,13 @@ def folder(name):
 
 class Callbackd:
     name = "callbackd"
-
-    def install(self):
-        pass
+    store = FOLDER / "callbackd.db"
 
     def start(self, sink):
-        self.daemon = Daemon(FOLDER / "callbackd.db", to=sink)
-        self.url = self.daemon.url
-        return [self.daemon]
+        self.url = Daemon(self.store, to=sink).url
 
     def stopped(self):
-        remove(self.daemon.store)
+        remove(self.store)
 
 
 class Restate:
@@ -93,7 +90,7 @@ class Restate:
         ingress, admin, node, service = (free_port() for _ in range(4))
         # Where a module looks for packages is beside it.
         shutil.copy(HERE / "restate.mjs", INSTALLED)
-        worker = Process("restate-service", ["node", INSTALLED / "restate.mjs", service, sink],
+        Process("restate-service", ["node", INSTALLED / "restate.mjs", service, sink],
                          env={**os.environ, "NODE_ENV": "production", "RESTATE_LOGGING": "ERROR"}).wait_for(service)
         server = Process(
             "restate", [self.server, "--no-logo", "--node-name", "bench", "--base-dir", folder("restate")], cwd=FOLDER,
@@ -115,7 +112,6 @@ class Restate:
         until("Restate takes the service", registered, every=0.5)
         self.url = f"http://127.0.0.1:{ingress}/callbacks/take/send"
         until("Restate takes a callback", lambda: posts(self.url, b"<first/>"), every=0.5)
-        return [server, worker]
 
     def stopped(self):
         shutil.rmtree(FOLDER / "restate", ignore_errors=True)
@@ -142,7 +138,6 @@ class NodeRed:
         until("Node-RED takes a callback", lambda: posts(self.url, b"<first/>"), every=0.5)
         if ask(user / "callbacks.db", "SELECT body FROM receipts") != "<first/>":
             server.fail("Node-RED does not keep what was sent")
-        return [server]
 
     def stopped(self):
         shutil.rmtree(FOLDER / "node-red", ignore_errors=True)
@@ -161,8 +156,9 @@ class Webhook:
             if not shutil.which("apt-get"):
                 raise Missing("this is no Debian")
             unpacked.mkdir(parents=True, exist_ok=True)
-            done = subprocess.run("apt-get download -qq webhook && dpkg -x webhook_*.deb .", shell=True, cwd=unpacked,
-                                  stdin=subprocess.DEVNULL, stdout=sys.stderr)
+            update = "apt-get update -qq && " if os.geteuid() == 0 else ""
+            done = subprocess.run(f"{update}apt-get download -qq webhook && dpkg -x webhook_*.deb .", shell=True,
+                                  cwd=unpacked, stdin=subprocess.DEVNULL, stdout=sys.stderr)
             if done.returncode != 0:
                 raise Missing("apt-get did not bring it")
         need("curl", "curl")
@@ -173,10 +169,9 @@ class Webhook:
         hooks.write_text(json.dumps([{
             "id": "callbacks", "execute-command": str(HERE / "webhook.sh"), "include-command-output-in-response": True,
             "pass-arguments-to-command": [{"source": "raw-request-body"}]}]))
-        server = Process("webhook", [self.program, "-hooks", hooks, "-ip", "127.0.0.1", "-port", port],
+        Process("webhook", [self.program, "-hooks", hooks, "-ip", "127.0.0.1", "-port", port],
                          env={**os.environ, "SPOOL": str(spool), "SINK": sink}).wait_for(port)
         self.url = f"http://127.0.0.1:{port}/hooks/callbacks"
-        return [server]
 
     def stopped(self):
         shutil.rmtree(FOLDER / "spool", ignore_errors=True)
@@ -194,8 +189,9 @@ def posts(url, body):
 def measure(peer, bench, seconds):
     """One round: callbacks a second that were acknowledged, and that were acknowledged and forwarded."""
     with Answer(bench) as answer:
-        processes = peer.start(answer.url)
+        begun = len(harness.started)
         try:
+            peer.start(answer.url)
             time.sleep(1)
             before, begun = answer.posts(), time.monotonic()
             sent = bench.send(peer.url, connections=CONNECTIONS, seconds=seconds)
@@ -204,8 +200,7 @@ def measure(peer, bench, seconds):
                 time.sleep(0.02)
             took = time.monotonic() - begun
         finally:
-            for process in processes:
-                process.stop()
+            harness.stop_since(begun)
             peer.stopped()
     figures = {"accepted": sent["rate"], "p50_ms": sent["p50_ms"], "p99_ms": sent["p99_ms"],
                "forwarded": min(forwarded, sent["answers"]) / took, "share": min(forwarded / sent["answers"], 1)}
@@ -225,17 +220,19 @@ def main():
     options = parser.parse_args()
     paths, where = harness.build(profile=options.profile), harness.where()
     Daemon.path, bench = paths["callbackd"], Bench(paths)
-    peers, missing = [Callbackd()], {"Svix server": "its server is in none of the package registries"}
+    peers, missing = [Callbackd()], {"Svix server": "its server could not be had as a package"}
     for name in options.only:
-        try:
+        with harness.attempt(known[name].name, missing):
             known[name].install()
             peers.append(known[name])
-        except Missing as why:
-            missing[known[name].name] = str(why)
     found = {peer.name: [] for peer in peers}
     for _ in range(ROUNDS):
-        for peer in peers:
-            found[peer.name].append(measure(peer, bench, 4 if options.quick else 10))
+        for peer in [peer for peer in peers if peer.name not in missing]:
+            with harness.attempt(peer.name, missing):
+                found[peer.name].append(measure(peer, bench, 4 if options.quick else 10))
+    if "callbackd" in missing:
+        sys.exit(f"callbackd itself could not be measured: {missing['callbackd']}")
+    found = {name: rounds for name, rounds in found.items() if name not in missing}
     print(f"\n{'':<20} {'accepted/s':>11} {'forwarded/s':>12} {'p50 ms':>8} {'p99 ms':>8}   callbackd forwards × as many (min–max)")
     results = []
     for name, rounds in found.items():
@@ -246,7 +243,7 @@ def main():
               f"   {median(ratios):.1f} ({min(ratios):.1f}–{max(ratios):.1f})"
               + (f"; {each['share']:.0%} forwarded in five times the time" if each["share"] < 1 else ""))
     for name, why in missing.items():
-        print(f"{name:<20} left out: {why}")
+        print(f"{name:<20} missing: {' '.join(why.split())[:300]}")
     written = {**where, "quick": options.quick, "peers": results, "missing": missing, "runs": harness.raw}
     for path in [TARGET / "peers.json", options.json]:
         if path:

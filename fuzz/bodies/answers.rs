@@ -15,7 +15,7 @@ use callbackd::sources::{Answer, Asked};
 use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 
-use super::{NOW, configuration, is_fit_to_say, peer, read, sink_of, source_of, text};
+use super::{NOW, configuration, must_be_fit_to_say, peer, read, sink_of, source_of, text};
 
 const SOURCES: &str = "[server]\ninstance = \"edge\"\n\
     [sources.media]\nkind = \"cos_workflow\"\npath = \"/media\"\nallow_unauthenticated = true\n\
@@ -143,7 +143,7 @@ fn is_judged(tried: &Tried, holds_the_needle: bool) {
         if holds_the_needle {
             assert!(said.len() <= 4096, "{} bytes are said", said.len())
         } else {
-            is_fit_to_say(said)
+            must_be_fit_to_say(said)
         }
     };
     tried.answer.iter().for_each(|answer| {
@@ -199,7 +199,7 @@ pub(super) fn ci(input: &[u8]) {
         Answer::Unknown => {}
         Answer::Unanswerable { reason } | Answer::Later { reason, .. } | Answer::Halt { reason } => {
             if !holds_the_needle(input) {
-                is_fit_to_say(&reason);
+                must_be_fit_to_say(&reason);
             }
         }
     }

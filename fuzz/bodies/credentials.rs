@@ -7,7 +7,7 @@ use callbackd::signature;
 use callbackd::sources::{AuthError, RawRequest, Source};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::{NOW, is_fit_to_say, read, source_of, text, twins};
+use super::{NOW, must_be_fit_to_say, read, source_of, text, twins};
 
 const TOKENS: [&str; 2] = ["hunter2/new token&=%2B", "hunter2-old"];
 const SECRETS: [&str; 2] = ["hunter2-new", "hunter2-old"];
@@ -73,7 +73,7 @@ fn made_up(input: &[u8]) {
 /// What is said to somebody who is refused; whether nobody is.
 fn judged(refused: Option<AuthError>) -> bool {
     if let Some(e) = &refused {
-        is_fit_to_say(&e.to_string());
+        must_be_fit_to_say(&e.to_string());
     }
     refused.is_none()
 }

@@ -83,7 +83,7 @@ fn holds_the_needle(input: &[u8]) -> bool {
 }
 
 /// Nothing that is said to people may hold a secret, or be longer than a row of a table has room for.
-fn is_fit_to_say(said: &str) {
+fn must_be_fit_to_say(said: &str) {
     assert!(!said.contains(NEEDLE), "a secret is said: {said}");
     assert!(said.len() <= 4096, "{} bytes are said: {said}", said.len());
 }

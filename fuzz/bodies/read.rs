@@ -7,7 +7,7 @@ use callbackd::model::{Receipt, State, Update, Verdict};
 use callbackd::sources::{RawRequest, SenderRequest, Source};
 use http::HeaderMap;
 
-use super::{NOW, holds_the_needle, is_fit_to_say, source_of, text, twins};
+use super::{NOW, holds_the_needle, must_be_fit_to_say, source_of, text, twins};
 
 static COS: LazyLock<Box<dyn Source>> = LazyLock::new(|| {
     source_of("[sources.it]\nkind = \"cos_workflow\"\npath = \"/it\"\ntoken = \"hunter2-token\"\nelements_max = 2000\n")
@@ -76,7 +76,7 @@ pub(super) fn read(source: &dyn Source, receipt: &Receipt) -> Option<Vec<Update>
     match once {
         Err(e) => {
             if !holds_the_needle(&receipt.body) {
-                is_fit_to_say(&e.0);
+                must_be_fit_to_say(&e.0);
             }
             None
         }

@@ -13,7 +13,7 @@ use super::query::{self, Page};
 use super::{AdminState, bad_request};
 use crate::clock;
 use crate::server::respond::{self, Answer, Problem};
-use crate::store::{DeliveryFilter, Filter, StoreError};
+use crate::store::{DeliveryFilter, Filter, Recorded, StoreError};
 
 /// What a path means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,14 +120,19 @@ pub(super) async fn answer(
         Path::Delivery(id, verb) => settle(state, verb, DeliveryFilter::One(number("delivery", id)?)).await?,
         Path::ReceiptReplay(id) => {
             let recorded = state.ingest.load().take_again(number("receipt", id)?, clock::now()).await?;
-            json!({
-                "receipt": recorded.receipt.to_string(),
-                "outcome": recorded.outcome,
-                "executions": recorded.executions.iter().map(i64::to_string).collect::<Vec<_>>(),
-            })
+            replayed(&recorded)
         }
     };
     Ok(respond::json(StatusCode::OK, answer.to_string()))
+}
+
+/// What is said of a receipt that was read again.
+pub fn replayed(recorded: &Recorded) -> Value {
+    json!({
+        "receipt": recorded.receipt.to_string(),
+        "outcome": recorded.outcome,
+        "executions": recorded.executions.iter().map(i64::to_string).collect::<Vec<_>>(),
+    })
 }
 
 async fn list(state: &AdminState, noun: Noun, query: Option<&str>) -> Result<Value, Problem> {

@@ -28,6 +28,8 @@ use crate::store::Store;
 mod api;
 mod query;
 
+pub use api::replayed;
+
 /// The largest body an operator's request may have, in bytes.
 const BODY_BYTES_MAX: usize = 64 << 10;
 

@@ -6,9 +6,9 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::list::{Form, Selection, list};
+use super::list::{Form, Selection, know_names, list};
 use super::print::{age, complain, fields, json_line, or_none, section, when};
-use super::reach::{Context, Daemon, open_store};
+use super::reach::{Context, Daemon, open_store, queries};
 use super::{Failure, block_on, print};
 use crate::clock;
 use crate::model::{Attempt, DeliveryStatus, Time};
@@ -73,10 +73,11 @@ impl Deliveries {
         block_on(async {
             match self {
                 Deliveries::List { status, selection, form } => {
-                    let (queries, now) = (context.queries()?, clock::now());
+                    let (config, now) = (context.config()?, clock::now());
+                    let queries = queries(&config)?;
                     let filter = selection.filter(&status, now);
                     let id = |row: &DeliveryRow| row.id.parse().ok();
-                    list(&form, filter, |f| queries.deliveries(f), id, HEADER, |d| row(d, now)).await
+                    list(&config, &form, filter, |f| queries.deliveries(f), id, HEADER, |d| row(d, now)).await
                 }
                 Deliveries::Show { id, json } => {
                     let (row, attempts) = context.queries()?.delivery(id).await?;
@@ -196,6 +197,10 @@ async fn act(context: &Context<'_>, act: Act, which: Which) -> Result<(), Failur
             Err(failure) => Err(failure),
         };
         match (done, &filter) {
+            (Ok(0), DeliveryFilter::All(filter)) => {
+                let queries = queries(&config)?;
+                know_names(&config, filter, &|f| queries.deliveries(f)).await?;
+            }
             (Ok(n), _) => count += n,
             // One that cannot be does not stop the next.
             (Err(Failure::Failed(why)), DeliveryFilter::One(id)) => {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::list::{Form, Selection, list};
 use super::print::{age, cell, fields, json_line, section, when_json};
-use super::reach::Context;
+use super::reach::{Context, queries};
 use super::{Failure, block_on, print};
 use crate::clock;
 use crate::model::{Status, Time};
@@ -39,14 +39,15 @@ pub(super) enum Executions {
 
 impl Executions {
     pub(super) fn run(self, context: &Context<'_>) -> Result<(), Failure> {
-        let queries = context.queries()?;
+        let config = context.config()?;
+        let queries = queries(&config)?;
         let now = clock::now();
         block_on(async {
             match self {
                 Executions::List { status, selection, form } => {
                     let filter = selection.filter(&status, now);
                     let id = |row: &Value| row["id"].as_str()?.parse().ok();
-                    list(&form, filter, |f| queries.executions(f), id, HEADER, |e| row(e, now)).await
+                    list(&config, &form, filter, |f| queries.executions(f), id, HEADER, |e| row(e, now)).await
                 }
                 Executions::Show { id, json } => {
                     let found = queries.execution(id).await?;

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::{Failure, print};
 use crate::Boxed;
+use crate::config::{self, Config};
 use crate::model::Time;
 use crate::options::Since;
 use crate::store::{Filter, StoreError};
@@ -93,6 +94,7 @@ async fn pages<'q, T>(
 
 /// Prints a whole list in the form that was asked for.
 pub(super) async fn list<'q, T: Serialize, const N: usize>(
+    config: &Config,
     form: &Form,
     filter: Filter,
     fetch: impl Fn(Filter) -> Boxed<'q, Result<Vec<T>, StoreError>>,
@@ -100,7 +102,9 @@ pub(super) async fn list<'q, T: Serialize, const N: usize>(
     header: [&str; N],
     row: impl Fn(&T) -> [String; N],
 ) -> Result<(), Failure> {
-    let more = pages(filter, form.limit(), fetch, id, |rows| {
+    let mut is_empty = true;
+    let more = pages(filter.clone(), form.limit(), &fetch, id, |rows| {
+        is_empty = false;
         print::stdout(|out| match form.json {
             true => rows.iter().try_for_each(|r| print::json_line(out, r)),
             false => print::table(out, header, rows.iter().map(&row)),
@@ -109,6 +113,26 @@ pub(super) async fn list<'q, T: Serialize, const N: usize>(
     .await?;
     if more && form.limit.is_none() {
         print::complain(&format!("… there is more; --limit N shows more than {TABLE_LIMIT}, --json shows all"));
+    }
+    if is_empty { know_names(config, &filter, &fetch).await } else { Ok(()) }
+}
+
+/// Where nothing was found: that the filter's names are names, of the configuration or of what is kept.
+pub(super) async fn know_names<'q, T>(
+    config: &Config,
+    filter: &Filter,
+    fetch: &impl Fn(Filter) -> Boxed<'q, Result<Vec<T>, StoreError>>,
+) -> Result<(), Failure> {
+    let sinks = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
+    let of_source = Filter { source: filter.source.clone(), ..Filter::default() };
+    let to_sink = Filter { sink: filter.sink.clone(), ..Filter::default() };
+    for (what, name, known, all) in
+        [("source", &filter.source, config.origins(), of_source), ("sink", &filter.sink, sinks, to_sink)]
+    {
+        let Some(name) = name.as_deref().filter(|name| !known.contains(name)) else { continue };
+        if fetch(Filter { limit: Some(1), ..all }).await?.is_empty() {
+            return Err(Failure::Failed(config::no_such(what, name, &known)));
+        }
     }
     Ok(())
 }

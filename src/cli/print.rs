@@ -1,9 +1,7 @@
 //! What commands write: tables for people, JSON lines for programs, both safe to show on a terminal.
 //!
-//! Vendors choose names, keys and error texts. Whatever could steer a terminal (control characters, overrides of the
-//! writing direction) is shown escaped. Nothing here panics when stdout is closed, as `println!` would.
+//! Whatever could steer one is shown escaped (`model::words`). Nothing here panics when stdout is closed, as `println!` would.
 
-use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
 
 use comfy_table::Table;
@@ -12,6 +10,7 @@ use serde_json::Value;
 
 use super::Failure;
 use crate::model::Time;
+use crate::model::words;
 pub(super) use crate::model::words::plain;
 
 /// A cell longer than this is cut: `show` and `--json` have it whole.
@@ -33,23 +32,10 @@ pub(super) fn complain(text: &str) {
     }
 }
 
-/// One JSON object on one line. serde_json escapes what lies below a space; DEL and the C1 controls, which a terminal
-/// obeys too, can only stand inside of strings, where their escape means the same.
+/// One JSON object on one line.
 pub(super) fn json_line(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
     let text = serde_json::to_string(value).map_err(io::Error::other)?;
-    let is_raw = |c: char| matches!(c, '\u{7f}'..='\u{9f}');
-    if !text.contains(is_raw) {
-        return writeln!(out, "{text}");
-    }
-    let mut escaped = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        if is_raw(c) {
-            let _ = write!(escaped, "\\u{:04x}", u32::from(c));
-        } else {
-            escaped.push(c);
-        }
-    }
-    writeln!(out, "{escaped}")
+    writeln!(out, "{}", words::json(&text))
 }
 
 /// A table: two spaces between columns, no lines.
@@ -156,30 +142,7 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    #[test]
-    fn nothing_steers_the_terminal() {
-        let cases = [
-            ("视频/clip.mp4", "视频/clip.mp4"),
-            ("\u{1b}[2J\u{1b}]0;pwned\u{7}", "\\u{1b}[2J\\u{1b}]0;pwned\\u{7}"),
-            ("two\r\nlines\t", "two\\r\\nlines\\t"),
-            ("c1 \u{9b}31m del \u{7f}", "c1 \\u{9b}31m del \\u{7f}"),
-            ("gpj.\u{202e}exe", "gpj.\\u{202e}exe"),
-        ];
-        for (text, shown) in cases {
-            assert_eq!(plain(text), shown, "{text:?}");
-        }
-        let value = json!({"name": "\u{1b}\u{9b}\u{7f}视频\"\n"});
-        let mut line = Vec::new();
-        json_line(&mut line, &value).expect("written");
-        let line = String::from_utf8(line).expect("UTF-8");
-        assert_eq!(line.matches('\n').count(), 1);
-        assert!(!line.trim_end().contains(char::is_control), "{line:?}");
-        assert_eq!(serde_json::from_str::<Value>(&line).expect("JSON"), value);
-    }
 
     #[test]
     fn a_table_is_aligned_and_has_no_lines() {

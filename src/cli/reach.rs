@@ -46,8 +46,13 @@ impl Context<'_> {
 
     /// The store, to read.
     pub(super) fn queries(&self) -> Result<Box<dyn Queries>, Failure> {
-        Ok(sqlite::open_read_only(store_path(&self.config()?)?)?)
+        queries(&self.config()?)
     }
+}
+
+/// The store of this configuration, to read.
+pub(super) fn queries(config: &Config) -> Result<Box<dyn Queries>, Failure> {
+    Ok(sqlite::open_read_only(store_path(config)?)?)
 }
 
 /// Where the store is.

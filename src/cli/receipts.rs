@@ -5,16 +5,16 @@ use std::io::{self, Write};
 
 use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
-use serde_json::{Value, json};
 
 use super::list::{Form, Selection, list};
 use super::print::{age, cell, complain, fields, json_line, or_none, when};
-use super::reach::{Context, Daemon, open_store};
+use super::reach::{Context, Daemon, open_store, queries};
 use super::{Failure, block_on, print};
+use crate::admin::replayed;
 use crate::model::{ReceiptStatus, Time};
 use crate::pipeline::Wake;
 use crate::pipeline::ingest::Ingest;
-use crate::store::{ReceiptRow, Recorded};
+use crate::store::ReceiptRow;
 use crate::{app, clock};
 
 #[derive(Debug, Subcommand)]
@@ -54,10 +54,11 @@ impl Receipts {
         block_on(async {
             match self {
                 Receipts::List { status, selection, form } => {
-                    let (queries, now) = (context.queries()?, clock::now());
+                    let (config, now) = (context.config()?, clock::now());
+                    let queries = queries(&config)?;
                     let filter = selection.filter(&status, now);
                     let id = |row: &ReceiptRow| row.id.parse().ok();
-                    list(&form, filter, |f| queries.receipts(f), id, HEADER, |r| row(r, now)).await
+                    list(&config, &form, filter, |f| queries.receipts(f), id, HEADER, |r| row(r, now)).await
                 }
                 Receipts::Show { id, json } => {
                     let (row, _) = context.queries()?.receipt(id).await?;
@@ -131,20 +132,23 @@ async fn replay(context: &Context<'_>, ids: &[i64], json: bool) -> Result<(), Fa
                     ours = Some((Ingest::new(intakes, rules, store.clone(), Wake::default()), store));
                 }
                 let (ingest, _) = ours.as_ref().expect("just opened");
-                ingest.take_again(id, clock::now()).await.map(said).map_err(Failure::from)
+                ingest.take_again(id, clock::now()).await.map(|recorded| replayed(&recorded)).map_err(Failure::from)
             }
             Err(failure) => Err(failure),
         };
         match replayed {
             Ok(said) => {
-                // Tried, and as little understood as before.
-                failed |= said["outcome"] == "quarantined";
                 print::stdout(|out| {
                     if json {
                         return json_line(out, &said);
                     }
                     writeln!(out, "receipt {id}: {}", print::plain(&cell(&said["outcome"])))
-                })?
+                })?;
+                if said["outcome"] == "quarantined" {
+                    failed = true;
+                    let (row, _) = queries(&config)?.receipt(id).await?;
+                    complain(&format!("error: receipt {id} is still not understood: {}", or_none(row.reason)));
+                }
             }
             Err(Failure::Failed(why)) => {
                 failed = true;
@@ -157,15 +161,4 @@ async fn replay(context: &Context<'_>, ids: &[i64], json: bool) -> Result<(), Fa
         store.close().await;
     }
     if failed { Err(Failure::Told) } else { Ok(()) }
-}
-
-/// What the admin API would answer.
-fn said(recorded: Recorded) -> Value {
-    let executions: Vec<String> = recorded.executions.iter().map(i64::to_string).collect();
-    json!({
-        "receipt": recorded.receipt.to_string(),
-        "outcome": recorded.outcome,
-        "execution": executions.first(),
-        "executions": executions,
-    })
 }

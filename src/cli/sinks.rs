@@ -10,7 +10,7 @@ use super::print::{age, or_none};
 use super::reach::{Context, Daemon, open_store, store_path};
 use super::{Failure, block_on, print};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, no_such};
 use crate::model::Time;
 use crate::store::{SinkRow, sqlite};
 
@@ -67,6 +67,9 @@ impl Sinks {
                     let rows = sqlite::open_read_only(store_path(&config)?)?.sinks().await?;
                     let now = clock::now();
                     let mut listed = merge(&config, rows);
+                    let names: Vec<_> = listed.iter().map(|s| s.row.name.as_str()).collect();
+                    known("source", selection.source.as_deref(), &config.origins())?;
+                    known("sink", selection.sink.as_deref(), &names)?;
                     listed.retain(|s| means(&config, &status, &selection, now, s));
                     show(listed, &form, now)
                 }
@@ -127,12 +130,17 @@ fn show(mut sinks: Vec<Listed>, form: &Form, now: Time) -> Result<(), Failure> {
     print::stdout(|out| print::table(out, header, rows))
 }
 
+/// That a name which was given is one of these.
+fn known(what: &str, name: Option<&str>, names: &[&str]) -> Result<(), Failure> {
+    match name.filter(|name| !names.contains(name)) {
+        Some(name) => Err(Failure::Failed(no_such(what, name, names))),
+        None => Ok(()),
+    }
+}
+
 /// Pauses a sink, with a reason, or lets it go on.
 async fn hold(context: &Context<'_>, config: &Config, name: &str, reason: Option<String>) -> Result<(), Failure> {
-    if !config.sinks.iter().any(|s| s.name == name) {
-        let names: Vec<_> = config.sinks.iter().map(|s| s.name.as_str()).collect();
-        return Err(Failure::Failed(format!("no sink is called {name:?}; there are: {}", names.join(", "))));
-    }
+    known("sink", Some(name), &config.sinks.iter().map(|s| s.name.as_str()).collect::<Vec<_>>())?;
     let word = if reason.is_some() { "pause" } else { "resume" };
     let body = reason.as_ref().map(|reason| json!({ "reason": reason }));
     let asked = Daemon::of(config, context.env)?.post(&format!("/api/v1/sinks/{name}/{word}"), body.as_ref()).await?;

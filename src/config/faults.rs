@@ -71,6 +71,11 @@ pub(super) fn instead(word: &str, words: &[&str]) -> String {
     }
 }
 
+/// What is said of a name that nothing bears.
+pub fn no_such(what: &str, name: &str, known: &[&str]) -> String {
+    format!("no {what} is called {name:?}; {}", instead(name, known))
+}
+
 /// What serde says of one table.
 pub(super) enum Complaint<'a> {
     /// A key that nobody knows, and those that are known.

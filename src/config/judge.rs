@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::faults::instead;
+use super::faults::{instead, no_such};
 use super::load::Named;
 use super::{Config, LinkEntry, RouteEntry, SinkCommon, SinkEntry};
 use crate::jq::Jq;
@@ -225,7 +225,19 @@ fn sink_common(key: &str, common: &SinkCommon, faults: &mut Vec<Fault>) {
     }
 }
 
-/// Whose executions there are: sources, and sinks that start some.
+impl Config {
+    /// Whose executions there are: sources, and sinks that start some.
+    pub fn origins(&self) -> Vec<&str> {
+        let starting = self.sinks.iter().filter(|sink| starts(sink)).map(|sink| sink.name.as_str());
+        self.sources.iter().map(|source| source.name.as_str()).chain(starting).collect()
+    }
+}
+
+fn starts(sink: &SinkEntry) -> bool {
+    sinks::KINDS.iter().any(|kind| kind.name == sink.kind && (kind.starts)(&sink.section))
+}
+
+/// The same, of a configuration that is still judged.
 struct Origins {
     names: Vec<String>,
     starting: Vec<String>,
@@ -236,8 +248,6 @@ struct Origins {
 
 impl Origins {
     fn of(config: &Config, named: &Named, faults: &mut Vec<Fault>) -> Origins {
-        let starts =
-            |sink: &SinkEntry| sinks::KINDS.iter().any(|kind| kind.name == sink.kind && (kind.starts)(&sink.section));
         let starting: Vec<String> =
             config.sinks.iter().filter(|sink| starts(sink)).map(|sink| sink.name.clone()).collect();
         for name in starting.iter().filter(|name| named.sources.contains(name)) {
@@ -318,7 +328,7 @@ fn some_names(key: &str, what: &str, names: &[String], faults: &mut Vec<Fault>) 
 fn one_name(key: String, what: &str, name: &str, known: &[String], faults: &mut Vec<Fault>) {
     if !known.iter().any(|k| k == name) {
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
-        faults.push(Fault::new(key, format!("no {what} is called {name:?}; {}", instead(name, &known))));
+        faults.push(Fault::new(key, no_such(what, name, &known)));
     }
 }
 

@@ -8,7 +8,7 @@
 //! names, said again in each of millions of rows, would be a third of what is written. Times are microseconds; what is
 //! absent is `null`, or left out at the end of a list.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::{Execution, State, Status, Task, Template, Time};
@@ -237,96 +237,73 @@ fn is_plain(bytes: &[u8]) -> bool {
 /// What [`snapshot`] wrote.
 pub(super) fn state(snapshot: &str) -> serde_json::Result<State> {
     let Stored(execution, tasks) = serde_json::from_str(snapshot)?;
-    Ok(State { execution: execution.into(), tasks: tasks.into_iter().map(Task::from).collect() })
+    Ok(State { execution, tasks: tasks.into_iter().map(|StoredTask(task)| task).collect() })
 }
 
 #[derive(Deserialize)]
-struct Stored(StoredExecution, Vec<StoredTask>);
+struct Stored(#[serde(with = "ExecutionList")] Execution, Vec<StoredTask>);
 
 #[derive(Deserialize)]
-struct StoredExecution(
-    String,
-    String,
-    Option<String>,
-    Option<String>,
-    Option<String>,
-    Status,
-    #[serde(default)] Option<String>,
-    #[serde(default)] Option<i64>,
-    #[serde(default)] Option<i64>,
-    #[serde(default)] Option<i64>,
-    #[serde(default)] Option<Value>,
-    #[serde(default)] Map<String, Value>,
-);
+struct StoredTask(#[serde(with = "TaskList")] Task);
 
+/// As [`execution`] writes it: serde reads a list into fields, place by place. What may be left out at its end has a
+/// default.
 #[derive(Deserialize)]
-struct StoredTask(
-    String,
-    Option<String>,
-    Option<String>,
-    Status,
-    #[serde(default)] Option<String>,
-    #[serde(default)] Option<i64>,
-    #[serde(default)] Option<i64>,
-    #[serde(default)] Option<i64>,
-    #[serde(default)] Option<StoredTemplate>,
-    #[serde(default)] Option<Value>,
-    #[serde(default)] Option<Value>,
-);
-
-#[derive(Deserialize)]
-struct StoredTemplate(#[serde(default)] Option<String>, #[serde(default)] Option<String>);
-
-impl From<StoredExecution> for Execution {
-    fn from(stored: StoredExecution) -> Execution {
-        let StoredExecution(
-            source,
-            key,
-            name,
-            workflow,
-            subject,
-            status,
-            vendor_status,
-            created,
-            started,
-            finished,
-            ..,
-        ) = stored;
-        Execution {
-            source,
-            key,
-            name,
-            workflow,
-            subject,
-            status,
-            vendor_status,
-            created_at: created.map(Time::from_micros),
-            started_at: started.map(Time::from_micros),
-            finished_at: finished.map(Time::from_micros),
-            inputs: stored.10,
-            attributes: stored.11,
-        }
-    }
+#[serde(remote = "Execution")]
+struct ExecutionList {
+    source: String,
+    key: String,
+    name: Option<String>,
+    workflow: Option<String>,
+    subject: Option<String>,
+    status: Status,
+    #[serde(default)]
+    vendor_status: Option<String>,
+    #[serde(default, deserialize_with = "micros")]
+    created_at: Option<Time>,
+    #[serde(default, deserialize_with = "micros")]
+    started_at: Option<Time>,
+    #[serde(default, deserialize_with = "micros")]
+    finished_at: Option<Time>,
+    #[serde(default)]
+    inputs: Option<Value>,
+    #[serde(default)]
+    attributes: Map<String, Value>,
 }
 
-impl From<StoredTask> for Task {
-    fn from(stored: StoredTask) -> Task {
-        let StoredTask(key, name, kind, status, vendor_status, created, started, finished, template, outputs, error) =
-            stored;
-        Task {
-            key,
-            name,
-            kind,
-            status,
-            vendor_status,
-            created_at: created.map(Time::from_micros),
-            started_at: started.map(Time::from_micros),
-            finished_at: finished.map(Time::from_micros),
-            template: template.map(|StoredTemplate(id, name)| Template { id, name }),
-            outputs,
-            error,
-        }
-    }
+/// As [`task`] writes it.
+#[derive(Deserialize)]
+#[serde(remote = "Task")]
+struct TaskList {
+    key: String,
+    name: Option<String>,
+    kind: Option<String>,
+    status: Status,
+    #[serde(default)]
+    vendor_status: Option<String>,
+    #[serde(default, deserialize_with = "micros")]
+    created_at: Option<Time>,
+    #[serde(default, deserialize_with = "micros")]
+    started_at: Option<Time>,
+    #[serde(default, deserialize_with = "micros")]
+    finished_at: Option<Time>,
+    #[serde(default, deserialize_with = "template")]
+    template: Option<Template>,
+    #[serde(default)]
+    outputs: Option<Value>,
+    #[serde(default)]
+    error: Option<Value>,
+}
+
+fn micros<'de, D: Deserializer<'de>>(held: D) -> Result<Option<Time>, D::Error> {
+    Ok(Option::deserialize(held)?.map(Time::from_micros))
+}
+
+fn template<'de, D: Deserializer<'de>>(held: D) -> Result<Option<Template>, D::Error> {
+    #[derive(Deserialize)]
+    struct List(#[serde(default)] Option<String>, #[serde(default)] Option<String>);
+
+    Ok(Option::deserialize(held)?.map(|List(id, name)| Template { id, name }))
 }
 
 #[cfg(test)]

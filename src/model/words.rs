@@ -4,6 +4,7 @@
 //! through here: no longer than anybody reads, and with everything escaped that could steer a terminal or begin a line.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 
 /// A longer reason is cut.
 const REASON_CHARS_MAX: usize = 2000;
@@ -20,22 +21,32 @@ fn start(text: &str) -> &str {
     text.char_indices().nth(REASON_CHARS_MAX).map_or(text, |(end, _)| &text[..end])
 }
 
-/// `text` with everything escaped that could steer a terminal.
+/// `text` for people: with everything escaped that could steer a terminal.
 pub fn plain(text: &str) -> Cow<'_, str> {
+    escaped(text, |out, c| out.extend(c.escape_default()))
+}
+
+/// JSON for programs, which means the same: what steers can only stand inside of strings. (serde_json escapes what lies
+/// below a space, but neither DEL nor the C1 controls, nor marks.)
+pub fn json(text: &str) -> Cow<'_, str> {
+    escaped(text, |out, c| write!(out, "\\u{:04x}", u32::from(c)).expect("a String takes all"))
+}
+
+fn escaped(text: &str, mut escape: impl FnMut(&mut String, char)) -> Cow<'_, str> {
     if !text.contains(steers) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 8);
     for c in text.chars() {
-        if steers(c) { out.extend(c.escape_default()) } else { out.push(c) }
+        if steers(c) { escape(&mut out, c) } else { out.push(c) }
     }
     Cow::Owned(out)
 }
 
-/// Control characters, and overrides of the writing direction.
+/// Control characters, and marks of the writing direction.
 fn steers(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -57,5 +68,26 @@ mod tests {
             assert_eq!(reason(text), said);
         }
         assert_eq!(reason(&"\u{7}".repeat(1 << 20)).chars().count(), REASON_CHARS_MAX + 1);
+    }
+
+    #[test]
+    fn nothing_steers_the_terminal() {
+        let cases = [
+            ("视频/clip.mp4", "视频/clip.mp4"),
+            ("\u{1b}[2J\u{1b}]0;pwned\u{7}", "\\u{1b}[2J\\u{1b}]0;pwned\\u{7}"),
+            ("two\r\nlines\t", "two\\r\\nlines\\t"),
+            ("c1 \u{9b}31m del \u{7f}", "c1 \\u{9b}31m del \\u{7f}"),
+            ("gpj.\u{202e}exe", "gpj.\\u{202e}exe"),
+        ];
+        for (text, shown) in cases {
+            assert_eq!(plain(text), shown, "{text:?}");
+        }
+        let marks = ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}').chain(['\u{61c}', '\u{200e}', '\u{200f}']);
+        let name = format!("\u{1b}\u{9b}\u{7f}视频\"\n{}", marks.collect::<String>());
+        let value = serde_json::json!({ "name": name });
+        let raw = value.to_string();
+        let line = json(&raw);
+        assert!(!line.contains(steers) && line.contains("视频"), "{line:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).expect("JSON"), value);
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 use super::cloudevent::Envelope;
 use super::{Kind, Preview, Sink, Tried, starts_nothing};
 use crate::Boxed;
+use crate::model::words::{self, plain};
 use crate::model::{Change, Delivery, Outcome, Time};
 use crate::options::{self, BuildContext, Fault, Section};
 
@@ -53,19 +54,21 @@ impl Stdout {
         Stdout { format, instance: instance.to_owned(), out: Arc::new(Mutex::new(out)) }
     }
 
-    fn line(&self, change: &Change) -> Vec<u8> {
-        let mut line = match self.format {
-            Format::Json => Envelope::new(change, &self.instance).structured(),
-            Format::Text => text(change).into_bytes(),
+    fn line(&self, change: &Change) -> String {
+        let line = match self.format {
+            Format::Json => {
+                let event = Envelope::new(change, &self.instance).structured();
+                words::json(&String::from_utf8_lossy(&event)).into_owned()
+            }
+            Format::Text => text(change),
         };
-        line.push(b'\n');
-        line
+        line + "\n"
     }
 }
 
 impl Sink for Stdout {
     fn preview(&self, delivery: &Delivery, _now: Time) -> Vec<Preview> {
-        let body = String::from_utf8_lossy(&self.line(&delivery.change)).trim_end().to_owned();
+        let body = self.line(&delivery.change).trim_end().to_owned();
         vec![Preview { action: "write a line to standard output".to_owned(), body }]
     }
 
@@ -74,7 +77,7 @@ impl Sink for Stdout {
             let line = self.line(&delivery.change);
             let mut out = Arc::clone(&self.out).lock_owned().await;
             // A line in one call: standard output locks itself for as long as that takes.
-            let write = move || out.write_all(&line).and_then(|()| out.flush());
+            let write = move || out.write_all(line.as_bytes()).and_then(|()| out.flush());
             let written = tokio::task::spawn_blocking(write).await.unwrap_or_else(|e| Err(io::Error::other(e)));
             let outcome = match written {
                 Ok(()) => Outcome::Delivered { note: None, learned: Vec::new() },
@@ -94,21 +97,15 @@ fn text(change: &Change) -> String {
         change.meta.received_at,
         change.meta.kind,
         execution.source,
-        visible(&execution.key),
-        visible(subject),
+        plain(&execution.key),
+        plain(subject),
         execution.status
     );
     for task in change.meta.changed_tasks.iter().filter_map(|key| change.task(key)) {
         let name = task.name.as_deref().unwrap_or(&task.key);
-        write!(line, " {}={}", visible(name), task.status).expect("a String takes all");
+        write!(line, " {}={}", plain(name), task.status).expect("a String takes all");
     }
     line
-}
-
-/// What came from outside, unable to end the line or to command a terminal.
-fn visible(text: &str) -> String {
-    let plain = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(plain).collect()
 }
 
 #[cfg(test)]
@@ -174,8 +171,10 @@ mod tests {
             preview[0].body,
             "2023-11-14T22:13:20Z callbackd.execution.failed media r_1 wk-test/游戏 1.mp4 failed j1=succeeded j2=failed"
         );
-        let line = sink.line(&delivery("r\n\u{1b}[2J\u{9b}1").change);
-        let line = String::from_utf8(line).expect("UTF-8");
-        assert!(line.contains("r\\n\\u{1b}[2J\\u{9b}1") && line.lines().count() == 1, "{line}");
+        let odd = delivery("r\n\u{1b}[2J\u{9b}\u{202e}1");
+        let line = sink.line(&odd.change);
+        assert!(line.contains("r\\n\\u{1b}[2J\\u{9b}\\u{202e}1") && line.lines().count() == 1, "{line}");
+        let line = Stdout::new(Format::Json, "edge", Box::new(io::sink())).line(&odd.change);
+        assert!(line.contains(r"r\n\u001b[2J\u009b\u202e1") && line.lines().count() == 1, "{line}");
     }
 }

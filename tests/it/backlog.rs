@@ -5,18 +5,19 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use callbackd::clock;
-use callbackd::model::{ExecutionPart, Receipt, Route, Rules, SinkRule, Status, Update};
+use callbackd::model::{ExecutionPart, Route, Rules, SinkRule, Status, Update};
 use callbackd::store::sqlite::{Options, SqliteStore};
 use callbackd::store::{Parsed, Store};
 use serde_json::json;
 
 use crate::daemon::{Daemon, PATIENCE, soon};
 use crate::peers::hook::{Closed, Hook, Reply};
+use crate::rig::receipt;
 
 /// What each execution says of itself, in bytes: if all of it were held, it would be seen.
 const BYTES: usize = 32 << 10;
 /// A store with much in it fills SQLite's cache, and that is all it takes more.
-const MORE_KIB_MAX: u64 = 20 << 10;
+const MORE_KIB_MAX: usize = 20 << 10;
 
 fn config(down: &str, hangs: &str) -> String {
     format!(
@@ -42,14 +43,7 @@ async fn fill(daemon: &Daemon, count: usize) {
             let inputs = Some(json!({ "said": "x".repeat(BYTES) }));
             let execution = ExecutionPart { status: Some(Status::Failed), inputs, ..ExecutionPart::default() };
             let update = Update { key: format!("e{n}"), execution, ..Update::default() };
-            let receipt = Receipt {
-                source: "media".into(),
-                received_at: clock::now(),
-                peer: "192.0.2.1".to_owned(),
-                headers: Vec::new(),
-                body: "a body".into(),
-            };
-            store.record(receipt, Parsed::Updates(vec![update]), Arc::clone(&rules))
+            store.record(receipt("media", clock::now(), "a body"), Parsed::Updates(vec![update]), Arc::clone(&rules))
         });
         for one in recorded.collect::<Vec<_>>() {
             one.await.expect("recorded");
@@ -65,7 +59,7 @@ fn taken(hook: &Hook) -> Vec<String> {
 
 /// The most memory that a daemon has taken which came up with `count` deliveries waiting for each of two sinks, found one
 /// of them down and the other one hanging, and has told the first everything when it was well again.
-fn high_water(count: usize) -> u64 {
+fn high_water(count: usize) -> usize {
     let (down, hangs) = (Closed::reserve(), Hook::start(|| Reply::Slow(PATIENCE)));
     let mut daemon = Daemon::prepare();
     daemon.configure(&config(&down.url(), &hangs.url()));
@@ -80,7 +74,7 @@ fn high_water(count: usize) -> u64 {
     soon("all of it is settled", || (rows("delivered") == count).then_some(()));
     let ids = taken(&hook);
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), count, "nothing twice, as every answer was heard");
-    daemon.high_water_kib()
+    daemon.memory_kib().1
 }
 
 #[test]

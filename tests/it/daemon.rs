@@ -248,14 +248,6 @@ impl Daemon {
         self.log.wait(0, is_meant)
     }
 
-    /// The most memory it has taken so far.
-    pub(crate) fn high_water_kib(&self) -> u64 {
-        let pid = self.child.as_ref().expect("it runs").id();
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a line");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
-    }
-
     /// All it logged.
     pub(crate) fn log(&self) -> String {
         self.log.lines.lock().unwrap_or_else(PoisonError::into_inner).join("\n")

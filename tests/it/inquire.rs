@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use crate::callbacks::{Step, cos};
 use crate::daemon::{Daemon, soon};
 use crate::peers::hook::{Hook, Reply};
-use crate::rig::{PATIENCE, until};
+use crate::rig::{PATIENCE, receipt, until};
 
 const SOURCE: &str = "media";
 
@@ -72,7 +72,7 @@ impl Source for Puppet {
     }
 
     fn authenticate(&self, raw: RawRequest, now: Time) -> Result<Receipt, AuthError> {
-        Ok(receipt(raw.body, now))
+        Ok(receipt(SOURCE, now, raw.body))
     }
 
     fn parse(&self, receipt: &Receipt) -> Result<Vec<Update>, ParseError> {
@@ -99,10 +99,6 @@ fn update(text: &str) -> Result<Update, ParseError> {
         }
         _ => Err(ParseError("not two or three words".to_owned())),
     }
-}
-
-fn receipt(body: Bytes, received_at: Time) -> Receipt {
-    Receipt { source: SOURCE.into(), received_at, peer: "192.0.2.1".to_owned(), headers: Vec::new(), body }
 }
 
 fn says(key: &str, status: Option<Status>) -> Update {
@@ -189,7 +185,7 @@ impl Stage {
 
     /// A callback comes in.
     async fn take(&self, body: &str) -> Recorded {
-        let receipt = receipt(Bytes::copy_from_slice(body.as_bytes()), clock::now());
+        let receipt = receipt(SOURCE, clock::now(), body.to_owned());
         let updates = self.intake.source.parse(&receipt).expect("understood");
         let parsed = if self.intake.confirm { Parsed::Held(updates) } else { Parsed::Updates(updates) };
         let recorded = self.store.record(receipt, parsed, Arc::clone(&self.rules)).await.expect("recorded");
@@ -199,7 +195,7 @@ impl Stage {
 
     /// What is believed without asking: of a source that only expects something.
     async fn believe(&self, update: Update) -> Recorded {
-        let receipt = receipt(Bytes::from_static(b"believed"), clock::now());
+        let receipt = receipt(SOURCE, clock::now(), "believed");
         let parsed = Parsed::Updates(vec![update]);
         let recorded = self.store.record(receipt, parsed, Arc::clone(&self.rules)).await.expect("recorded");
         self.wake.source(SOURCE);

@@ -396,6 +396,46 @@ fn exit_codes_and_faults_are_for_scripts() {
 }
 
 #[test]
+fn a_name_that_nothing_bears_is_said() {
+    let mut daemon = Daemon::run(&config("http://127.0.0.1:9/"));
+    accepted(&daemon.post(MEDIA, &[], cos(Step::Success, "run-1")));
+    let sources = "error: no source is called \"medai\"; did you mean \"media\"? There are: media\n";
+    let sinks = "error: no sink is called \"other\"; there are: any\n";
+    for list in ["executions", "receipts", "deliveries", "sinks"] {
+        for (args, said) in [(["--source", "medai"], sources), (["--sink", "other"], sinks)] {
+            let done = daemon.cli(&[&[list, "list"], &args[..]].concat());
+            assert_eq!((done.code, &*done.stdout, &*done.stderr), (Some(1), &b""[..], said), "{list} {args:?}");
+        }
+    }
+    for act in ["retry", "discard"] {
+        let done = daemon.cli(&["deliveries", act, "--sink", "other"]);
+        assert_eq!((done.code, &*done.stderr), (Some(1), sinks), "{act}");
+    }
+    // A name that is right may have nothing; and one that is only kept is a name all the same.
+    let nothing = |daemon: &Daemon| daemon.list(&["deliveries", "list", "--sink", "any", "--status", "delivered"]);
+    assert_eq!(nothing(&daemon), [] as [Value; 0]);
+    assert!(daemon.terminate().success());
+    daemon.configure(&config("http://127.0.0.1:9/").replace("any", "new").replace("media", "film"));
+    assert_eq!(nothing(&daemon), [] as [Value; 0]);
+    assert_eq!(daemon.list(&["executions", "list", "--source", "media", "--sink", "any"]).len(), 1);
+    assert_eq!(daemon.list(&["receipts", "list", "--source", "film"]), [] as [Value; 0]);
+}
+
+#[test]
+fn nothing_that_came_steers_a_terminal() {
+    let daemon = Daemon::run(&config("http://127.0.0.1:9/"));
+    let name = "gpj.\u{202e}\u{2067}\u{200f}\u{9b}31mexe";
+    let body = cos(Step::Success, "run-1").replace("<WorkflowName>test", &format!("<WorkflowName>{name}"));
+    accepted(&daemon.post(MEDIA, &[], body));
+    assert_eq!(daemon.execution("run-1")["execution"]["name"], name, "a program reads what came");
+    for args in [&["executions", "list"][..], &["executions", "list", "--json"], &["executions", "show", "run-1"]] {
+        let done = daemon.cli(args);
+        assert!(done.said().contains("gpj.\\u"), "{args:?}: {}", done.said());
+        assert!(done.said().replace('\n', "").chars().all(|c| (' '..='~').contains(&c)), "{args:?}: {}", done.said());
+    }
+}
+
+#[test]
 fn config_stands_before_and_after_the_command() {
     let daemon = Daemon::run(&config("http://127.0.0.1:9/"));
     accepted(&daemon.post(MEDIA, &[], cos(Step::Success, "run-1")));

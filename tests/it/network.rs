@@ -170,10 +170,8 @@ impl Scene {
 
     /// That the daemon is no larger and holds no more connections than it may.
     fn is_bounded(&self) {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.daemon.pid())).expect("a process");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-        let kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
-        assert!(kib < 96 << 10, "{kib} KiB");
+        let (_, most) = self.daemon.memory_kib();
+        assert!(most < 96 << 10, "{most} KiB");
         let towards = self.connections_to_sink();
         assert!(towards <= 8 + 16, "{towards} connections to the sink");
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use callbackd::clock;
 use callbackd::model::{
     Attempt, ExecutionPart, LinkRule, Receipt, RetryPolicy, Route, Rules, SinkRule, Status, Time, Update,
@@ -31,6 +32,12 @@ pub(crate) fn service() -> Service {
         breaker_failures: 1000,
         breaker_probe: Duration::from_millis(20),
     }
+}
+
+/// An authentic request of a source.
+pub(crate) fn receipt(source: &str, received_at: Time, body: impl Into<Bytes>) -> Receipt {
+    let (peer, headers) = ("192.0.2.1".to_owned(), Vec::new());
+    Receipt { source: source.into(), received_at, peer, headers, body: body.into() }
 }
 
 /// A store in a folder of its own, and who serves the one sink.
@@ -114,13 +121,7 @@ impl Rig {
     }
 
     pub(crate) async fn record_update(&self, update: Update) -> Recorded {
-        let receipt = Receipt {
-            source: "media".into(),
-            received_at: clock::now(),
-            peer: "192.0.2.1".to_owned(),
-            headers: Vec::new(),
-            body: "a body".into(),
-        };
+        let receipt = receipt("media", clock::now(), "a body");
         let recorded = self.store.record(receipt, Parsed::Updates(vec![update]), Arc::clone(&self.rules)).await;
         let recorded = recorded.expect("recorded");
         self.wake.sinks(&recorded.wake);

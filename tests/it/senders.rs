@@ -337,6 +337,9 @@ fn what_is_understood_later_is_taken_in() {
         let done = daemon.cli(&["receipts", "replay", id, "--json"]);
         let said: Value = serde_json::from_slice(&done.stdout).expect("JSON");
         assert_eq!((done.code, &said["outcome"]), (Some(1), &json!("quarantined")), "{done:?}");
+        let listed = daemon.list(&["receipts", "show", id]);
+        let reason = listed[0]["reason"].as_str().expect("a reason");
+        assert_eq!(done.stderr, format!("error: receipt {id} is still not understood: {reason}\n"));
     };
     in_vain(&daemon, deep);
 

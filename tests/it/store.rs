@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use callbackd::model::{
     Attempt, Delivery, ExecutionPart, Expectation, Learned, LinkRule, Program, Receipt, ReceiptStatus, Route, Rules,
     SinkRule, Status, Task, Time, Update,
@@ -15,6 +14,8 @@ use callbackd::store::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::rig::receipt;
 
 /// A store of each kind, in a folder of its own.
 fn open(folder: &TempDir) -> Arc<dyn Store> {
@@ -86,13 +87,8 @@ pub(crate) async fn record(store: &dyn Store, source: &str, now: Time, updates: 
 }
 
 async fn try_record(store: &dyn Store, source: &str, now: Time, parsed: Parsed) -> Result<Recorded, StoreError> {
-    let receipt = Receipt {
-        source: source.into(),
-        received_at: now,
-        peer: "192.0.2.1".to_owned(),
-        headers: vec![("content-type".to_owned(), "application/xml".to_owned())],
-        body: Bytes::from_static(b"<the body/>"),
-    };
+    let headers = vec![("content-type".to_owned(), "application/xml".to_owned())];
+    let receipt = Receipt { headers, ..receipt(source, now, "<the body/>") };
     store.record(receipt, parsed, Arc::new(rules())).await
 }
 
@@ -628,8 +624,7 @@ async fn what_waits_for_its_link_is_found_though_another_rule_was_put_above() {
     let mut rules = rules();
     let (key, with_key) = (Box::new(At("/execution/name")), Box::new(At("/execution/name")));
     rules.links.insert(0, LinkRule { of: "media".to_owned(), key, with: "portal".to_owned(), with_key });
-    let (peer, headers, body) = ("192.0.2.1".to_owned(), Vec::new(), Bytes::from_static(b"{}"));
-    let receipt = Receipt { source: "portal".into(), received_at: at(3), peer, headers, body };
+    let receipt = receipt("portal", at(3), "{}");
     let parsed = Parsed::Updates(vec![about(update("r_1", Status::Running), "x.mp4")]);
     let recorded = store.record(receipt, parsed, Arc::new(rules)).await.expect("recorded");
     assert_eq!(recorded.wake, ["a"]);

@@ -20,7 +20,7 @@ const MIGRATIONS: &[&str] = &[
 
 /// Held by the one process that may write. The kernel lets go of it when the process ends, however it ends.
 #[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+pub(super) struct Lock(File);
 
 impl Lock {
     pub(super) fn take(store: &Path) -> Result<Lock, StoreError> {
@@ -37,6 +37,13 @@ impl Lock {
             ))),
             Err(TryLockError::Error(e)) => Err(fault(e)),
         }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a program that is being started right now has this file, too, for a moment.
+        let _ = self.0.unlock();
     }
 }
 
@@ -206,6 +213,7 @@ mod tests {
         let held = Lock::take(&path).expect("free");
         let refused = Lock::take(&path).expect_err("taken").to_string();
         assert!(refused.contains("in use by another callbackd"), "{refused}");
+        let _inherited = held.0.try_clone().expect("as by a program that is being started");
         drop(held);
         Lock::take(&path).expect("free again");
     }

@@ -8,9 +8,8 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use callbackd::model::{
-    Attempt, ExecutionPart, Learned, LinkRule, Program, Receipt, Route, Rules, SinkRule, Status, Task, Time, Update,
+    Attempt, ExecutionPart, Learned, LinkRule, Program, Route, Rules, SinkRule, Status, Task, Time, Update,
 };
 use callbackd::store::sqlite::{Options, SqliteStore};
 use callbackd::store::{DeliveryFilter, Fate, Filter, Parsed, Queries, Settlement, Store};
@@ -22,6 +21,7 @@ use tokio::runtime::Runtime;
 
 mod plain;
 
+use crate::rig::receipt;
 use plain::{End, Instant, Outcome, Plain, SINKS, Says, Standing, is_finished};
 
 const SOURCES: [&str; 2] = ["media", "portal"];
@@ -199,13 +199,7 @@ impl Pair {
     }
 
     async fn record(&self, source: &str, parsed: Parsed) -> String {
-        let receipt = Receipt {
-            source: source.into(),
-            received_at: self.time(),
-            peer: "192.0.2.1".to_owned(),
-            headers: Vec::new(),
-            body: Bytes::from_static(b"a body"),
-        };
+        let receipt = receipt(source, self.time(), "a body");
         let recorded = self.store.record(receipt, parsed, Arc::clone(&self.rules)).await.expect("recorded");
         recorded.outcome.to_string()
     }

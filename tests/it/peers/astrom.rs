@@ -4,9 +4,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use callbackd::clock;
@@ -16,7 +14,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value, json};
-use tokio::sync::oneshot;
+use tokio::net::TcpListener;
+
+use super::served::Served;
 
 pub(crate) const TOKEN: &str =
     "dt0c01.ST2EY72KQINMH574WMNVI7YN.hunter2G3DFPBEJYMODIDAEX454M7YWBUVEFOWKPRVMWFASS64NFH52PX6BNDVFFM572";
@@ -33,10 +33,8 @@ const CRITERIA: [&str; 6] = ["type", "entityId", "entityName", "entityName.equal
 
 /// ASTROM; gone when dropped.
 pub(crate) struct FakeAstrom {
-    address: SocketAddr,
+    served: Served,
     state: Arc<Mutex<State>>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 /// One request that came, and the status that it got.
@@ -75,23 +73,14 @@ struct State {
 impl FakeAstrom {
     pub(crate) fn start() -> FakeAstrom {
         let state = Arc::new(Mutex::new(State { may_read: true, ..State::default() }));
-        let (stop, stopped) = oneshot::channel();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        listener.set_nonblocking(true).expect("non-blocking");
-        let address = listener.local_addr().expect("an address");
         let shared = Arc::clone(&state);
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
-                tokio::select! { () = serve(listener, shared) => {} _ = stopped => {} }
-            });
-        });
-        FakeAstrom { address, state, stop: Some(stop), thread: Some(thread) }
+        let served = Served::by(|listener| serve(listener, shared));
+        FakeAstrom { served, state }
     }
 
     /// As a Managed cluster has it.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/e/{ENVIRONMENT}", self.address)
+        format!("http://{}/e/{ENVIRONMENT}", self.served.address)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -134,10 +123,8 @@ impl FakeAstrom {
 
 impl Drop for FakeAstrom {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        let served = self.thread.take().map_or(Ok(()), JoinHandle::join);
+        self.served.end();
         if !std::thread::panicking() {
-            served.expect("the fake ASTROM itself does not fail");
             let state = self.state();
             assert!(state.faults.is_empty(), "ASTROM was sent what it never should be: {:#?}", state.faults);
             assert!(state.script.is_empty(), "scripted, and never met: {:?}", state.script);
@@ -145,8 +132,7 @@ impl Drop for FakeAstrom {
     }
 }
 
-async fn serve(listener: std::net::TcpListener, state: Arc<Mutex<State>>) {
-    let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
     while let Ok((stream, _)) = listener.accept().await {
         let state = Arc::clone(&state);
         let service = service_fn(move |request| respond(request, Arc::clone(&state)));

@@ -7,4 +7,5 @@ pub(crate) mod port;
 pub(crate) mod proxy;
 pub(crate) mod scripted;
 pub(crate) mod secmaster;
+mod served;
 pub(crate) mod zabbix;

@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -20,11 +19,12 @@ use hyper::body::{Body, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value, json};
-use tokio::sync::oneshot;
+use tokio::net::TcpListener;
 
 mod catalog;
 mod rules;
 
+use super::served::Served;
 use catalog::Catalog;
 use rules::{ACTION_FIELDS, ACTION_LOG, NODE_FIELDS, NODE_LOG, TOKEN, check, object};
 
@@ -37,10 +37,8 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// Port; gone when dropped.
 pub(crate) struct FakePort {
-    address: SocketAddr,
+    served: Served,
     state: Arc<Mutex<State>>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 /// One request that came, and the status that it got; 0 when it got none.
@@ -111,22 +109,13 @@ struct State {
 impl FakePort {
     pub(crate) fn start() -> FakePort {
         let state = Arc::new(Mutex::new(State { token_seconds: 10_800.0, ..State::default() }));
-        let (stop, stopped) = oneshot::channel();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        listener.set_nonblocking(true).expect("non-blocking");
-        let address = listener.local_addr().expect("an address");
         let shared = Arc::clone(&state);
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
-                tokio::select! { () = serve(listener, shared) => {} _ = stopped => {} }
-            });
-        });
-        FakePort { address, state, stop: Some(stop), thread: Some(thread) }
+        let served = Served::by(|listener| serve(listener, shared));
+        FakePort { served, state }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.served.address
     }
 
     pub(crate) fn url(&self) -> String {
@@ -223,10 +212,8 @@ impl FakePort {
 
 impl Drop for FakePort {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        let served = self.thread.take().map_or(Ok(()), JoinHandle::join);
+        self.served.end();
         if !std::thread::panicking() {
-            served.expect("the fake Port itself does not fail");
             let state = self.state();
             assert!(state.faults.is_empty(), "Port was sent what it never should be: {:#?}", state.faults);
             assert!(state.twists.is_empty(), "scripted, and never met: {:?}", state.twists);
@@ -236,8 +223,7 @@ impl Drop for FakePort {
 
 type AnswerBody = BoxBody<Bytes, io::Error>;
 
-async fn serve(listener: std::net::TcpListener, state: Arc<Mutex<State>>) {
-    let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
     while let Ok((stream, _)) = listener.accept().await {
         let state = Arc::clone(&state);
         let service = service_fn(move |request| respond(request, Arc::clone(&state)));

@@ -5,9 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use callbackd::clock;
@@ -19,7 +17,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use tokio::sync::oneshot;
+use tokio::net::TcpListener;
+
+use super::served::Served;
 
 pub(crate) const ACCESS_KEY: &str = "hunter2ACCESSKEY0000";
 pub(crate) const SECRET_KEY: &str = "hunter2-secret-key-00000000000000000000";
@@ -37,10 +37,8 @@ const REFUSALS_MAX: u32 = 5;
 
 /// Huawei Cloud; gone when dropped.
 pub(crate) struct FakeSecmaster {
-    address: SocketAddr,
+    served: Served,
     state: Arc<Mutex<State>>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 /// One request that came, and the status that it got; 0 when it got none.
@@ -97,22 +95,13 @@ impl FakeSecmaster {
             ..State::default()
         };
         let state = Arc::new(Mutex::new(state));
-        let (stop, stopped) = oneshot::channel();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        listener.set_nonblocking(true).expect("non-blocking");
-        let address = listener.local_addr().expect("an address");
         let shared = Arc::clone(&state);
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
-                tokio::select! { () = serve(listener, shared) => {} _ = stopped => {} }
-            });
-        });
-        FakeSecmaster { address, state, stop: Some(stop), thread: Some(thread) }
+        let served = Served::by(|listener| serve(listener, shared));
+        FakeSecmaster { served, state }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.served.address)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -200,10 +189,8 @@ impl FakeSecmaster {
 
 impl Drop for FakeSecmaster {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        let served = self.thread.take().map_or(Ok(()), JoinHandle::join);
+        self.served.end();
         if !std::thread::panicking() {
-            served.expect("the fake SecMaster itself does not fail");
             let state = self.state();
             assert!(state.faults.is_empty(), "SecMaster was sent what it never should be: {:#?}", state.faults);
             assert!(state.script.is_empty(), "scripted, and never met: {:?}", state.script);
@@ -211,8 +198,7 @@ impl Drop for FakeSecmaster {
     }
 }
 
-async fn serve(listener: std::net::TcpListener, state: Arc<Mutex<State>>) {
-    let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
     while let Ok((stream, _)) = listener.accept().await {
         let state = Arc::clone(&state);
         let service = service_fn(move |request| respond(request, Arc::clone(&state)));

@@ -4,9 +4,8 @@
 //! [`FakeZabbix::method`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
@@ -15,11 +14,12 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::net::TcpListener;
 
 pub(crate) mod objects;
 mod trapper;
 
+use super::served::Served;
 pub(crate) use trapper::Pushed;
 
 /// Everything that is a secret begins like this, or is this.
@@ -63,11 +63,9 @@ type Act = dyn Fn(&mut State, &Value) -> Answered + Send + Sync;
 
 /// Zabbix; gone when dropped.
 pub(crate) struct FakeZabbix {
-    address: SocketAddr,
-    trapper: SocketAddr,
+    api: Served,
+    trapper: Served,
     state: Arc<Mutex<State>>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 /// One request that came.
@@ -161,34 +159,19 @@ impl FakeZabbix {
             is_token_known: true,
         };
         let state = Arc::new(Mutex::new(state));
-        let listen = || {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            listener.set_nonblocking(true).expect("non-blocking");
-            (listener.local_addr().expect("an address"), listener)
-        };
-        let ((address, api), (trapper, values)) = (listen(), listen());
-        let (stop, stopped) = oneshot::channel();
-        let shared = Arc::clone(&state);
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
-                tokio::select! {
-                    () = serve(api, Arc::clone(&shared)) => {}
-                    () = trapper::serve(values, shared) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        FakeZabbix { address, trapper, state, stop: Some(stop), thread: Some(thread) }
+        let (asked, told) = (Arc::clone(&state), Arc::clone(&state));
+        let api = Served::by(|listener| serve(listener, asked));
+        let trapper = Served::by(|listener| trapper::serve(listener, told));
+        FakeZabbix { api, trapper, state }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/zabbix/api_jsonrpc.php", self.address)
+        format!("http://{}/zabbix/api_jsonrpc.php", self.api.address)
     }
 
     /// Where it listens for values.
     pub(crate) fn trapper(&self) -> SocketAddr {
-        self.trapper
+        self.trapper.address
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -247,10 +230,9 @@ impl FakeZabbix {
 
 impl Drop for FakeZabbix {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        let served = self.thread.take().map_or(Ok(()), JoinHandle::join);
+        self.api.end();
+        self.trapper.end();
         if !std::thread::panicking() {
-            served.expect("the fake Zabbix itself does not fail");
             let state = self.state();
             assert!(state.twists.is_empty(), "scripted, and never met: {:?}", state.twists);
             assert!(state.trapper_twists.is_empty(), "scripted, and never met: {:?}", state.trapper_twists);
@@ -259,7 +241,6 @@ impl Drop for FakeZabbix {
 }
 
 async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
-    let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
     while let Ok((stream, _)) = listener.accept().await {
         let state = Arc::clone(&state);
         let service = service_fn(move |request| respond(request, Arc::clone(&state)));

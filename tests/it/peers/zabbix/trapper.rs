@@ -1,10 +1,10 @@
 //! The trapper's side: one request on a connection, counted and not explained.
 
-use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use super::State;
 
@@ -65,7 +65,6 @@ impl State {
 }
 
 pub(super) async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
-    let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
     while let Ok((mut stream, _)) = listener.accept().await {
         let state = Arc::clone(&state);
         tokio::spawn(async move {

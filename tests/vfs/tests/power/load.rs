@@ -225,9 +225,8 @@ impl Life {
             let mut asker = Asker::connect(&daemon.admin).expect("connected");
             let (status, body) = asker.ask("GET", "/api/v1/sinks", b"").expect("an answer");
             assert_eq!(status, 200);
-            let text = String::from_utf8(body).expect("UTF-8");
-            let rows = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            !text.is_empty() && rows.flat_map(backlogs).sum::<u64>() == 0
+            let said: Value = serde_json::from_slice(&body).expect("JSON");
+            said["items"].as_array().expect("sinks").iter().all(|sink| sink["backlog"] == 0)
         });
         daemon.terminate();
     }
@@ -251,18 +250,6 @@ impl Life {
         }
         fs::copy(&older, &store).expect("copied");
         self.tape.put(What::Stands, STORE, 0, &fs::read(&older).expect("read"));
-    }
-}
-
-/// Wherever they stand in the answer.
-fn backlogs(value: Value) -> Vec<u64> {
-    match value {
-        Value::Object(mut map) => match map.remove("backlog") {
-            Some(backlog) => vec![backlog.as_u64().expect("a number")],
-            None => map.into_iter().flat_map(|(_, value)| backlogs(value)).collect(),
-        },
-        Value::Array(list) => list.into_iter().flat_map(backlogs).collect(),
-        _ => Vec::new(),
     }
 }
 
