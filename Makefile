@@ -162,14 +162,15 @@ fmt:
 bless:
 	BLESS=1 cargo test --locked
 
-# Power cuts at ten thousand moments; ten thousand histories for the store and its model; and the test that kills, stops,
-# reloads and upgrades the daemon under load, in rounds for so long: `make soak HOURS=8`, or MINUTES=20. Each round prints its
-# seed and what it came to; `SEED=…` begins with the choices of one that failed.
+# Power cuts at ten thousand moments; histories for the store and its model, new ones each time, for about a tenth of the
+# time; and the test that kills, stops, reloads and upgrades the daemon under load, in rounds for so long: `make soak HOURS=8`,
+# or MINUTES=20. Each round prints its seed and what it came to; `SEED=…` begins with the choices of one that failed, and
+# `PROPTEST_RNG_SEED=…` makes up the same histories.
 HOURS ?= 2
 MINUTES ?= $(shell echo $$((60 * $(HOURS))))
 KILLS ?= 150
 SEED ?=
-HISTORIES ?= 10000
+HISTORIES ?= $(shell echo $$((80 * $(MINUTES))))
 soak: POWER_CUTS := 10000
 soak: power
 	cargo test --locked --test it -- --list | grep '^model::' >/dev/null
@@ -179,8 +180,9 @@ soak: power
 	  cargo test --locked --test it -- --nocapture nothing_lost::by_fifty_kills_under_load
 
 # Looks for input that breaks a promise, for so long in each reader: `make fuzz SECONDS=600 READERS="jq config"`. What is
-# found is kept in fuzz/artifacts, and what reaches further than before in the target folder, until `make fuzz-keep` takes the
-# fewest that do into fuzz/corpus, which `make test` runs. Stable Rust is enough: readers have no memory to be watched.
+# found is kept in fuzz/artifacts, and what reaches further than before in the target folder, until `make fuzz-keep` takes
+# some of it into fuzz/corpus, which `make test` runs. fuzz/words holds what each reader's language is made of. Stable
+# Rust is enough: readers have no memory to be watched.
 SECONDS ?= 60
 READERS ?= $(basename $(notdir $(wildcard fuzz/targets/*.rs)))
 fuzz_run = $(FUZZ) run -s none --target-dir $(TARGET)/fuzz $(1) -- -timeout=20 -rss_limit_mb=2048 $(2)
@@ -189,13 +191,19 @@ fuzz: $(FUZZ)
 	@for reader in $(READERS); do \
 	  mkdir -p $(TARGET)/corpus/$$reader; \
 	  echo "fuzz: $$reader, $(SECONDS) s"; \
-	  nice $(call fuzz_run,$$reader $(TARGET)/corpus/$$reader fuzz/corpus/$$reader,-max_total_time=$(SECONDS) -print_final_stats=1); \
+	  nice $(call fuzz_run,$$reader $(TARGET)/corpus/$$reader fuzz/corpus/$$reader,-max_total_time=$(SECONDS) -dict=fuzz/words/$$reader -print_final_stats=1); \
 	done
 
+# Of what goes where nothing went before, the few small ones that together go the furthest.
+KEEP ?= 40
 fuzz-keep: $(FUZZ)
 	@for reader in $(READERS); do \
-	  mkdir -p $(TARGET)/corpus/$$reader; \
-	  nice $(call fuzz_run,$$reader fuzz/corpus/$$reader $(TARGET)/corpus/$$reader,-merge=1); \
+	  kept=fuzz/corpus/$$reader; from=$(TARGET)/merge/$$reader/from; into=$(TARGET)/merge/$$reader/into; \
+	  rm -rf $(TARGET)/merge/$$reader; mkdir -p $$from; cp -rp $$kept $$into; \
+	  find $(TARGET)/corpus/$$reader -type f -size -5k -exec cp -t $$from {} +; \
+	  nice $(call fuzz_run,$$reader $$into $$from,-set_cover_merge=1 -use_counters=0); \
+	  comm -13 <(ls $$kept | sort) <(ls $$into | sort) | sed "s|^|$$into/|" | xargs -r ls -tr | sed -n '1,$(KEEP)p' | \
+	    xargs -r cp -t $$kept; \
 	done
 
 $(FUZZ):

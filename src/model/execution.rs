@@ -133,15 +133,7 @@ impl State {
             inputs: part.inputs,
             attributes: part.attributes,
         };
-        let mut tasks: Vec<Task> = Vec::with_capacity(update.tasks.len());
-        for task in update.tasks {
-            match tasks.iter_mut().find(|t| t.key == task.key) {
-                // One body that names a task twice: the later and finished word stands.
-                Some(held) if held.status.advance(task.status) == Advance::Forward => *held = task,
-                Some(_) => {}
-                None => tasks.push(task),
-            }
-        }
+        let tasks = Task::each_once(update.tasks);
         Accepted { state: State { execution, tasks }, previous_status: None, moved: None, overdue: false }
     }
 
@@ -304,6 +296,19 @@ impl Task {
             outputs: None,
             error: None,
         }
+    }
+
+    /// The tasks that one body speaks of: of one that it names twice, the later and finished word stands.
+    pub fn each_once(said: Vec<Task>) -> Vec<Task> {
+        let mut tasks: Vec<Task> = Vec::with_capacity(said.len());
+        for task in said {
+            match tasks.iter_mut().find(|t| t.key == task.key) {
+                Some(held) if held.status.advance(task.status) == Advance::Forward => *held = task,
+                Some(_) => {}
+                None => tasks.push(task),
+            }
+        }
+        tasks
     }
 
     /// Takes over what `next` has to say; whether anything changed.

@@ -16,7 +16,7 @@ pub struct Update {
     pub identity: Option<String>,
     /// What it says of the execution itself.
     pub execution: ExecutionPart,
-    /// What it says of tasks; each has the key that the vendor gave it (COS: JobId).
+    /// What it says of tasks; each has the key that the vendor gave it (COS: JobId), and stands there once.
     pub tasks: Vec<Task>,
     /// Applies only to an execution that we hold already, and is dropped silently otherwise. Sinks set it when they
     /// report on an execution that may have come through callbackd or not.

@@ -73,6 +73,7 @@ fn every_target_is_run_and_has_inputs() {
     let named: BTreeSet<_> = bodies::TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(names(&fuzz().join("targets")), named);
     assert_eq!(names(&fuzz().join("corpus")), named);
+    assert_eq!(names(&fuzz().join("words")), named);
     let manifest = fs::read_to_string(fuzz().join("Cargo.toml")).expect("a manifest");
     for name in named {
         assert!(manifest.contains(&format!("name = \"{name}\"\n")), "fuzz/Cargo.toml names no {name}");

@@ -643,6 +643,22 @@ async fn a_link_made_during_the_try_is_not_missed() {
 }
 
 #[tokio::test]
+async fn a_link_made_during_a_later_try_leaves_that_its_lease() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    record(&*store, "media", at(0), vec![about(update("i1", Status::Failed), "x.mp4")]).await;
+    let first = claim(&*store, "a", at(1)).await;
+    settle(&*store, &first[0], waits(0), at(1)).await;
+    let second = claim(&*store, "a", at(86_400)).await;
+    let run = record(&*store, "portal", at(86_401), vec![about(update("r_1", Status::Running), "x.mp4")]).await;
+    assert!(!run.wake.contains(&"a".to_owned()), "nobody is to try it at the same time");
+    assert!(claim(&*store, "a", at(86_401)).await.is_empty(), "it is under way");
+    settle(&*store, &second[0], Fate::Delivered, at(86_402)).await;
+    let (delivery, _) = store.delivery(second[0].id).await.expect("there");
+    assert_eq!(delivery.status.as_str(), "delivered");
+}
+
+#[tokio::test]
 async fn who_was_late_has_no_word_once_another_holds_the_lease() {
     let folder = TempDir::new().expect("a folder");
     let store = open(&folder);

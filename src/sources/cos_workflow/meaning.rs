@@ -70,6 +70,7 @@ fn of_run(run: Run<'_>, starts: bool) -> Result<Update, ParseError> {
             tasks.push(of_task(job)?);
         }
     }
+    let tasks = Task::each_once(tasks);
     let status = match (run.state.as_deref(), starts) {
         (Some(word), false) => status(word),
         (Some(word), true) if !status(word).is_finished() => status(word),

@@ -208,6 +208,21 @@ fn a_job_and_its_workflow_are_one_execution_in_either_order() {
 }
 
 #[test]
+fn a_task_that_a_body_names_twice_is_one_and_its_repeat_is_no_news() {
+    let task = |name: &str| format!("<Tasks><JobId>j1</JobId><State>Running</State><Name>{name}</Name></Tasks>");
+    let body = format!(
+        "<Response><EventName>TaskFinish</EventName><WorkflowExecution><RunId>i1</RunId><State>Running</State>{}{}\
+         </WorkflowExecution></Response>",
+        task("first"),
+        task("second")
+    );
+    let update = parse(body).expect("understood").remove(0);
+    assert_eq!(update.tasks.iter().map(|task| task.name.as_deref()).collect::<Vec<_>>(), [Some("first")]);
+    let held = State::begin("media", update.clone()).state;
+    assert_eq!(held.judge(std::iter::empty(), &update), Verdict::Duplicate);
+}
+
+#[test]
 fn states_and_starts_are_what_they_say_and_never_more() {
     let cases = [
         ("WorkflowFinish", "Success", Status::Succeeded, true),

@@ -110,9 +110,10 @@ fn tie(tx: &mut Tx<'_>, rule: &str, of: i64, with: i64, now: Time, wake: &mut Ve
         "INSERT INTO links (id, rule, execution, with_execution, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![id, rule, of, with, now.micros()],
     )?;
+    // One that is under way keeps its lease; the settling of that looks for the link.
     let mut due = tx.conn.prepare(
         "UPDATE deliveries SET due_at = ?2, until_linked = 0
-         WHERE execution = ?1 AND finished_at IS NULL AND until_linked = 1 RETURNING sink",
+         WHERE execution = ?1 AND finished_at IS NULL AND status = 'waiting' AND until_linked = 1 RETURNING sink",
     )?;
     let mut rows = due.query(params![of, now.micros()])?;
     while let Some(row) = rows.next()? {

@@ -79,6 +79,8 @@ pub(super) struct Delivery {
     /// From when on it may be claimed; only of one that has its turn.
     pub(super) due: Option<Instant>,
     pub(super) attempts: u32,
+    /// When it was promised, or an operator gave it another chance.
+    since: Instant,
     waits_for_link: bool,
     pub(super) gone: bool,
 }
@@ -94,13 +96,27 @@ pub(super) enum End {
     Discarded,
 }
 
+/// Two executions that belong together: an upload with the run that asked for it; or, `started`, what a try started with
+/// what the try was of.
+#[derive(Clone, Copy)]
+pub(super) struct Tie {
+    pub(super) of: usize,
+    pub(super) with: usize,
+    started: bool,
+}
+
+impl Tie {
+    fn is_of(&self, execution: usize) -> bool {
+        [self.of, self.with].contains(&execution)
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Plain {
     pub(super) receipts: Vec<Receipt>,
     pub(super) executions: Vec<Execution>,
     pub(super) deliveries: Vec<Delivery>,
-    /// An upload, and the run that asked for it.
-    pub(super) links: Vec<(usize, usize)>,
+    pub(super) links: Vec<Tie>,
     pub(super) paused: Vec<&'static str>,
 }
 
@@ -134,10 +150,16 @@ impl Plain {
         self.receipts.push(Receipt { source, outcome: Outcome::Quarantined, executions: Vec::new(), gone: false });
     }
 
-    /// What a sink found out, of an execution that we know.
-    pub(super) fn learned(&mut self, source: &'static str, says: &Says, now: Instant) {
-        if self.find(source, &says.key).is_some() {
-            self.take(source, says, now);
+    /// What a try found out: of an execution that we know, or that it started.
+    pub(super) fn learned(&mut self, by: usize, source: &'static str, says: &Says, started: bool, now: Instant) {
+        if !started && self.find(source, &says.key).is_none() {
+            return;
+        }
+        let (_, of) = self.take(source, says, now);
+        let with = self.deliveries[by].execution;
+        let is_tied = self.links.iter().any(|tie| (tie.of, tie.with) == (of, with));
+        if started && of != with && !is_tied {
+            self.tie(Tie { of, with, started }, now);
         }
     }
 
@@ -246,8 +268,8 @@ impl Plain {
     /// Uploads and runs that are about the same belong together. Of several the newest is taken.
     fn link(&mut self, at: usize, subject: &String, now: Instant) {
         let known_by = |e: &Execution| !e.gone && e.subjects.contains(subject);
-        let linked_upload = |at: usize| self.links.iter().any(|(upload, _)| *upload == at);
-        let linked_run = |at: usize| self.links.iter().any(|(_, run)| *run == at);
+        let linked_upload = |at: usize| self.links.iter().any(|tie| !tie.started && tie.of == at);
+        let linked_run = |at: usize| self.links.iter().any(|tie| !tie.started && tie.with == at);
         let mut newest = self.executions.iter().enumerate().rev();
         let pair = if self.executions[at].source == "media" {
             let run = newest.find(|(_, e)| e.source == "portal" && known_by(e) && !is_finished(e.status));
@@ -259,12 +281,16 @@ impl Plain {
             let upload = newest.find(|(at, e)| e.source == "media" && known_by(e) && waits(*at) && !linked_upload(*at));
             upload.map(|(upload, _)| (upload, at))
         };
-        let Some((upload, run)) = pair else { return };
-        self.links.push((upload, run));
-        for delivery in &mut self.deliveries {
-            if delivery.execution == upload && delivery.is_open() && std::mem::take(&mut delivery.waits_for_link) {
-                delivery.due = Some(now);
-            }
+        if let Some((of, with)) = pair {
+            self.tie(Tie { of, with, started: false }, now);
+        }
+    }
+
+    fn tie(&mut self, tie: Tie, now: Instant) {
+        self.links.push(tie);
+        let waits = |d: &Delivery| d.standing == Standing::Waiting && d.waits_for_link;
+        for delivery in self.deliveries.iter_mut().filter(|d| d.execution == tie.of && waits(d)) {
+            (delivery.due, delivery.waits_for_link) = (Some(now), false);
         }
     }
 
@@ -272,8 +298,8 @@ impl Plain {
         if sink == "coalescing" {
             for delivery in self.deliveries.iter_mut().filter(|d| d.execution == execution && d.sink == sink) {
                 if delivery.standing == Standing::Waiting {
-                    delivery.standing = Standing::Discarded;
-                    delivery.due = None;
+                    (delivery.standing, delivery.due) = (Standing::Discarded, None);
+                    delivery.waits_for_link = false;
                 }
             }
         }
@@ -286,6 +312,7 @@ impl Plain {
             standing: Standing::Waiting,
             due: is_first.then_some(now),
             attempts: 0,
+            since: now,
             waits_for_link: false,
             gone: false,
         });
@@ -310,9 +337,10 @@ impl Plain {
         }
     }
 
-    /// Which may be claimed now.
-    pub(super) fn due(&self, sink: &str, now: Instant) -> Vec<usize> {
-        let is_due = |d: &Delivery| d.is_open() && d.sink == sink && d.due.is_some_and(|due| due <= now);
+    /// Which may be claimed, of those that wait until `by`.
+    pub(super) fn due(&self, sink: &str, by: Instant, now: Instant) -> Vec<usize> {
+        let until = |d: &Delivery| if d.standing == Standing::Waiting { by } else { now };
+        let is_due = |d: &Delivery| d.is_open() && d.sink == sink && d.due.is_some_and(|due| due <= until(d));
         if self.paused.contains(&sink) {
             return Vec::new();
         }
@@ -320,13 +348,21 @@ impl Plain {
     }
 
     pub(super) fn claimed(&mut self, at: usize, until: Instant) {
-        self.deliveries[at].standing = Standing::Leased(until);
-        self.deliveries[at].due = Some(until);
+        let delivery = &mut self.deliveries[at];
+        (delivery.standing, delivery.due) = (Standing::Leased(until), Some(until));
+    }
+
+    /// What was claimed is given back, and goes before what became due since.
+    pub(super) fn release(&mut self, at: usize, lease: Instant) {
+        let delivery = &mut self.deliveries[at];
+        if !delivery.gone && delivery.standing == Standing::Leased(lease) {
+            (delivery.standing, delivery.due) = (Standing::Waiting, Some(delivery.since));
+        }
     }
 
     /// A try ends that was made under the lease until `lease`: whoever has another one has the word.
     pub(super) fn settle(&mut self, at: usize, lease: Instant, known_links: usize, end: End, now: Instant) -> bool {
-        let links = self.links.iter().filter(|(a, b)| [*a, *b].contains(&self.deliveries[at].execution)).count();
+        let links = self.links.iter().filter(|tie| tie.is_of(self.deliveries[at].execution)).count();
         let delivery = &mut self.deliveries[at];
         if delivery.gone || delivery.standing != Standing::Leased(lease) {
             return false;
@@ -355,8 +391,7 @@ impl Plain {
             return false;
         }
         delivery.standing = Standing::Waiting;
-        delivery.attempts = 0;
-        delivery.waits_for_link = false;
+        (delivery.attempts, delivery.since, delivery.waits_for_link) = (0, now, false);
         let (execution, sink) = (delivery.execution, delivery.sink);
         let is_leased = |&other: &usize| matches!(self.deliveries[other].standing, Standing::Leased(_));
         if self.line(execution, sink).any(|other| is_leased(&other)) {
@@ -376,11 +411,17 @@ impl Plain {
         if !matches!(delivery.standing, Standing::Dead | Standing::Waiting) {
             return false;
         }
-        (delivery.standing, delivery.due) = (Standing::Discarded, None);
+        (delivery.standing, delivery.due, delivery.waits_for_link) = (Standing::Discarded, None, false);
         if had_turn {
             self.next_in_line(at, now);
         }
         true
+    }
+
+    /// The dead letters of a sink, oldest first.
+    pub(super) fn dead(&self, sink: &str) -> Vec<usize> {
+        let is_dead = |d: &Delivery| !d.gone && d.sink == sink && d.standing == Standing::Dead;
+        self.deliveries.iter().enumerate().filter(|(_, d)| is_dead(d)).map(|(at, _)| at).collect()
     }
 
     pub(super) fn hurry(&mut self, sink: &str, now: Instant) {
@@ -399,18 +440,23 @@ impl Plain {
         }
     }
 
-    /// Lets go of what is finished, told, and old enough.
+    fn is_told(&self, execution: usize) -> bool {
+        let owed = |d: &Delivery| !d.gone && d.execution == execution && (d.is_open() || d.standing == Standing::Dead);
+        is_finished(self.executions[execution].status) && !self.deliveries.iter().any(owed)
+    }
+
+    /// Lets go of what is finished, told, and old enough; not of what another is linked to that is not yet so far, which
+    /// needs it to be told.
     pub(super) fn prune(&mut self, before: Instant) {
         for at in 0..self.executions.len() {
-            let owed = |d: &Delivery| !d.gone && d.execution == at && (d.is_open() || d.standing == Standing::Dead);
-            let execution = &self.executions[at];
-            let is_old = execution.changed_at < before && is_finished(execution.status);
-            if execution.gone || !is_old || self.deliveries.iter().any(owed) {
+            let is_old = self.executions[at].changed_at < before;
+            let linked = self.links.iter().filter(|tie| tie.is_of(at)).flat_map(|tie| [tie.of, tie.with]);
+            if self.executions[at].gone || !is_old || !linked.chain([at]).all(|one| self.is_told(one)) {
                 continue;
             }
             self.executions[at].gone = true;
             self.deliveries.iter_mut().filter(|d| d.execution == at).for_each(|d| d.gone = true);
-            self.links.retain(|(upload, run)| *upload != at && *run != at);
+            self.links.retain(|tie| !tie.is_of(at));
         }
         for receipt in &mut self.receipts {
             let is_empty = receipt.executions.iter().all(|at| self.executions[*at].gone);
