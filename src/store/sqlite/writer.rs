@@ -20,7 +20,7 @@ use crate::store::StoreError;
 
 /// A commit that takes longer is a disk that does not answer.
 const STUCK: Duration = Duration::from_secs(5);
-/// So long after a failure it is tried whether something can be written again.
+/// So often it is tried whether a store that failed can be written again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What is said of a disk without room.
@@ -99,8 +99,6 @@ pub(super) struct Health(Mutex<Course>);
 struct Course {
     /// Why the last commit failed; `None` after one that went through.
     fault: Option<String>,
-    /// When that was.
-    failed_at: Option<Instant>,
     /// Too little room is left on the disk for callbacks.
     no_room: bool,
     /// Since when the disk is at work on one.
@@ -116,11 +114,6 @@ impl Health {
         }
         let is_stuck = || course.since.is_some_and(|since| since.elapsed() > STUCK);
         course.fault.clone().or_else(|| is_stuck().then(|| "the store's disk does not answer".to_owned()))
-    }
-
-    /// The last commit failed, and a while has passed.
-    fn is_to_be_tried(&self) -> bool {
-        self.lock().failed_at.is_some_and(|at| at.elapsed() >= AGAIN)
     }
 
     /// Why no callback is taken, though something else could be written.
@@ -152,7 +145,6 @@ impl Health {
     fn ended(&self, fault: Option<&str>) -> bool {
         let mut course = self.lock();
         course.since = None;
-        course.failed_at = fault.map(|_| Instant::now());
         let is_news = course.fault.as_deref() != fault;
         if is_news {
             course.fault = fault.map(str::to_owned);
@@ -287,7 +279,7 @@ pub(super) fn run(
     };
     let _ = begun.send(Ok(()));
     let mut batch: Vec<Box<dyn Command>> = Vec::new();
-    let mut room = Watch::default();
+    let (mut room, mut tried) = (Watch::default(), Instant::now());
     loop {
         match queue.take(&mut batch, AGAIN) {
             Taken::Closed => return,
@@ -299,7 +291,8 @@ pub(super) fn run(
             }
         }
         // So that it is ready again without a caller's help: what is asked of it meanwhile may have nothing to write.
-        if health.is_to_be_tried() {
+        if health.fault().is_some() && tried.elapsed() >= AGAIN {
+            tried = Instant::now();
             room.look(conn, health, log);
             health.began();
             health.ended(probe(conn).err().map(|e| explain(&e)));
