@@ -56,11 +56,11 @@ pub(crate) struct Cut {
 
 pub(crate) type Outcome = Result<Held, String>;
 
-/// The kind of the moment after each record.
-fn classes(tape: &Recorded) -> Vec<Class> {
+/// The kind of the moment after each record; `None` while the file is exchanged for an older one, which no daemon does.
+fn classes(tape: &Recorded) -> Vec<Option<Class>> {
     let wal = [STORE, "-wal"].concat();
     let mut disk = Disk::new(tape);
-    let (mut phase, mut vacuum) = (None, Vacuum::default());
+    let (mut phase, mut vacuum, mut by_hand) = (None, Vacuum::default(), false);
     let mut classes = Vec::with_capacity(tape.records.len());
     while let Some(record) = disk.step() {
         if record.what == What::Mark {
@@ -72,17 +72,20 @@ fn classes(tape: &Recorded) -> Vec<Class> {
                 ["start", "retention", _] => phase = Some(Class::Retention),
                 ["runs"] if phase != Some(Class::Retention) => phase = None,
                 ["let", "go"] => phase = None,
+                ["by", "hand"] => by_hand = true,
                 _ => {}
             }
         }
+        by_hand &= record.what != What::Stands;
         let stakes = (disk.at_stake(STORE), disk.at_stake(&wal));
-        classes.push(phase.unwrap_or(match stakes {
+        let class = phase.unwrap_or(match stakes {
             (1.., _) => Class::Checkpoint,
             (0, 1..) => Class::Commit,
             (0, 0) => Class::Rest,
-        }));
+        });
+        classes.push((!by_hand).then_some(class));
         if let Some(since) = vacuum.since(record, tape.bytes(record), classes.len() - 1, stakes) {
-            classes[since..].fill(Class::Vacuum);
+            classes[since..].fill(Some(Class::Vacuum));
         }
     }
     classes
@@ -133,7 +136,7 @@ impl Vacuum {
 /// As many of each of these kinds as there is of any; the moment itself is a random one.
 fn choose(tape: &Recorded, rng: &mut Rng, these: &[Class], count: usize) -> Vec<Cut> {
     let classes = classes(tape);
-    let of = |class| (0..classes.len()).filter(|at| classes[*at] == class).collect::<Vec<_>>();
+    let of = |class| (0..classes.len()).filter(|at| classes[*at] == Some(class)).collect::<Vec<_>>();
     let there: Vec<_> = these.iter().map(|class| (*class, of(*class))).filter(|(_, at)| !at.is_empty()).collect();
     let mut cuts: Vec<_> = (0..count)
         .map(|number| {

@@ -242,6 +242,7 @@ impl Life {
         }
         older::take_back(&older);
         assert_eq!(older::version(&older), 1);
+        self.tape.mark("by hand");
         // Whoever took them away: this, or SQLite when it was done reading.
         for suffix in ["-wal", "-shm", "-journal"] {
             let name = [STORE, suffix].concat();
