@@ -96,12 +96,17 @@ class Measures:
 
     def ingest(self):
         """Durable callbacks a second over bare hyper's and over SQLite's own; the longest answers; disk."""
-        over_hyper, over_sqlite, tails, latencies, disk = {64: [], 256: []}, [], [], {}, []
+        over_hyper, least, over_sqlite, tails, latencies, disk = {64: [], 256: []}, {64: [], 256: []}, [], [], {}, []
         rates, bare_rates, memory = {64: [], 256: []}, {64: [], 256: []}, []
         for round in range(ROUNDS):
             for connections in (64, 256):
                 with Answer(self.bench) as answer:
                     bare = self.bench.send(answer.url, connections=connections, seconds=self.seconds)
+                kept = FOLDER / "kept"
+                with Answer(self.bench, keep=kept) as answer:
+                    synced = self.bench.send(answer.url, connections=connections, seconds=self.seconds)
+                remove(kept)
+                least[connections].append(synced["rate"] / bare["rate"])
                 with self.daemon("ingest") as daemon:
                     figures = self.loaded(daemon, connections=connections, seconds=self.seconds)
                     if connections == 64:
@@ -125,6 +130,8 @@ class Measures:
             note=f"{number(median(rates[64]))} of {number(median(bare_rates[64]))} a second")
         row("ingest_256", "durable ingest / bare hyper, 256 connections", over_hyper[256], at_least=0.55,
             note=f"{number(median(rates[256]))} of {number(median(bare_rates[256]))} a second")
+        for connections in (64, 256):
+            row(f"kept_{connections}", f"appended, synced, and no more / bare hyper, {connections} connections", least[connections])
         row("ingest_sqlite", "durable ingest, 64 connections / SQLite alone, 5 rows, batches of 32", over_sqlite, at_least=1.2)
         for part in ("a quarter", "half", "full"):
             for field, label in (("p50_ms", "p50"), ("p99_ms", "p99"), ("p999_ms", "p99.9")):
@@ -136,8 +143,12 @@ class Measures:
 
     def single(self):
         """One connection: an answer beside a commit of one row."""
-        ratios, ours, plain = [], [], []
+        ratios, least, ours, plain = [], [], [], []
         for _ in range(ROUNDS):
+            kept = FOLDER / "kept"
+            with Answer(self.bench, keep=kept) as answer:
+                synced = self.bench.send(answer.url, connections=1, seconds=self.seconds / 2)["p50_ms"]
+            remove(kept)
             with self.daemon("single") as daemon:
                 ours.append(self.loaded(daemon, connections=1, seconds=self.seconds / 2)["p50_ms"])
             remove(daemon.store)
@@ -146,8 +157,10 @@ class Measures:
                 "commit", "--file", store, "--seconds", self.seconds / 2, "--batch", 1, "--rows", 1)["p50_ms"])
             remove(store)
             ratios.append(ours[-1] / plain[-1])
+            least.append(synced / plain[-1])
         row("single", "p50 with one connection / SQLite commit of one row", ratios, at_most=1.4,
             note=f"{number(median(ours))} of {number(median(plain))} ms")
+        row("single_kept", "p50 with one connection, appended, synced, and no more / the same commit", least)
 
     def waiting(self, daemon, count):
         """So many deliveries that wait."""

@@ -1,9 +1,12 @@
 //! A bare hyper server that reads a body and answers 200, on the same runtime and the same HTTP implementation as the
-//! daemon. It keeps nothing and checks nothing: durable ingest is measured against it, and it is the sink.
+//! daemon. It keeps nothing, unless it is told where, and checks nothing: durable ingest is measured against it, and it is
+//! the sink.
 //!
 //! A GET is answered with what was posted so far: how often, and how many bytes.
 
 use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http_body_util::{BodyExt, Full};
@@ -13,18 +16,22 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 
 use crate::Failure;
+use crate::keep::Kept;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// The address to take; by default a free port, which is then printed.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: String,
+    /// Answer when the body is on disk, in this new file.
+    #[arg(long)]
+    keep: Option<PathBuf>,
 }
 
 static POSTS: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(request: Request<Incoming>, kept: Option<Arc<Kept>>) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.method() == Method::GET {
         let (posts, bytes) = (POSTS.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed));
         return Ok(Response::new(Full::new(format!("{{\"posts\":{posts},\"bytes\":{bytes}}}").into())));
@@ -32,8 +39,12 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     let mut response = Response::new(Full::new(Bytes::from_static(b"{}")));
     match request.into_body().collect().await {
         Ok(body) => {
+            let body = body.to_bytes();
             POSTS.fetch_add(1, Ordering::Relaxed);
-            BYTES.fetch_add(body.to_bytes().len() as u64, Ordering::Relaxed);
+            BYTES.fetch_add(body.len() as u64, Ordering::Relaxed);
+            if let Some(kept) = kept {
+                kept.keep(body).await;
+            }
         }
         Err(_) => *response.status_mut() = StatusCode::BAD_REQUEST,
     }
@@ -43,12 +54,13 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
 #[tokio::main]
 pub(crate) async fn run(options: &Options) -> Result<(), Failure> {
     let listener = tokio::net::TcpListener::bind(&options.listen).await?;
+    let kept = options.keep.as_deref().map(Kept::begin).transpose()?;
     println!("{}", listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        tokio::spawn(
-            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)),
-        );
+        let kept = kept.clone();
+        let service = service_fn(move |request| answer(request, kept.clone()));
+        tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     }
 }

@@ -1,6 +1,7 @@
 //! What the measurements need beside the daemon, as one program: who sends, who answers, and what it is compared with.
 //!
-//!     bench answer [--listen ADDRESS]         a bare hyper server: what ingest is compared with, and the sink
+//!     bench answer [--listen ADDRESS]         a bare hyper server: what ingest is compared with, and the sink;
+//!                  [--keep FILE]              the same, where each body is on disk before it is answered
 //!     bench send --to URL …                   sends callbacks, as fast as they are answered or at a given rate
 //!     bench forward --to URL …                a bare hyper client: what forwarding is compared with
 //!     bench commit --file FILE …              SQLite alone: what a durable callback is compared with
@@ -13,6 +14,7 @@ mod answer;
 mod callback;
 mod commit;
 mod forward;
+mod keep;
 mod latency;
 mod send;
 
