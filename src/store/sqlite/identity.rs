@@ -9,10 +9,11 @@ use std::collections::BTreeSet;
 
 use rusqlite::Connection;
 
-/// Executions in memory before they are folded.
-const YOUNG_MAX: usize = 16_384;
-/// Executions folded with one commit, at least.
-const FOLD: usize = 256;
+/// Executions in memory before they are folded. In an index of millions each would dirty a page by itself: the more there
+/// are, the more of them share one. A start reads up to twice as many.
+const YOUNG_MAX: usize = 65_536;
+/// Executions folded with one commit, at least: a commit that folds many is one that many senders wait for.
+const FOLD: usize = 64;
 
 /// The hash under which an execution is looked up: FNV-1a, which is short and fixed for ever. Rows with the same hash
 /// are told apart by their text, so a collision costs a comparison.
