@@ -42,6 +42,9 @@ pub(crate) struct Options {
 
 /// No single answer may take longer.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Connections that are opened at one time, up to their first answer: more than a listener's queue holds would be reset by
+/// the kernel, before any server has seen them.
+const OPENING: usize = 512;
 
 /// What all connections share.
 struct Plan {
@@ -53,6 +56,7 @@ struct Plan {
     until: Option<Instant>,
     next: AtomicU64,
     pace: Option<Pace>,
+    opening: Semaphore,
 }
 
 /// What is due: one permit each, given out by a thread that sleeps more exactly than the runtime's timer.
@@ -97,12 +101,13 @@ async fn connection(plan: Arc<Plan>) -> Result<(Latencies, Option<TcpStream>), F
         request.clear();
         request.extend_from_slice(&plan.head);
         callback::write(&mut request);
-        let mut open = match stream.take() {
-            Some(open) => open,
+        let (mut open, _opening) = match stream.take() {
+            Some(open) => (open, None),
             None => {
+                let opening = plan.opening.acquire().await?;
                 let open = TcpStream::connect(&plan.host).await?;
                 open.set_nodelay(true)?;
-                open
+                (open, Some(opening))
             }
         };
         let stays = tokio::time::timeout(PATIENCE, async {
@@ -174,6 +179,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         until: if options.rate.is_some() { None } else { timed },
         next: AtomicU64::new(0),
         pace: options.rate.map(|rate| Pace { rate, due: Semaphore::new(0) }),
+        opening: Semaphore::new(OPENING),
     });
     if plan.pace.is_some() {
         let plan = Arc::clone(&plan);
