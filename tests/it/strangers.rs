@@ -140,8 +140,13 @@ fn a_flood_of_connections_keeps_nobody_out() {
     let on = AtomicBool::new(true);
     thread::scope(|scope| {
         let floods: Vec<_> = (0..2).map(|_| scope.spawn(|| occupy(&daemon.listen, 60, &on, begun))).collect();
-        // Also when one of these fails, the floods have to end.
-        let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (0..3).for_each(|n| good(&daemon, n))));
+        // Also when one of these fails, the floods have to end. They have to have come before.
+        let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            daemon.logged(|line| {
+                line["message"].as_str().is_some_and(|said| said.starts_with("all 64 connections are taken"))
+            });
+            (0..3).for_each(|n| good(&daemon, n));
+        }));
         on.store(false, Ordering::Relaxed);
         let opened: usize = floods.into_iter().map(|flood| flood.join().expect("no panic")).sum();
         served.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
