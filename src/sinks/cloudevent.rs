@@ -67,26 +67,22 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 
 /// HTTP Protocol Binding, 3.1.3.2: everything but printable ASCII, and also space, quote and percent, is encoded.
 fn header_value(text: &str) -> HeaderValue {
-    let encoded = percent_encoded(text, |b| b.is_ascii_graphic() && !matches!(b, b'"' | b'%'));
+    use std::fmt::Write;
+
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_graphic() && !matches!(byte, b'"' | b'%') {
+            encoded.push(byte.into());
+        } else {
+            write!(encoded, "%{byte:02X}").expect("a String takes all");
+        }
+    }
     HeaderValue::try_from(encoded).expect("what is left is printable ASCII")
 }
 
 /// One segment of a URI's path.
 fn segment(text: &str) -> String {
-    percent_encoded(text, |b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'))
-}
-
-fn percent_encoded(text: &str, is_kept: impl Fn(u8) -> bool) -> String {
-    use std::fmt::Write;
-
-    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
-        if is_kept(byte) {
-            out.push(byte.into());
-        } else {
-            write!(out, "%{byte:02X}").expect("a String takes all");
-        }
-        out
-    })
+    urlencoding::encode(text).into_owned()
 }
 
 /// A delivery for the tests of this folder.

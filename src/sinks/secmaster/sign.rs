@@ -71,39 +71,14 @@ pub(super) fn encoded_query<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>)
 
 /// Decoded once and encoded anew, segment by segment.
 fn encoded_path(path: &str) -> String {
-    path.split('/').map(|segment| encoded_bytes(&decoded(segment))).collect::<Vec<_>>().join("/")
+    let segment =
+        |segment: &str| urlencoding::encode_binary(&urlencoding::decode_binary(segment.as_bytes())).into_owned();
+    path.split('/').map(segment).collect::<Vec<_>>().join("/")
 }
 
 /// Percent-encoded, but for what RFC 3986 calls unreserved.
 pub(super) fn encoded(text: &str) -> String {
-    encoded_bytes(text.as_bytes())
-}
-
-fn encoded_bytes(bytes: &[u8]) -> String {
-    let one = |&byte: &u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    bytes.iter().map(one).collect()
-}
-
-fn decoded(text: &str) -> Vec<u8> {
-    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
-    while let [first, after @ ..] = rest {
-        let digit = |at: usize| after.get(at).and_then(|&byte| char::from(byte).to_digit(16));
-        let code = if *first == b'%' { digit(0).zip(digit(1)) } else { None };
-        match code {
-            Some((high, low)) => {
-                bytes.push((high * 16 + low) as u8);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    bytes
+    urlencoding::encode(text).into_owned()
 }
 
 #[cfg(test)]

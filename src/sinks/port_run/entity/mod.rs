@@ -20,7 +20,7 @@ mod identifier;
 mod value;
 
 pub(super) use gather::Gather;
-use identifier::{legal, percent_encoded};
+use identifier::legal;
 use value::{expected, properties, relations, team, text};
 
 /// Entities in one call.
@@ -149,7 +149,7 @@ impl Entities {
             text.and_then(|text| faults.keep(&format!("entity.{key}"), Jq::compile(&text)))
         };
         Some(Entities {
-            blueprint: percent_encoded(&options.blueprint),
+            blueprint: urlencoding::encode(&options.blueprint).into_owned(),
             each: program("each", options.each),
             title: program("title", options.title),
             icon: program("icon", options.icon),
@@ -236,7 +236,7 @@ impl Entities {
         let run = run.map_or(String::new(), |run| format!("&run_id={}", run.as_str()));
         if self.action == Action::Delete {
             let one = |entity: &'a Entity| {
-                let (id, dependents) = (percent_encoded(&entity.identifier), self.delete_dependents);
+                let (id, dependents) = (urlencoding::encode(&entity.identifier), self.delete_dependents);
                 let path = format!("{base}/{id}?delete_dependents={dependents}{run}");
                 Call { method: Method::DELETE, path, body: None, entities: std::slice::from_ref(entity) }
             };
