@@ -11,7 +11,6 @@
 //! - A call that has been accepted is carried out even if the caller stops waiting for it.
 //! - Queries see everything that was acknowledged before they began.
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -21,10 +20,12 @@ use crate::shutdown::Shutdown;
 
 mod inquiry;
 mod room;
+mod rows;
 pub mod sqlite;
 
 pub use inquiry::{Held, Inquiries, Inquiry, Late, Lateness, Ruling, UNASKED};
 pub use room::{Extent, Pruned};
+pub use rows::{DeliveryFilter, DeliveryRow, Filter, ReceiptRow, SinkRow};
 
 /// Why the store could not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -117,119 +118,6 @@ pub struct Settlement {
     pub fate: Fate,
     /// What the sink learned.
     pub learned: Vec<Learned>,
-}
-
-/// A list's filters, for executions, receipts and deliveries alike.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
-#[serde(default, deny_unknown_fields)]
-pub struct Filter {
-    /// Only these statuses.
-    pub status: Vec<String>,
-    /// Only of this source.
-    pub source: Option<String>,
-    /// Only to this sink (deliveries).
-    pub sink: Option<String>,
-    /// Only of this execution (receipts, deliveries).
-    pub execution: Option<i64>,
-    /// Only what came at this time or later.
-    pub since: Option<Time>,
-    /// Only ids below this one: the cursor.
-    pub before: Option<i64>,
-    /// At most so many, newest first; `None` for all.
-    pub limit: Option<u64>,
-}
-
-/// A receipt as it is listed.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct ReceiptRow {
-    /// Its id.
-    pub id: String,
-    /// Its source.
-    pub source: String,
-    /// What became of it.
-    pub status: ReceiptStatus,
-    /// When it came.
-    pub received_at: Time,
-    /// From where.
-    pub peer: String,
-    /// Why it was quarantined or refused, is still held, or is a conflict; or which link rule failed on it.
-    pub reason: Option<String>,
-    /// The executions it speaks of.
-    pub executions: Vec<String>,
-    /// The headers that matter.
-    pub headers: Value,
-    /// The length of its body, in bytes.
-    pub body_bytes: u64,
-    /// SHA-256 of the body, hex; kept for a duplicate, whose bytes are not kept again.
-    pub digest: Option<String>,
-}
-
-impl ReceiptRow {
-    /// The receipt again, as a source reads it.
-    pub fn into_receipt(self, body: Vec<u8>) -> Receipt {
-        let headers = match self.headers {
-            Value::Object(map) => {
-                map.into_iter().filter_map(|(name, value)| Some((name, value.as_str()?.to_owned()))).collect()
-            }
-            _ => Vec::new(),
-        };
-        Receipt {
-            source: self.source.into(),
-            received_at: self.received_at,
-            peer: self.peer,
-            headers,
-            body: body.into(),
-        }
-    }
-}
-
-/// A delivery as it is listed.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct DeliveryRow {
-    /// Its id.
-    pub id: String,
-    /// To whom.
-    pub sink: String,
-    /// Where it stands.
-    pub status: crate::model::DeliveryStatus,
-    /// Of which execution.
-    pub execution: String,
-    /// The execution's key.
-    pub key: String,
-    /// The execution's source.
-    pub source: String,
-    /// The change it tells.
-    pub change: String,
-    /// The change's type.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Tries so far.
-    pub attempts: u32,
-    /// When it was promised.
-    pub created_at: Time,
-    /// When it is due next; `null` when finished or behind another.
-    pub due_at: Option<Time>,
-    /// When it was settled for good.
-    pub finished_at: Option<Time>,
-    /// The last try's reason, or why it was given up.
-    pub reason: Option<String>,
-}
-
-/// A sink's standing in the store.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-pub struct SinkRow {
-    /// Its name.
-    pub name: String,
-    /// Why it is paused; `null` when it is not.
-    pub paused: Option<String>,
-    /// Deliveries that wait or are leased.
-    pub backlog: u64,
-    /// When the oldest of these was promised.
-    pub oldest: Option<Time>,
-    /// Why the oldest of these that was tried still waits; what waits for a link comes last.
-    pub reason: Option<String>,
-    /// Dead letters.
-    pub dead: u64,
 }
 
 /// Reading. Never waits for a writer.
@@ -384,14 +272,4 @@ pub trait Store: Queries {
 
     /// Finishes what was accepted, and closes.
     fn close(&self) -> Boxed<'_, ()>;
-}
-
-/// Which deliveries an operator means.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
-#[serde(rename_all = "lowercase")]
-pub enum DeliveryFilter {
-    /// Just this one.
-    One(i64),
-    /// All that match.
-    All(Filter),
 }
