@@ -4,6 +4,7 @@
 //! connections. Without a token it is for this machine only: a browser is then kept from being used as a bridge by
 //! asking for a local `Host` (DNS rebinding) and no foreign `Origin` (cross-site requests).
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
@@ -32,6 +34,25 @@ pub use api::replayed;
 
 /// The largest body an operator's request may have, in bytes.
 const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// An answer that is there whole, or that is made while it is sent.
+type Reply = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// A whole answer as one of either kind.
+fn whole(answer: Answer) -> Reply {
+    answer.map(BodyExt::boxed_unsync)
+}
+
+/// Which part of the door answers. Each has a `find`, and an `answer` for what it found.
+enum Part<'p> {
+    Api(api::Path<'p>),
+}
+
+/// What is at `path`, and the methods it takes.
+fn find(path: &str) -> Option<(Part<'_>, &'static [Method])> {
+    let api = || api::find(path).map(|(path, methods)| (Part::Api(path), methods));
+    api()
+}
 
 /// What operators look at and change.
 pub struct AdminState {
@@ -73,25 +94,27 @@ impl Admin {
         Admin { state, limits: Arc::new(limits), refused: Throttle::default() }
     }
 
-    async fn answered(&self, request: Request<Incoming>, pulse: &Pulse) -> Result<Answer, Problem> {
+    async fn answered(&self, request: Request<Incoming>, pulse: &Pulse) -> Result<Reply, Problem> {
         let (head, body) = request.into_parts();
         match head.uri.path() {
-            "/livez" => return probe(&head, || Ok("ok")),
-            "/readyz" => return probe(&head, || self.ready()),
+            "/livez" => return probe(&head, || Ok("ok")).map(whole),
+            "/readyz" => return probe(&head, || self.ready()).map(whole),
             _ => {}
         }
         self.admits(&head.headers)?;
         if self.state.token.is_some() {
             pulse.vouch();
         }
-        let (path, allowed) = api::find(head.uri.path()).ok_or_else(no_such_path)?;
+        let (part, allowed) = find(head.uri.path()).ok_or_else(no_such_path)?;
         if !allowed.contains(&head.method) {
             return Err(Problem::method(allowed));
         }
         let body = read(body, self.limits.body_timeout).await?;
-        let answer = api::answer(&self.state, path, head.uri.query(), &body).await?;
+        let reply = match part {
+            Part::Api(path) => whole(api::answer(&self.state, path, head.uri.query(), &body).await?),
+        };
         pulse.vouch();
-        Ok(answer)
+        Ok(reply)
     }
 
     fn ready(&self) -> Result<&'static str, String> {
@@ -118,14 +141,14 @@ impl Admin {
 }
 
 impl Endpoint for Admin {
-    type Body = Full<Bytes>;
+    type Body = UnsyncBoxBody<Bytes, Infallible>;
 
     fn limits(&self) -> Arc<Limits> {
         Arc::clone(&self.limits)
     }
 
-    async fn answer(&self, request: Request<Incoming>, _: Caller, pulse: &Pulse) -> Answer {
-        self.answered(request, pulse).await.unwrap_or_else(Problem::answer)
+    async fn answer(&self, request: Request<Incoming>, _: Caller, pulse: &Pulse) -> Reply {
+        self.answered(request, pulse).await.unwrap_or_else(|problem| whole(problem.answer()))
     }
 }
 
