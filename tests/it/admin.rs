@@ -169,7 +169,8 @@ async fn only_operators_are_let_in() {
     ] {
         let answer = door.ask(&request(head)).await;
         assert_eq!(answer.status, status, "{head}");
-        assert_eq!(answer.header("www-authenticate"), (status == 401).then_some("Bearer"));
+        let challenges = "Bearer, Basic realm=\"callbackd\", charset=\"UTF-8\"";
+        assert_eq!(answer.header("www-authenticate"), (status == 401).then_some(challenges));
         assert!(!answer.body.contains("s3cret"));
     }
     assert_eq!(door.asked().len(), 1);
