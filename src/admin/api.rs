@@ -175,12 +175,16 @@ fn read<T: DeserializeOwned>(body: &[u8], expected: &str) -> Result<T, Problem> 
 }
 
 /// The number behind an id. What is none is nothing that we ever named.
-fn number(what: &str, id: &str) -> Result<i64, StoreError> {
+pub(super) fn number(what: &str, id: &str) -> Result<i64, StoreError> {
     let unknown = || StoreError::NotFound(format!("no {what} has the id {id:?}"));
     id.parse().ok().filter(|&n: &i64| n > 0).ok_or_else(unknown)
 }
 
-async fn settle(state: &AdminState, verb: DeliveryVerb, filter: DeliveryFilter) -> Result<Value, StoreError> {
+pub(super) async fn settle(
+    state: &AdminState,
+    verb: DeliveryVerb,
+    filter: DeliveryFilter,
+) -> Result<Value, StoreError> {
     let now = clock::now();
     let count = match verb {
         DeliveryVerb::Retry => state.store.retry(filter, now).await?,
@@ -193,7 +197,7 @@ async fn settle(state: &AdminState, verb: DeliveryVerb, filter: DeliveryFilter) 
 
 /// Pauses a sink, or lets it go on. It has to be one that is configured, or that the store knows of: a slip of the pen
 /// would otherwise pause nothing, and look well.
-async fn set_paused(state: &AdminState, name: &str, reason: Option<String>) -> Result<Value, StoreError> {
+pub(super) async fn set_paused(state: &AdminState, name: &str, reason: Option<String>) -> Result<Value, StoreError> {
     let is_configured = state.ingest.load().rules().sinks.iter().any(|sink| sink.name == name);
     if !is_configured && !state.store.sinks().await?.iter().any(|sink| sink.name == name) {
         return Err(StoreError::NotFound(format!("no sink is called {name:?}")));

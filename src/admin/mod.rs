@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
+use http::header::{ACCEPT, AUTHORIZATION};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -16,6 +16,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use crate::clock;
+use crate::measure::Measures;
 use crate::pipeline::Wake;
 use crate::pipeline::ingest::Ingest;
 use crate::secret::Secret;
@@ -26,6 +27,7 @@ use crate::store::Store;
 
 mod admit;
 mod api;
+mod page;
 mod query;
 
 pub use api::replayed;
@@ -44,12 +46,14 @@ fn whole(answer: Answer) -> Reply {
 /// Which part of the door answers. Each has a `find`, and an `answer` for what it found.
 enum Part<'p> {
     Api(api::Path<'p>),
+    Page(page::Path<'p>),
 }
 
 /// What is at `path`, and the methods it takes.
 fn find(path: &str) -> Option<(Part<'_>, &'static [Method])> {
     let api = || api::find(path).map(|(path, methods)| (Part::Api(path), methods));
-    api()
+    let page = || page::find(path).map(|(path, methods)| (Part::Page(path), methods));
+    api().or_else(page)
 }
 
 /// What operators look at and change.
@@ -62,6 +66,8 @@ pub struct AdminState {
     pub wake: Wake,
     /// Asked for as `Authorization: Bearer …`, when there is one.
     pub token: Option<Secret>,
+    /// What happened, in figures.
+    pub measures: Arc<Measures>,
     /// Once it has begun, the daemon is not ready any more.
     pub shutdown: Shutdown,
 }
@@ -109,6 +115,7 @@ impl Admin {
         }
         let body = read(body, self.limits.body_timeout).await?;
         let reply = match part {
+            Part::Page(path) => whole(page::answer(&self.state, path, head.uri.query(), &body).await?),
             Part::Api(path) => whole(api::answer(&self.state, path, head.uri.query(), &body).await?),
         };
         pulse.vouch();
@@ -143,7 +150,9 @@ impl Endpoint for Admin {
     }
 
     async fn answer(&self, request: Request<Incoming>, _: Caller, pulse: &Pulse) -> Reply {
-        self.answered(request, pulse).await.unwrap_or_else(|problem| whole(problem.answer()))
+        let is_for_people = page::is_for_people(request.uri().path(), request.headers().get(ACCEPT));
+        let told = |problem: Problem| if is_for_people { page::problem(problem) } else { problem.answer() };
+        self.answered(request, pulse).await.unwrap_or_else(|problem| whole(told(problem)))
     }
 }
 

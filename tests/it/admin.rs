@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use callbackd::admin::{Admin, AdminState};
+use callbackd::clock;
+use callbackd::measure::Measures;
 use callbackd::pipeline::Wake;
 use callbackd::secret::Secret;
 use callbackd::server::{Live, bind, serve};
@@ -30,6 +32,7 @@ impl Door {
             ingest: Live::new(ingest(&store, "/callbacks/media", &[], None)),
             wake: wake.clone(),
             token: token.map(Secret::new),
+            measures: Arc::new(Measures::new(clock::now())),
             shutdown: stopping.clone(),
         };
         tokio::spawn(serve(bound, Arc::new(Admin::new(state)), Shutdown::new()));
