@@ -23,6 +23,7 @@ mod network;
 mod nothing_lost;
 mod older;
 mod outbound;
+mod page;
 mod peers;
 mod port_entity;
 mod port_run;
