@@ -26,9 +26,12 @@ use crate::signature;
 use crate::store::Store;
 
 mod api;
+mod metrics;
 mod query;
+mod watch;
 
 pub use api::replayed;
+pub use watch::Watch;
 
 /// The largest body an operator's request may have, in bytes.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -41,6 +44,8 @@ pub struct AdminState {
     pub ingest: Live<Ingest>,
     /// Tells forwarders that they have something to do.
     pub wake: Wake,
+    /// What happened, in figures.
+    pub watch: Arc<Watch>,
     /// Asked for as `Authorization: Bearer …`, when there is one.
     pub token: Option<Secret>,
     /// Once it has begun, the daemon is not ready any more.
@@ -83,6 +88,14 @@ impl Admin {
         self.admits(&head.headers)?;
         if self.state.token.is_some() {
             pulse.vouch();
+        }
+        if head.uri.path() == "/metrics" {
+            if head.method != Method::GET && head.method != Method::HEAD {
+                return Err(Problem::method(&[Method::GET, Method::HEAD]));
+            }
+            self.state.watch.look().await;
+            let is_ready = self.ready().is_ok();
+            return Ok(metrics::answer(&self.state.watch.measures, is_ready, &head.headers, clock::now()));
         }
         let (path, allowed) = api::find(head.uri.path()).ok_or_else(no_such_path)?;
         if !allowed.contains(&head.method) {
@@ -130,7 +143,7 @@ impl Endpoint for Admin {
 }
 
 fn no_such_path() -> Problem {
-    let detail = "Nothing is here. The API is under /api/v1/, beside /livez and /readyz.";
+    let detail = "Nothing is here. The API is under /api/v1/, beside /livez, /readyz and /metrics.";
     Problem::new(StatusCode::NOT_FOUND, "no-such-path", "No such path", detail)
 }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use callbackd::admin::{Admin, AdminState};
+use callbackd::admin::{Admin, AdminState, Watch};
+use callbackd::measure::Measures;
+use callbackd::model::Time;
 use callbackd::pipeline::Wake;
 use callbackd::secret::Secret;
 use callbackd::server::{Live, bind, serve};
@@ -29,6 +31,7 @@ impl Door {
             store: Arc::new(store.clone()),
             ingest: Live::new(ingest(&store, "/callbacks/media", &[], None)),
             wake: wake.clone(),
+            watch: Arc::new(Watch::new(Arc::new(store.clone()), Arc::new(Measures::new(Time::default())))),
             token: token.map(Secret::new),
             shutdown: stopping.clone(),
         };
