@@ -18,13 +18,13 @@ comma := ,
 
 ran = @echo "  ran       $(1)" >>$(REPORT)
 
-.PHONY: check tools format clippy test power disk docs deny packages interleavings network systemd signer zabbix instructions
+.PHONY: check tools format clippy test power disk docs deny packages interleavings network systemd signer zabbix metrics instructions
 .PHONY: fmt bless soak fuzz fuzz-keep bench peers
 
 check:
 	@mkdir -p $(TARGET)
 	@: >$(REPORT)
-	@$(MAKE) --no-print-directory tools format clippy test power disk docs deny packages interleavings network systemd signer zabbix instructions
+	@$(MAKE) --no-print-directory tools format clippy test power disk docs deny packages interleavings network systemd signer zabbix metrics instructions
 	@echo
 	@cat $(REPORT)
 	@echo "make check: passed"
@@ -145,6 +145,17 @@ zabbix:
 	else \
 	  echo "left out: Zabbix test (needs root; sudo tests/peers/zabbix.sh)"; \
 	  echo "  left out  Zabbix test (needs root; sudo tests/peers/zabbix.sh)" >>$(REPORT); \
+	fi
+
+# The same: a real Prometheus is had from Debian, and its Python client from pip.
+metrics:
+	@cargo build --locked --bin callbackd
+	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
+	  tests/peers/prometheus.sh $(TARGET)/debug/callbackd; \
+	  echo "  ran       metrics: scraped by a real Prometheus, which tries the rules and the dashboard" >>$(REPORT); \
+	else \
+	  echo "left out: metrics at a real Prometheus (needs apt and pip; tests/peers/prometheus.sh)"; \
+	  echo "  left out  metrics at a real Prometheus (needs apt and pip; tests/peers/prometheus.sh)" >>$(REPORT); \
 	fi
 
 # What a callback costs, as instructions that callgrind counts: nearly the same everywhere (a hundredth up or

@@ -16,7 +16,6 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use crate::clock;
-use crate::measure::Measures;
 use crate::pipeline::Wake;
 use crate::pipeline::ingest::Ingest;
 use crate::secret::Secret;
@@ -27,10 +26,13 @@ use crate::store::Store;
 
 mod admit;
 mod api;
+mod metrics;
 mod page;
 mod query;
+mod watch;
 
 pub use api::replayed;
+pub use watch::Watch;
 
 /// The largest body an operator's request may have, in bytes.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -64,10 +66,10 @@ pub struct AdminState {
     pub ingest: Live<Ingest>,
     /// Tells forwarders that they have something to do.
     pub wake: Wake,
+    /// What happened, in figures.
+    pub watch: Arc<Watch>,
     /// Asked for as `Authorization: Bearer …`, when there is one.
     pub token: Option<Secret>,
-    /// What happened, in figures.
-    pub measures: Arc<Measures>,
     /// Once it has begun, the daemon is not ready any more.
     pub shutdown: Shutdown,
 }
@@ -108,6 +110,15 @@ impl Admin {
         self.admits(&head)?;
         if self.state.token.is_some() {
             pulse.vouch();
+        }
+        if head.uri.path() == "/metrics" {
+            if head.method != Method::GET && head.method != Method::HEAD {
+                return Err(Problem::method(&[Method::GET, Method::HEAD]));
+            }
+            self.state.watch.look().await;
+            let is_ready = self.ready().is_ok();
+            let measures = &self.state.watch.measures;
+            return Ok(whole(metrics::answer(measures, is_ready, &head.headers, clock::now())));
         }
         let (part, allowed) = find(head.uri.path()).ok_or_else(no_such_path)?;
         if !allowed.contains(&head.method) {
@@ -157,7 +168,7 @@ impl Endpoint for Admin {
 }
 
 fn no_such_path() -> Problem {
-    let detail = "Nothing is here. The API is under /api/v1/, beside /livez and /readyz.";
+    let detail = "Nothing is here. The API is under /api/v1/, beside /livez, /readyz and /metrics.";
     Problem::new(StatusCode::NOT_FOUND, "no-such-path", "No such path", detail)
 }
 

@@ -7,6 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use crate::model::Time;
 
@@ -49,6 +50,8 @@ words! {
         Slow = "slow",
         /// A body that broke off.
         Malformed = "malformed",
+        /// Nobody was there to be answered any more; it may have been kept.
+        Gone = "gone",
     }
 }
 
@@ -102,6 +105,56 @@ pub struct OfSource {
     pub last_at: Gauge,
 }
 
+impl OfSource {
+    /// Of a source of this name, without anything yet.
+    pub fn new(name: &str) -> OfSource {
+        OfSource {
+            name: name.into(),
+            answers: Counters::default(),
+            latency: Histogram::new(TIMES),
+            confirmations: Counters::default(),
+            last_at: Gauge::default(),
+        }
+    }
+
+    /// A callback that begins to come in.
+    pub fn asked(&self) -> Asked<'_> {
+        Asked { of: self, answer: Answer::Gone, whole_at: None }
+    }
+}
+
+/// A callback on its way: it is counted when this is dropped, also where its sender goes away.
+#[derive(Debug)]
+pub struct Asked<'m> {
+    of: &'m OfSource,
+    answer: Answer,
+    whole_at: Option<(Instant, Time)>,
+}
+
+impl Asked<'_> {
+    /// All of its body is here, now.
+    pub fn is_whole(&mut self, at: Instant, now: Time) {
+        self.whole_at = Some((at, now));
+    }
+
+    /// It is answered like this.
+    pub fn is_answered(&mut self, answer: Answer) {
+        self.answer = answer;
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.of.answers.add(self.answer);
+        if let Some((at, now)) = self.whole_at {
+            self.of.latency.add_time(at.elapsed());
+            if self.answer.is_kept() {
+                self.of.last_at.set(now.micros());
+            }
+        }
+    }
+}
+
 /// How one sink was told.
 #[derive(Debug)]
 pub struct OfSink {
@@ -121,6 +174,28 @@ pub struct OfSink {
 }
 
 impl OfSink {
+    /// Of a sink of this name, without anything yet.
+    pub fn new(name: &str) -> OfSink {
+        OfSink {
+            name: name.into(),
+            tries: Counters::default(),
+            duration: Histogram::new(TIMES),
+            delay: Histogram::new(DELAYS),
+            dead: Counter::default(),
+            breaker_open: AtomicBool::new(false),
+            standing: Mutex::default(),
+        }
+    }
+
+    /// A try ended at `now`, `ms` after it began.
+    pub fn tried(&self, how: Tried, ms: u64, promised_at: Time, now: Time) {
+        self.tries.add(how);
+        self.duration.add(ms.saturating_mul(1000));
+        if how == Tried::Delivered {
+            self.delay.add(now.ms_since(promised_at).saturating_mul(1000));
+        }
+    }
+
     /// Whether its breaker is open.
     pub fn is_breaker_open(&self) -> bool {
         self.breaker_open.load(Ordering::Relaxed)
@@ -206,36 +281,12 @@ impl Measures {
 
     /// The series of this source.
     pub fn source(&self, name: &str) -> Arc<OfSource> {
-        series(
-            &self.sources,
-            name,
-            |of| &of.name,
-            || OfSource {
-                name: name.into(),
-                answers: Counters::default(),
-                latency: Histogram::new(TIMES),
-                confirmations: Counters::default(),
-                last_at: Gauge::default(),
-            },
-        )
+        series(&self.sources, name, |of| &of.name, || OfSource::new(name))
     }
 
     /// The series of this sink.
     pub fn sink(&self, name: &str) -> Arc<OfSink> {
-        series(
-            &self.sinks,
-            name,
-            |of| &of.name,
-            || OfSink {
-                name: name.into(),
-                tries: Counters::default(),
-                duration: Histogram::new(TIMES),
-                delay: Histogram::new(DELAYS),
-                dead: Counter::default(),
-                breaker_open: AtomicBool::new(false),
-                standing: Mutex::default(),
-            },
-        )
+        series(&self.sinks, name, |of| &of.name, || OfSink::new(name))
     }
 
     /// Every source that there is or was, in the order in which they came.
@@ -295,6 +346,21 @@ mod tests {
     }
 
     #[test]
+    fn a_callback_is_counted_once_however_it_ends() {
+        let of = OfSource::new("media");
+        let now = Time::from_seconds(1_700_000_000);
+        let mut kept = of.asked();
+        kept.is_whole(Instant::now(), now);
+        kept.is_answered(Answer::Accepted);
+        drop(kept);
+        of.asked().is_answered(Answer::Rate);
+        drop(of.asked());
+        let counts = of.answers.counts();
+        assert_eq!([Answer::Accepted, Answer::Rate, Answer::Gone].map(|answer| counts.of(answer)), [1, 1, 1]);
+        assert_eq!((counts.total(), of.latency.spread().count(), of.last_at.get()), (3, 1, Some(now.micros())));
+    }
+
+    #[test]
     fn words_stand_at_their_places() {
         fn stands<W: Words>() -> Vec<&'static str> {
             assert!(W::ALL.iter().enumerate().all(|(place, word)| word.place() == place));
@@ -304,7 +370,7 @@ mod tests {
         stands::<Confirmation>();
         let kept: Vec<_> = Answer::ALL.iter().filter(|answer| answer.is_kept()).map(|answer| answer.word()).collect();
         assert_eq!(kept, ["accepted", "duplicate", "conflict", "quarantined", "held"]);
-        assert_eq!((answers.len(), tried.len()), (14, 6));
+        assert_eq!((answers.len(), tried.len()), (15, 6));
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use callbackd::admin::{Admin, AdminState};
-use callbackd::clock;
+use callbackd::admin::{Admin, AdminState, Watch};
 use callbackd::measure::Measures;
+use callbackd::model::Time;
 use callbackd::pipeline::Wake;
 use callbackd::secret::Secret;
 use callbackd::server::{Live, bind, serve};
@@ -31,8 +31,8 @@ impl Door {
             store: Arc::new(store.clone()),
             ingest: Live::new(ingest(&store, "/callbacks/media", &[], None)),
             wake: wake.clone(),
+            watch: Arc::new(Watch::new(Arc::new(store.clone()), Arc::new(Measures::new(Time::default())))),
             token: token.map(Secret::new),
-            measures: Arc::new(Measures::new(clock::now())),
             shutdown: stopping.clone(),
         };
         tokio::spawn(serve(bound, Arc::new(Admin::new(state)), Shutdown::new()));

@@ -17,6 +17,7 @@ mod hostile;
 mod inquire;
 mod layers;
 mod life;
+mod metrics;
 mod model;
 mod monitoring;
 mod network;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use callbackd::Boxed;
+use callbackd::measure::OfSource;
 use callbackd::model::{Attempt, Receipt, ReceiptStatus, Rules, SinkRule, Task, Time};
 use callbackd::pipeline::Wake;
 use callbackd::pipeline::ingest::{Ingest, Intake, Rate};
@@ -292,6 +293,7 @@ pub(crate) fn ingest(store: &Shared, path: &str, allow: &[&str], rate: Option<u3
         allow: allow.iter().map(|net| net.parse().expect("a network")).collect(),
         rate: rate.map(Rate::new),
         confirm: false,
+        measures: Arc::new(OfSource::new("media")),
     };
     let sinks = vec![SinkRule { name: "portal".to_owned(), coalesce: false }];
     let rules = Arc::new(Rules { sinks, ..Rules::default() });

@@ -52,7 +52,7 @@ pub(super) fn entry(h: &mut Html, d: &DeliveryRow, attempts: Option<&[Attempt]>,
         h.el("header", &[], |h| {
             h.badge(d.status.as_str());
             h.el("h3", &[], |h| {
-                h.link(&Url::to(&["deliveries", &d.id]), &format!("{} of {}", d.sink, kind(d)));
+                h.link(&Url::to(&["deliveries", &d.id]), &format!("{}: {}", d.sink, kind(d)));
             });
             h.el("span", &[], |h| {
                 h.text(&format!("{}, promised ", several(u64::from(d.attempts), "try")));
@@ -78,7 +78,7 @@ pub(super) fn entry(h: &mut Html, d: &DeliveryRow, attempts: Option<&[Attempt]>,
 /// Every try, and what the peer said.
 fn tries(h: &mut Html, d: &DeliveryRow, attempts: &[Attempt]) {
     let name = format!("Tries of the delivery {}", d.id);
-    super::layout::table(h, &name, &["When", "Took", "Outcome", "Status", "In whose words"], |h| {
+    super::layout::table(h, &name, &["When", "Took", "Outcome", "Status", "What was said"], |h| {
         for a in attempts {
             h.el("tr", &[], |h| {
                 h.el("td", &[], |h| h.at(Some(a.started_at)));

@@ -61,7 +61,7 @@ pub(super) async fn show(
         (page["items"].as_array().map_or(0, Vec::len), page["next"].as_str().map(str::to_owned))
     };
     let (sources, store) = (standing::sources(state), &state.store);
-    let sinks: Vec<String> = standing::sinks(state).await?.into_iter().map(|sink| sink.row.name).collect();
+    let sinks = standing::sink_names(state);
     let frame = |title: &str, tab, next: Option<String>, rows: &dyn Fn(&mut Html)| {
         layout::page(title, Some(tab), said, |h| {
             h.leaf("h1", &[], title);

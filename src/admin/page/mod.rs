@@ -128,7 +128,7 @@ pub(super) async fn answer(
         Path::Overview => {
             let standing = standing::look(state, now).await?;
             let latest = executions::rows(state, Filter { limit: Some(8), ..Filter::default() }).await?;
-            let history = state.measures.history(now);
+            let history = state.watch.measures.history(now);
             layout::page("Overview", Some(Tab::Overview), said, |h| {
                 overview::show(h, &standing, &history, &latest, now);
             })

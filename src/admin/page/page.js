@@ -1,12 +1,13 @@
 // Renews the page when the stream tells of something: what the server shows is fetched anew and put in place, at most once a
-// second, and now and then by itself, because ages grow. Everything works without this.
+// second, less often where that takes long, and now and then by itself, because ages grow. Everything works without this.
 "use strict";
 
 const RENEW_MS = 1000;
+const REST_FACTOR = 10;
 const AGES_MS = 15000;
 const live = document.getElementById("live");
 let due = null;
-let last = Date.now();
+let next = Date.now() + RENEW_MS;
 let running = false;
 let again = false;
 
@@ -43,7 +44,7 @@ async function renew() {
   }
   running = true;
   again = false;
-  last = Date.now();
+  const from = Date.now();
   try {
     const answer = await fetch(location.href, { headers: { accept: "text/html" }, cache: "no-store" });
     if (!answer.ok) return;
@@ -61,12 +62,14 @@ async function renew() {
   } catch {
     // It is asked again with the next word of the stream, or by itself.
   } finally {
+    next = from + Math.max(RENEW_MS, REST_FACTOR * (Date.now() - from));
     running = false;
+    if (again) soon();
   }
 }
 
 function soon() {
-  if (due === null) due = setTimeout(renew, Math.max(0, last + RENEW_MS - Date.now()));
+  if (due === null) due = setTimeout(renew, Math.max(0, next - Date.now()));
 }
 
 const stream = new EventSource("/api/v1/stream");

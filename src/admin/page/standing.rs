@@ -63,13 +63,24 @@ pub(super) async fn sinks(state: &AdminState) -> Result<Vec<Sink>, StoreError> {
         }
     }
     rows.sort_by(|a, b| a.name.cmp(&b.name));
-    let measured = state.measures.sinks();
+    let measured = state.watch.measures.sinks();
     let sink = |row: SinkRow| Sink {
         is_configured: configured.contains(&row.name.as_str()),
         is_failing: measured.iter().any(|of| *of.name == row.name && of.is_breaker_open()),
         row,
     };
     Ok(rows.into_iter().map(sink).collect())
+}
+
+/// The names of the sinks that there are or were, without asking the store: to count what waits takes it a while.
+pub(super) fn sink_names(state: &AdminState) -> Vec<String> {
+    let configured = state.ingest.load();
+    let configured = configured.rules().sinks.iter().map(|sink| sink.name.clone());
+    let mut names: Vec<_> =
+        configured.chain(state.watch.measures.sinks().iter().map(|of| of.name.to_string())).collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// The configured sources' names, without repeats.
@@ -91,14 +102,14 @@ pub(super) async fn look(state: &AdminState, now: Time) -> Result<Standing, Stor
         |status: &str| Filter { status: vec![status.to_owned()], limit: Some(COUNTED as u64 + 1), ..Filter::default() };
     // What came before this process did is told by the latest receipts, not by a search for who has long been silent.
     let latest = store.receipts(Filter { limit: Some(COUNTED as u64), ..Filter::default() }).await?;
-    let measured = state.measures.sources();
+    let measured = state.watch.measures.sources();
     let last_at = |name: &String| {
         let counted = measured.iter().find(|of| *of.name == **name).and_then(|of| of.last_at.get());
         let kept = latest.iter().find(|receipt| receipt.source == *name).map(|receipt| receipt.received_at);
         counted.map(Time::from_micros).max(kept)
     };
     let sources = sources(state).into_iter().map(|name| Source { last_at: last_at(&name), name }).collect();
-    let history = state.measures.history(now);
+    let history = state.watch.measures.history(now);
     Ok(Standing {
         receiving,
         lately: history.iter().rev().take(2).map(super::plot::kept).sum(),

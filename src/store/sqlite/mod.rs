@@ -22,6 +22,7 @@ use super::{
     Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
 };
 use crate::Boxed;
+use crate::measure::OfStore;
 use crate::model::{Attempt, Receipt, Rules, Task, Time};
 use crate::shutdown::Shutdown;
 
@@ -61,11 +62,13 @@ pub struct Options {
     pub queue_bytes_max: usize,
     /// Connections that read.
     pub readers: usize,
+    /// What it does, in figures.
+    pub measures: Arc<OfStore>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { queue_max: 4096, queue_bytes_max: 64 << 20, readers: 2 }
+        Options { queue_max: 4096, queue_bytes_max: 64 << 20, readers: 2, measures: Arc::default() }
     }
 }
 
@@ -120,10 +123,11 @@ impl SqliteStore {
         let (begun, begins) = std::sync::mpsc::sync_channel(1);
         let writer = spawn("store-writer", {
             let (queue, health, log) = (Arc::clone(&queue), Arc::clone(&health), Arc::clone(&log));
+            let measures = Arc::clone(&options.measures);
             Box::new(move || {
                 // However this thread ends, nobody is to wait for it; and with its connection the checkpointer ends.
                 let _closing = CloseOnDrop(Arc::clone(&queue));
-                writer::run(&conn, &queue, &health, &log, &begun);
+                writer::run(&conn, &queue, &health, &log, &measures, &begun);
             })
         })?;
         match begins.recv() {

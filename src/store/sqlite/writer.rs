@@ -15,6 +15,7 @@ use super::checkpoint::{self, Log};
 use super::identity::Recent;
 use super::queue::{Queue, Taken};
 use super::room::Watch;
+use crate::measure::OfStore;
 use crate::model::Time;
 use crate::store::StoreError;
 
@@ -267,6 +268,7 @@ pub(super) fn run(
     queue: &Queue<Box<dyn Command>>,
     health: &Health,
     log: &Log,
+    measures: &OfStore,
     begun: &SyncSender<rusqlite::Result<()>>,
 ) {
     let mut tx = match prepare(conn) {
@@ -285,8 +287,12 @@ pub(super) fn run(
             Taken::Closed => return,
             Taken::Nothing => {}
             Taken::Items => {
-                commit(&mut tx, &mut batch, health);
+                let (began, commands) = (Instant::now(), batch.len() as u64);
+                commit(&mut tx, &mut batch, health, measures);
+                measures.commit.add_time(began.elapsed());
+                measures.batch.add(commands);
                 checkpoint::finish(conn, log);
+                measures.log_bytes.set((log.pages() * checkpoint::PAGE_BYTES) as i64);
                 room.look(conn, health, log);
             }
         }
@@ -301,7 +307,7 @@ pub(super) fn run(
 }
 
 /// Carries out the batch in one transaction and tells every caller.
-fn commit(tx: &mut Tx<'_>, batch: &mut Vec<Box<dyn Command>>, health: &Health) {
+fn commit(tx: &mut Tx<'_>, batch: &mut Vec<Box<dyn Command>>, health: &Health, measures: &OfStore) {
     health.began();
     let before = tx.conn.total_changes();
     match try_commit(tx, batch) {
@@ -318,10 +324,11 @@ fn commit(tx: &mut Tx<'_>, batch: &mut Vec<Box<dyn Command>>, health: &Health) {
         // One command that SQLite refuses must not take the others with it.
         Err(e) if batch.len() > 1 && !is_environment(&e) => {
             for command in batch.drain(..) {
-                commit(tx, &mut vec![command], health);
+                commit(tx, &mut vec![command], health, measures);
             }
         }
         Err(e) => {
+            measures.failed.add();
             let reason = explain(&e);
             // What SQLite refuses of one command says nothing of the others: whether they would be kept is tried.
             let fault = match is_environment(&e) {
@@ -417,7 +424,7 @@ mod tests {
         let (begun, begins) = std::sync::mpsc::sync_channel(1);
         std::thread::scope(|scope| {
             let (queue, health) = (&queue, &health);
-            scope.spawn(move || run(&conn, queue, health, &Log::default(), &begun));
+            scope.spawn(move || run(&conn, queue, health, &Log::default(), &OfStore::default(), &begun));
             begins.recv().expect("a word").expect("begins");
             let nothing = "DELETE FROM receipts WHERE id < 0";
             let too_much = "CREATE TABLE load AS SELECT zeroblob(1000000)";
