@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::operations::{DeliveryVerb, Does, Noun, SinkVerb};
+use super::operations::Does;
+pub(super) use super::operations::{DeliveryVerb, Noun, SinkVerb};
 use super::query::{self, Page, Wanted};
 use super::{Admin, AdminState, Reply, bad_request, no_such_path, openapi, whole};
 use crate::clock;
@@ -142,12 +143,16 @@ fn read<T: DeserializeOwned>(body: &[u8], expected: &str) -> Result<T, Problem> 
 }
 
 /// The number behind an id. What is none is nothing that we ever named.
-fn number(what: &str, id: &str) -> Result<i64, StoreError> {
+pub(super) fn number(what: &str, id: &str) -> Result<i64, StoreError> {
     let unknown = || StoreError::NotFound(format!("no {what} has the id {id:?}"));
     id.parse().ok().filter(|&n: &i64| n > 0).ok_or_else(unknown)
 }
 
-async fn settle(state: &AdminState, verb: DeliveryVerb, filter: DeliveryFilter) -> Result<Value, StoreError> {
+pub(super) async fn settle(
+    state: &AdminState,
+    verb: DeliveryVerb,
+    filter: DeliveryFilter,
+) -> Result<Value, StoreError> {
     let now = clock::now();
     let count = match verb {
         DeliveryVerb::Retry => state.store.retry(filter, now).await?,
@@ -160,7 +165,7 @@ async fn settle(state: &AdminState, verb: DeliveryVerb, filter: DeliveryFilter) 
 
 /// Pauses a sink, or lets it go on. It has to be one that is configured, or that the store knows of: a slip of the pen
 /// would otherwise pause nothing, and look well.
-async fn set_paused(state: &AdminState, name: &str, reason: Option<String>) -> Result<Value, StoreError> {
+pub(super) async fn set_paused(state: &AdminState, name: &str, reason: Option<String>) -> Result<Value, StoreError> {
     let is_configured = state.ingest.load().rules().sinks.iter().any(|sink| sink.name == name);
     if !is_configured && !state.store.sinks().await?.iter().any(|sink| sink.name == name) {
         return Err(StoreError::NotFound(format!("no sink is called {name:?}")));

@@ -15,7 +15,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 use crate::Boxed;
-use crate::model::{Attempt, Delivery, Learned, Receipt, ReceiptStatus, Rules, Time, Update};
+use crate::model::{Attempt, Delivery, Learned, Receipt, ReceiptStatus, Rules, Task, Time, Update};
 use crate::shutdown::Shutdown;
 
 mod inquiry;
@@ -129,6 +129,9 @@ pub trait Queries: Send + Sync {
 
     /// One execution by its id or the vendor's key: `{"execution", "tasks", "receipts", "changes", "deliveries"}`.
     fn execution(&self, id_or_key: String) -> Boxed<'_, Result<Value, StoreError>>;
+
+    /// The tasks of these executions, in their order; none of one that is not there.
+    fn tasks(&self, executions: Vec<i64>) -> Boxed<'_, Result<Vec<Vec<Task>>, StoreError>>;
 
     /// Receipts, newest first.
     fn receipts(&self, filter: Filter) -> Boxed<'_, Result<Vec<ReceiptRow>, StoreError>>;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use callbackd::admin::{Admin, AdminState};
+use callbackd::clock;
+use callbackd::measure::Measures;
 use callbackd::pipeline::Wake;
 use callbackd::secret::Secret;
 use callbackd::server::{Live, bind, serve};
@@ -30,6 +32,7 @@ impl Door {
             ingest: Live::new(ingest(&store, "/callbacks/media", &[], None)),
             wake: wake.clone(),
             token: token.map(Secret::new),
+            measures: Arc::new(Measures::new(clock::now())),
             shutdown: stopping.clone(),
         };
         tokio::spawn(serve(bound, Arc::new(Admin::new(state)), Shutdown::new()));
@@ -169,7 +172,8 @@ async fn only_operators_are_let_in() {
     ] {
         let answer = door.ask(&request(head)).await;
         assert_eq!(answer.status, status, "{head}");
-        assert_eq!(answer.header("www-authenticate"), (status == 401).then_some("Bearer"));
+        let challenges = "Bearer, Basic realm=\"callbackd\", charset=\"UTF-8\"";
+        assert_eq!(answer.header("www-authenticate"), (status == 401).then_some(challenges));
         assert!(!answer.body.contains("s3cret"));
     }
     assert_eq!(door.asked().len(), 1);

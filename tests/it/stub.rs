@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use callbackd::Boxed;
-use callbackd::model::{Attempt, Receipt, ReceiptStatus, Rules, SinkRule, Time};
+use callbackd::model::{Attempt, Receipt, ReceiptStatus, Rules, SinkRule, Task, Time};
 use callbackd::pipeline::Wake;
 use callbackd::pipeline::ingest::{Ingest, Intake, Rate};
 use callbackd::server::Limits;
@@ -85,6 +85,10 @@ impl Queries for Shared {
 
     fn execution(&self, id: String) -> Boxed<'_, Result<Value, StoreError>> {
         ready(Err(StoreError::NotFound(id)))
+    }
+
+    fn tasks(&self, _: Vec<i64>) -> Boxed<'_, Result<Vec<Vec<Task>>, StoreError>> {
+        ready(Ok(vec![]))
     }
 
     fn receipts(&self, _: Filter) -> Boxed<'_, Result<Vec<ReceiptRow>, StoreError>> {

@@ -22,7 +22,7 @@ use super::{
     Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
 };
 use crate::Boxed;
-use crate::model::{Attempt, Receipt, Rules, Time};
+use crate::model::{Attempt, Receipt, Rules, Task, Time};
 use crate::shutdown::Shutdown;
 
 mod again;
@@ -366,6 +366,10 @@ impl Queries for SqliteStore {
 
     fn execution(&self, id_or_key: String) -> Boxed<'_, Result<Value, StoreError>> {
         self.readers.execution(id_or_key)
+    }
+
+    fn tasks(&self, executions: Vec<i64>) -> Boxed<'_, Result<Vec<Vec<Task>>, StoreError>> {
+        self.readers.tasks(executions)
     }
 
     fn receipts(&self, filter: Filter) -> Boxed<'_, Result<Vec<ReceiptRow>, StoreError>> {

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use super::filter::{DELIVERIES, EXECUTIONS, RECEIPTS, conditions};
 use super::{claim, identity, news, open};
 use crate::Boxed;
-use crate::model::{Attempt, Change, ChangeMeta, Link, State, Status, Time};
+use crate::model::{Attempt, Change, ChangeMeta, Link, State, Status, Task, Time};
 use crate::store::{DeliveryRow, ExecutionRow, Filter, News, Queries, ReceiptRow, SinkRow, StoreError};
 
 /// A few connections, opened when they are first needed.
@@ -284,6 +284,20 @@ impl Queries for Readers {
             let id: i64 = row.get(0).map_err(fault)?;
             let (flat, tasks) = execution(conn, row)?;
             history(conn, id, flat, tasks)
+        })
+    }
+
+    fn tasks(&self, executions: Vec<i64>) -> Boxed<'_, Read<Vec<Vec<Task>>>> {
+        self.read(move |conn| {
+            let mut statement = conn.prepare("SELECT snapshot FROM execution_heads WHERE id = ?1").map_err(fault)?;
+            let tasks = |id| {
+                let snapshot: Option<String> = statement.query_row([id], |row| row.get(0)).optional().map_err(fault)?;
+                Ok(snapshot
+                    .and_then(|text| State::of_snapshot(&text).ok())
+                    .map(|state| state.tasks)
+                    .unwrap_or_default())
+            };
+            executions.into_iter().map(tasks).collect()
         })
     }
 
