@@ -3,7 +3,8 @@
 use super::html::{Url, several};
 use super::{Page, Problem, bad_request, pairs};
 use crate::admin::AdminState;
-use crate::admin::api::{self, DeliveryVerb, Noun, SinkVerb};
+use crate::admin::api;
+use crate::admin::operations::{DeliveryVerb, Noun, SinkVerb};
 use crate::model::{DeliveryStatus, ReceiptStatus, Time};
 use crate::store::DeliveryFilter;
 

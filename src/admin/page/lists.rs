@@ -6,7 +6,7 @@ use super::html::{Html, Url};
 use super::layout::{self, Tab, choice, field};
 use super::{Page, Problem, deliveries, executions, pairs, receipts, standing};
 use crate::admin::AdminState;
-use crate::admin::api::Noun;
+use crate::admin::operations::Noun;
 use crate::model::{DeliveryStatus, ReceiptStatus, Status, Time};
 
 /// Rows of a page, where nothing is said.

@@ -16,7 +16,7 @@ use http_body_util::Full;
 
 use self::html::Url;
 use self::layout::Tab;
-use super::api::Noun;
+use super::operations::Noun;
 use super::query::{Page, decoded};
 use super::{AdminState, api, bad_request};
 use crate::clock;
@@ -221,7 +221,7 @@ mod tests {
             ("/sinks/portal", None),
             ("/executions/", None),
             ("/executions/7/8", None),
-            ("/deliveries/retry", Some(Path::Act(Act::Deliveries(api::DeliveryVerb::Retry)))),
+            ("/deliveries/retry", Some(Path::Act(Act::Deliveries(crate::admin::operations::DeliveryVerb::Retry)))),
             ("/index.html", None),
             ("/api/v1/sinks", None),
             ("", None),
