@@ -5,6 +5,7 @@
 const RENEW_MS = 1000;
 const REST_FACTOR = 10;
 const AGES_MS = 15000;
+const LISTEN_AFTER_MS = 700;
 const live = document.getElementById("live");
 let due = null;
 let next = Date.now() + RENEW_MS;
@@ -72,12 +73,18 @@ function soon() {
   if (due === null) due = setTimeout(renew, Math.max(0, next - Date.now()));
 }
 
-const stream = new EventSource("/api/v1/stream");
-stream.onopen = () => { live.hidden = false; };
-stream.onerror = () => { live.hidden = true; };
-stream.addEventListener("change", soon);
-stream.addEventListener("delivery", soon);
-setInterval(soon, AGES_MS);
+// Only who stays is told: the daemon has places for a few who listen. Without one it is asked for again later.
+let stream = null;
+function listen() {
+  if (stream !== null && stream.readyState !== EventSource.CLOSED) return;
+  stream = new EventSource("/api/v1/stream");
+  stream.onopen = () => { live.hidden = false; };
+  stream.onerror = () => { live.hidden = true; };
+  stream.addEventListener("change", soon);
+  stream.addEventListener("delivery", soon);
+}
+setTimeout(listen, LISTEN_AFTER_MS);
+setInterval(() => { listen(); soon(); }, AGES_MS);
 for (const what of ["visibilitychange", "focusout", "selectionchange", "toggle"]) {
   document.addEventListener(what, () => { if (again) soon(); }, true);
 }

@@ -81,7 +81,7 @@ const CHAIN: &str = "WITH RECURSIVE chain (id, execution, sequence, type, previo
         SELECT c.id, c.execution, c.sequence, c.type, c.previous_status, c.changed_tasks, c.receipt, c.received_at, c.snapshot, c.previous
         FROM chain JOIN earlier_changes c ON c.id = chain.previous)";
 
-const RECEIPT: &str = "SELECT id, source, status, received_at, peer, headers, body_bytes, digest, reason, execution, executions, body FROM receipts";
+const RECEIPT: &str = "SELECT id, source, status, received_at, peer, headers, body_bytes, digest, reason, execution, executions FROM receipts";
 
 const DELIVERY: &str = "SELECT d.id, d.sink, d.status, d.execution, h.key, h.source, d.change, iif(c.id IS NULL, h.type, c.type), d.attempts, d.created_at, d.due_at, d.finished_at, d.reason
     FROM deliveries d JOIN execution_heads h ON h.id = d.execution LEFT JOIN earlier_changes c ON c.id = d.change";
@@ -311,12 +311,12 @@ impl Queries for Readers {
 
     fn receipt(&self, id: i64) -> Boxed<'_, Read<(ReceiptRow, Vec<u8>)>> {
         self.read(move |conn| {
-            conn.query_row(&format!("{RECEIPT} WHERE id = ?1"), [id], |row| {
-                Ok((receipt(row)?, row.get::<_, Option<Vec<u8>>>(11)?.unwrap_or_default()))
-            })
-            .optional()
-            .map_err(fault)?
-            .ok_or_else(|| StoreError::NotFound(format!("there is no receipt {id}")))
+            let row = conn.query_row(&format!("{RECEIPT} WHERE id = ?1"), [id], receipt).optional().map_err(fault)?;
+            let row = row.ok_or_else(|| StoreError::NotFound(format!("there is no receipt {id}")))?;
+            // Apart, because a list would read the bytes of all its receipts, and show none.
+            let body =
+                conn.query_row("SELECT body FROM receipts WHERE id = ?1", [id], |row| row.get(0)).map_err(fault)?;
+            Ok((row, Option::unwrap_or_default(body)))
         })
     }
 
