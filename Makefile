@@ -18,26 +18,26 @@ comma := ,
 
 ran = @echo "  ran       $(1)" >>$(REPORT)
 
-.PHONY: check tools format clippy test power disk docs deny packages interleavings network systemd signer zabbix instructions
+.PHONY: check tools format clippy test power disk docs deny packages interleavings network systemd signer zabbix metrics page instructions
 .PHONY: fmt bless soak fuzz fuzz-keep bench peers
 
 check:
 	@mkdir -p $(TARGET)
 	@: >$(REPORT)
-	@$(MAKE) --no-print-directory tools format clippy test power disk docs deny packages interleavings network systemd signer zabbix instructions
+	@$(MAKE) --no-print-directory tools format clippy test power disk docs deny packages interleavings network systemd signer zabbix metrics page instructions
 	@echo
 	@cat $(REPORT)
 	@echo "make check: passed"
 
 # A C compiler (SQLite and ring are built from source), Rust's own formatter and lints, and for the systemd test a
-# container, for the network test namespaces and a program between them. The commands are what tells whether a package is
-# missing.
+# container, for the network test namespaces and a program between them, for the page a browser and what drives it. The
+# commands are what tells whether a package is missing.
 tools:
 	@missing=(); \
 	need() { command -v "$$1" >/dev/null || missing+=("$$2"); }; \
 	need cc build-essential; need python3 python3; need valgrind valgrind; \
 	if [[ $$(id -u) == 0 ]]; then need debootstrap debootstrap; need systemd-nspawn systemd-container; \
-	  need ip iproute2; fi; \
+	  need ip iproute2; need chromium chromium; need node nodejs; need npm npm; fi; \
 	if (($${#missing[@]})); then \
 	  if [[ $$(id -u) != 0 ]]; then echo "missing; run as root: apt-get install $${missing[*]}" >&2; exit 1; fi; \
 	  apt-get update -qq </dev/null; \
@@ -145,6 +145,29 @@ zabbix:
 	else \
 	  echo "left out: Zabbix test (needs root; sudo tests/peers/zabbix.sh)"; \
 	  echo "  left out  Zabbix test (needs root; sudo tests/peers/zabbix.sh)" >>$(REPORT); \
+	fi
+
+# The same: a real Prometheus is had from Debian, and its Python client from pip.
+metrics:
+	@cargo build --locked --bin callbackd
+	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
+	  tests/peers/prometheus.sh $(TARGET)/debug/callbackd; \
+	  echo "  ran       metrics: scraped by a real Prometheus, which tries the rules and the dashboard" >>$(REPORT); \
+	else \
+	  echo "left out: metrics at a real Prometheus (needs apt and pip; tests/peers/prometheus.sh)"; \
+	  echo "  left out  metrics at a real Prometheus (needs apt and pip; tests/peers/prometheus.sh)" >>$(REPORT); \
+	fi
+
+# The page in Chromium. As root, or on a machine that is there for testing, it has to run: npm brings what drives the browser
+# over the network. `PICTURES=1 make page` makes the pictures in docs/ anew.
+page:
+	@cargo build --locked --bin callbackd
+	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
+	  tests/peers/page.sh $(TARGET)/debug/callbackd; \
+	  echo "  ran       page: every view in Chromium$(comma) and what is done there" >>$(REPORT); \
+	else \
+	  echo "left out: the page in Chromium (needs chromium, node, npm and a network; tests/peers/page.sh)"; \
+	  echo "  left out  the page in Chromium (needs chromium, node, npm and a network; tests/peers/page.sh)" >>$(REPORT); \
 	fi
 
 # What a callback costs, as instructions that callgrind counts: nearly the same everywhere (a hundredth up or

@@ -13,9 +13,10 @@ use tokio::task::JoinHandle;
 
 use self::actors::keep_going;
 use self::parts::Parts;
-use crate::admin::{Admin, AdminState};
+use crate::admin::{Admin, AdminState, Watch};
 use crate::clock;
 use crate::config::{Adapters, Config, Faults};
+use crate::measure::Measures;
 use crate::model::{DeliveryStatus, Rules};
 use crate::pipeline::Wake;
 use crate::pipeline::forward::{Forwarder, HALTED, Service};
@@ -67,6 +68,7 @@ impl Error {
 pub struct Running {
     store: Arc<dyn Store>,
     wake: Wake,
+    measures: Arc<Measures>,
     ingest: Live<Ingest>,
     limits: Live<Limits>,
     keep: Live<Keep>,
@@ -87,9 +89,10 @@ struct Forwarders {
 impl Running {
     /// Starts a daemon with the adapters that the configuration describes; it runs until [`Running::stop`].
     pub async fn start(config: &Config, adapters: Adapters) -> Result<Running, Error> {
-        let parts = Parts::build(config, adapters).map_err(Error::Config)?;
+        let measures = Arc::new(Measures::new(clock::now()));
+        let parts = Parts::build(config, adapters, &measures).map_err(Error::Config)?;
         let certificate = pair(config)?.map(|pair| Arc::new(Certificate::new(pair)));
-        let store: Arc<dyn Store> = Arc::new(open_store(config)?);
+        let store: Arc<dyn Store> = Arc::new(open_store(config, &measures)?);
         let mut inherited = Inherited::take().map_err(|e| Error::Process(format!("systemd's sockets: {e}")))?;
         let bound = inherited.bind(&config.server.listen, certificate.clone()).await?;
         let admin = inherited.bind(&config.admin.listen, None).await?;
@@ -106,9 +109,11 @@ impl Running {
         let shutdown = Shutdown::new();
         let limits = Live::new(parts.limits.clone());
         let ingest = Live::new(Ingest::new(parts.intakes, Arc::clone(&parts.rules), Arc::clone(&store), wake.clone()));
+        let watch = Arc::new(Watch::new(Arc::clone(&store), Arc::clone(&measures)));
         let running = Running {
             store: Arc::clone(&store),
             wake: wake.clone(),
+            measures: Arc::clone(&measures),
             ingest: ingest.clone(),
             limits: limits.clone(),
             keep: Live::new(keep(config)),
@@ -116,11 +121,23 @@ impl Running {
             address,
             shutdown: shutdown.clone(),
             doors: vec![
-                tokio::spawn(serve_callbacks(bound, Reception::new(ingest.clone(), limits), shutdown.clone())),
+                tokio::spawn(serve_callbacks(
+                    bound,
+                    Reception::new(ingest.clone(), limits, Arc::clone(&measures)),
+                    shutdown.clone(),
+                )),
                 tokio::spawn(serve_admin(
                     admin,
-                    AdminState { store, ingest, wake, token: parts.admin_token, shutdown },
+                    AdminState {
+                        store,
+                        ingest,
+                        wake,
+                        watch: Arc::clone(&watch),
+                        token: parts.admin_token,
+                        shutdown: shutdown.clone(),
+                    },
                 )),
+                tokio::spawn(watch.run(shutdown)),
             ],
             forwarders: Mutex::new(Forwarders { stop: Shutdown::new(), running: Vec::new() }),
             drain: config.server.drain_timeout.0,
@@ -144,7 +161,7 @@ impl Running {
     /// fails is taken over.
     pub async fn reload(&self, config: &Config, adapters: Adapters) -> Result<(), Error> {
         let pair = pair(config)?;
-        let parts = Parts::build(config, adapters).map_err(Error::Config)?;
+        let parts = Parts::build(config, adapters, &self.measures).map_err(Error::Config)?;
         if let (Some(certificate), Some(pair)) = (&self.certificate, pair) {
             certificate.take(pair);
         }
@@ -173,7 +190,8 @@ impl Running {
             .map(|(name, sink, service)| {
                 let (store, rules, wake) = (Arc::clone(&self.store), Arc::clone(rules), self.wake.clone());
                 let actor = format!("the forwarder of {name}");
-                let forwarder = Arc::new(Forwarder { name, sink, service, store, rules, wake });
+                let measures = self.measures.sink(&name);
+                let forwarder = Arc::new(Forwarder { name, sink, service, store, rules, wake, measures });
                 let ends = stop.clone();
                 tokio::spawn(keep_going(actor, stop.clone(), move || Arc::clone(&forwarder).run(ends.clone())))
             })
@@ -256,9 +274,10 @@ async fn serve_admin(bound: Bound, state: AdminState) {
     server::serve(bound, Arc::new(Admin::new(state)), shutdown).await;
 }
 
-fn open_store(config: &Config) -> Result<SqliteStore, Error> {
+fn open_store(config: &Config, measures: &Measures) -> Result<SqliteStore, Error> {
     let path = store_path(config);
-    let options = Options { queue_max: config.store.queue_max, readers: config.store.readers, ..Options::default() };
+    let (queue_max, readers) = (config.store.queue_max, config.store.readers);
+    let options = Options { queue_max, readers, measures: Arc::clone(&measures.store), ..Options::default() };
     Ok(SqliteStore::open(&path, &options)?)
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::files;
 use crate::config::{Adapters, Config, Environment, Faults, SinkCommon, SinkEntry, SourceEntry};
 use crate::jq::Jq;
-use crate::model::{Expectation, LinkRule, Program, RetryPolicy, Route, Rules, SinkRule};
+use crate::measure::Measures;
+use crate::model::{Expectation, LinkRule, Program, RetryPolicy, Route, Rules, SinkRule, Time};
 use crate::options::{Fault, Span};
 use crate::pipeline::forward::Service;
 use crate::pipeline::ingest::{Intake, Rate};
@@ -27,7 +28,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) fn build(config: &Config, adapters: Adapters) -> Result<Parts, Faults> {
+    pub(super) fn build(config: &Config, adapters: Adapters, measures: &Measures) -> Result<Parts, Faults> {
         let Adapters { sources, sinks, admin_token, warnings } = adapters;
         for warning in warnings {
             tracing::warn!("{warning}");
@@ -35,11 +36,11 @@ impl Parts {
         let rules = Arc::new(rules(config)?);
         let named = config.sinks.iter().zip(sinks);
         let sinks = named.map(|(entry, sink)| (entry.name.clone(), sink.into(), service(&entry.common))).collect();
-        Ok(Parts { intakes: intakes(config, sources), sinks, rules, limits: limits(config), admin_token })
+        Ok(Parts { intakes: intakes(config, sources, measures), sinks, rules, limits: limits(config), admin_token })
     }
 }
 
-fn intakes(config: &Config, sources: Vec<Box<dyn Source>>) -> Vec<(String, Intake)> {
+fn intakes(config: &Config, sources: Vec<Box<dyn Source>>, measures: &Measures) -> Vec<(String, Intake)> {
     let entries = config.sources.iter().zip(sources);
     let intake = |(entry, source): (&SourceEntry, _)| {
         let intake = Intake {
@@ -48,6 +49,7 @@ fn intakes(config: &Config, sources: Vec<Box<dyn Source>>) -> Vec<(String, Intak
             allow: entry.common.allow.clone(),
             rate: (entry.common.rate > 0).then(|| Rate::new(entry.common.rate)),
             confirm: entry.common.confirm,
+            measures: measures.source(&entry.name),
         };
         (entry.common.path.clone(), intake)
     };
@@ -56,7 +58,7 @@ fn intakes(config: &Config, sources: Vec<Box<dyn Source>>) -> Vec<(String, Intak
 
 /// The configured sources, each under its path.
 pub fn sources(config: &Config, env: &Environment) -> Result<Vec<(String, Intake)>, Faults> {
-    Ok(intakes(config, config.adapters(env)?.sources))
+    Ok(intakes(config, config.adapters(env)?.sources, &Measures::new(Time::default())))
 }
 
 /// The configured sinks, each under its name.

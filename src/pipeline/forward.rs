@@ -17,6 +17,7 @@ use super::Wake;
 use super::breaker::Breaker;
 use crate::Boxed;
 use crate::clock;
+use crate::measure::{self, OfSink, Words};
 use crate::model::{Attempt, Delivery, Next, Outcome, RetryPolicy, Rules, Time, WaitFor};
 use crate::shutdown::Shutdown;
 use crate::sinks::{Sink, Tried};
@@ -59,6 +60,8 @@ pub struct Forwarder {
     pub rules: Arc<Rules>,
     /// Wakes this forwarder, and others when something was learned.
     pub wake: Wake,
+    /// How the sink is told, in figures.
+    pub measures: Arc<OfSink>,
 }
 
 /// A wake-up may be lost only through a fault of ours; this bounds what that would cost.
@@ -71,6 +74,7 @@ impl Forwarder {
     pub async fn run(self: Arc<Self>, stop: Shutdown) {
         let (woken, held) = (self.wake.of(&self.name), self.wake.of_pauses(&self.name));
         let mut breaker = Breaker::new(self.service.breaker_failures, self.service.breaker_probe);
+        self.measures.breaker(false);
         let (mut hand, mut claiming) = (Hand::default(), None::<Boxed<'static, Result<Claim, StoreError>>>);
         let (mut under_way, mut heard_of_pause) = (JoinSet::<(i64, Report)>::new(), false);
         let (settle, ended) = mpsc::channel(settle::AT_ONCE);
@@ -224,6 +228,7 @@ impl Forwarder {
             }
             Report::Unclear => {}
         }
+        self.measures.breaker(breaker.is_open());
     }
 
     /// One try, from the claimed delivery to what has to be settled.
@@ -239,16 +244,16 @@ impl Forwarder {
         let tried = self.attempt(&delivery, started_at).await;
         let now = clock::now();
         let (outcome, report) = match &tried.outcome {
-            Outcome::Delivered { .. } => ("delivered", Report::Answered),
+            Outcome::Delivered { .. } => (measure::Tried::Delivered, Report::Answered),
             Outcome::Retry { after_ms, reason, .. } => {
                 let after_ms = after_ms.map(|asked| asked.min(self.service.retry.longest_ms));
-                ("retry", Report::Failed { after_ms, reason: reason.clone() })
+                (measure::Tried::Retry, Report::Failed { after_ms, reason: reason.clone() })
             }
-            Outcome::Wait { wait_for: WaitFor::Link, .. } => ("wait", Report::Unclear),
-            Outcome::Wait { wait_for: WaitFor::Peer(_), .. } => ("wait", Report::Answered),
-            Outcome::Halt { .. } => ("halt", Report::Unclear),
-            Outcome::Reject { .. } => ("reject", Report::Answered),
-            Outcome::Discard { .. } => ("discard", Report::Unclear),
+            Outcome::Wait { wait_for: WaitFor::Link, .. } => (measure::Tried::Wait, Report::Unclear),
+            Outcome::Wait { wait_for: WaitFor::Peer(_), .. } => (measure::Tried::Wait, Report::Answered),
+            Outcome::Halt { .. } => (measure::Tried::Halt, Report::Unclear),
+            Outcome::Reject { .. } => (measure::Tried::Reject, Report::Answered),
+            Outcome::Discard { .. } => (measure::Tried::Discard, Report::Unclear),
         };
         let mut taught = Vec::new();
         let (fate, reason) = match tried.outcome {
@@ -285,10 +290,12 @@ impl Forwarder {
             Outcome::Discard { reason } => (Fate::Discarded, Some(reason)),
         };
         tracing::debug!(
-            sink.name = %self.name, delivery.id = delivery.id, attempt.outcome = outcome,
+            sink.name = %self.name, delivery.id = delivery.id, attempt.outcome = outcome.word(),
             duration_ms = now.ms_since(started_at), reason = reason.as_deref(), "tried"
         );
+        self.measures.tried(outcome, now.ms_since(started_at), delivery.created_at, now);
         if fate == Fate::Dead {
+            self.measures.dead.add();
             tracing::warn!(
                 sink.name = %self.name, delivery.id = delivery.id, execution.key = delivery.change.state.execution.key.as_str(),
                 reason = reason.as_deref(), "a dead letter: `callbackd deliveries retry` delivers it again"
@@ -297,7 +304,7 @@ impl Forwarder {
         let attempt = Attempt {
             started_at,
             duration_ms: now.ms_since(started_at),
-            outcome: outcome.to_owned(),
+            outcome: outcome.word().to_owned(),
             status: tried.status,
             reason,
             answer: tried.answer,

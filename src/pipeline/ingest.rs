@@ -12,6 +12,7 @@ use http::{Method, StatusCode};
 use ipnet::IpNet;
 
 use super::Wake;
+use crate::measure::{Answer, OfSource};
 use crate::model::{Receipt, ReceiptStatus, Rules, Time};
 use crate::sources::{AuthError, RawRequest, Source};
 use crate::store::{Parsed, Recorded, Store, StoreError};
@@ -52,6 +53,24 @@ pub enum Refusal {
     Unavailable(String),
 }
 
+impl Refusal {
+    /// The word that it is counted under.
+    pub fn counted(&self) -> Answer {
+        match self {
+            // No source has that path, so none counts it.
+            Refusal::NoSuchPath | Refusal::Method(_) => Answer::Method,
+            Refusal::Address => Answer::Forbidden,
+            Refusal::Rate => Answer::Rate,
+            Refusal::Auth(_) => Answer::Unauthorized,
+            Refusal::Encoded => Answer::Encoded,
+            Refusal::TooLarge(_) => Answer::TooLarge,
+            Refusal::Slow => Answer::Slow,
+            Refusal::Malformed(_) => Answer::Malformed,
+            Refusal::Unavailable(_) => Answer::Unavailable,
+        }
+    }
+}
+
 /// A request that was kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
@@ -59,6 +78,20 @@ pub struct Kept {
     pub status: StatusCode,
     /// What became of it.
     pub recorded: Recorded,
+}
+
+impl Kept {
+    /// The word that it is counted under.
+    pub fn counted(&self) -> Answer {
+        match self.recorded.outcome {
+            ReceiptStatus::Accepted => Answer::Accepted,
+            ReceiptStatus::Duplicate => Answer::Duplicate,
+            ReceiptStatus::Conflict => Answer::Conflict,
+            ReceiptStatus::Quarantined => Answer::Quarantined,
+            // What is refused was held when it came.
+            ReceiptStatus::Held | ReceiptStatus::Refused => Answer::Held,
+        }
+    }
 }
 
 /// One configured source, as the server needs it.
@@ -73,6 +106,8 @@ pub struct Intake {
     pub rate: Option<Rate>,
     /// Whether the vendor has to confirm a callback before it is believed.
     pub confirm: bool,
+    /// What its callbacks come to.
+    pub measures: Arc<OfSource>,
 }
 
 /// At most so many requests a second: a theoretical arrival time that each request moves on by one interval (GCRA).

@@ -20,6 +20,7 @@ use super::Wake;
 use super::breaker::Breaker;
 use super::ingest::Intake;
 use crate::clock;
+use crate::measure::Confirmation;
 use crate::model::words::reason;
 use crate::model::{Agreement, Next, ReceiptStatus, Rules, Time, Update};
 use crate::shutdown::Shutdown;
@@ -189,8 +190,18 @@ impl Inquirer {
             Ruling::Waits { reason, .. } => tracing::debug!(receipt.id = receipt, reason, "stays held"),
             Ruling::Confirmed(_) => tracing::debug!(receipt.id = receipt, "confirmed"),
         }
+        let confirmation = match &ruling {
+            Ruling::Confirmed(_) => Some(Confirmation::Confirmed),
+            Ruling::Refused(_) => Some(Confirmation::Refused),
+            Ruling::Waits { .. } => None,
+        };
         match self.store.rule(receipt, ruling, Arc::clone(&self.rules), clock::now()).await {
-            Ok(wake) => self.wake.sinks(&wake),
+            Ok(wake) => {
+                self.wake.sinks(&wake);
+                if let Some(confirmation) = confirmation {
+                    self.intake.measures.confirmations.add(confirmation);
+                }
+            }
             // It is still held, and is asked about again when its lease is over.
             Err(e) => tracing::warn!(receipt.id = receipt, error = %e, "an answer is not recorded"),
         }

@@ -25,6 +25,7 @@ use super::bodies::{Bodies, Charge};
 use super::respond::{self, Answer, Problem};
 use super::{Caller, Endpoint, Limits, Live, Pulse, Throttle, peer};
 use crate::clock;
+use crate::measure::{Asked, Measures};
 use crate::model::words::reason;
 use crate::pipeline::ingest::{Ingest, Intake, Kept, Refusal};
 use crate::sources::{AuthError, RawRequest};
@@ -37,14 +38,15 @@ pub struct Reception {
     ingest: Live<Ingest>,
     limits: Live<Limits>,
     bodies: Bodies,
+    measures: Arc<Measures>,
     /// How often the operator is told of refusals, by source and reason.
     refusals: Mutex<HashMap<(Box<str>, &'static str), Throttle>>,
 }
 
 impl Reception {
     /// Takes callbacks in for `ingest`, within `limits`.
-    pub fn new(ingest: Live<Ingest>, limits: Live<Limits>) -> Reception {
-        Reception { ingest, limits, bodies: Bodies::default(), refusals: Mutex::default() }
+    pub fn new(ingest: Live<Ingest>, limits: Live<Limits>, measures: Arc<Measures>) -> Reception {
+        Reception { ingest, limits, bodies: Bodies::default(), measures, refusals: Mutex::default() }
     }
 
     /// From the head to the store. `raw` is still without its body.
@@ -56,6 +58,7 @@ impl Reception {
         mut raw: RawRequest,
         body: &mut Incoming,
         pulse: &Pulse,
+        asked: &mut Asked<'_>,
     ) -> Result<Kept, Refusal> {
         intake.admits(&raw, clock::now())?;
         let is_vouched_for = intake.source.screens_strangers();
@@ -81,7 +84,9 @@ impl Reception {
                 }
             }
         };
-        let kept = tokio::time::timeout(limits.answer_timeout, ingest.take(intake, raw, clock::now()));
+        let now = clock::now();
+        asked.is_whole(Instant::now(), now);
+        let kept = tokio::time::timeout(limits.answer_timeout, ingest.take(intake, raw, now));
         kept.await
             .unwrap_or_else(|_| Err(Refusal::Unavailable("the store does not answer in time (answer_timeout)".into())))
     }
@@ -125,11 +130,20 @@ impl Endpoint for Reception {
         let peer = peer::sender(caller.address, &headers, &limits.trusted_proxies);
         let found = ingest.find(uri.path());
         let outcome = match found {
-            None => Err(Refusal::NoSuchPath),
+            None => {
+                self.measures.no_such_path.add();
+                Err(Refusal::NoSuchPath)
+            }
             Some((intake, rest)) => {
                 let (rest, query) = (rest.to_owned(), uri.query().map(str::to_owned));
                 let raw = RawRequest { method, rest, query, headers, body: Bytes::new(), peer };
-                self.receive(&ingest, &limits, intake, raw, &mut body, pulse).await
+                let mut asked = intake.measures.asked();
+                let outcome = self.receive(&ingest, &limits, intake, raw, &mut body, pulse, &mut asked).await;
+                match &outcome {
+                    Ok(kept) => asked.is_answered(kept.counted()),
+                    Err(refusal) => asked.is_answered(refusal.counted()),
+                }
+                outcome
             }
         };
         let source = found.map(|(intake, _)| &*intake.name);

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use callbackd::admin::{Admin, AdminState};
+use callbackd::admin::{Admin, AdminState, Watch};
+use callbackd::measure::Measures;
+use callbackd::model::Time;
 use callbackd::pipeline::Wake;
 use callbackd::secret::Secret;
 use callbackd::server::{Live, bind, serve};
@@ -29,6 +31,7 @@ impl Door {
             store: Arc::new(store.clone()),
             ingest: Live::new(ingest(&store, "/callbacks/media", &[], None)),
             wake: wake.clone(),
+            watch: Arc::new(Watch::new(Arc::new(store.clone()), Arc::new(Measures::new(Time::default())))),
             token: token.map(Secret::new),
             shutdown: stopping.clone(),
         };
@@ -169,7 +172,8 @@ async fn only_operators_are_let_in() {
     ] {
         let answer = door.ask(&request(head)).await;
         assert_eq!(answer.status, status, "{head}");
-        assert_eq!(answer.header("www-authenticate"), (status == 401).then_some("Bearer"));
+        let challenges = "Bearer, Basic realm=\"callbackd\", charset=\"UTF-8\"";
+        assert_eq!(answer.header("www-authenticate"), (status == 401).then_some(challenges));
         assert!(!answer.body.contains("s3cret"));
     }
     assert_eq!(door.asked().len(), 1);

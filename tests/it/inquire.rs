@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use callbackd::Boxed;
 use callbackd::clock;
+use callbackd::measure::OfSource;
 use callbackd::model::{
     ExecutionPart, Expectation, Receipt, ReceiptStatus, RetryPolicy, Route, Rules, Status, Task, Time, Update,
 };
@@ -143,8 +144,14 @@ impl Stage {
         let store = open(&folder);
         let (sender, questions) = mpsc::unbounded_channel();
         let puppet = Puppet { questions: is_askable.then_some(sender) };
-        let intake =
-            Intake { name: SOURCE.into(), source: Box::new(puppet), allow: Vec::new(), rate: None, confirm: true };
+        let intake = Intake {
+            name: SOURCE.into(),
+            source: Box::new(puppet),
+            allow: Vec::new(),
+            rate: None,
+            confirm: true,
+            measures: Arc::new(OfSource::new(SOURCE)),
+        };
         let rules = Rules {
             routes: vec![Route { from: vec![SOURCE.to_owned()], when: None, to: vec!["sink".to_owned()] }],
             expectations: expectation.into_iter().collect(),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use callbackd::clock;
+use callbackd::measure::OfSink;
 use callbackd::model::{
     Attempt, ExecutionPart, LinkRule, Receipt, RetryPolicy, Route, Rules, SinkRule, Status, Time, Update,
 };
@@ -84,6 +85,7 @@ impl Rig {
             store: Arc::clone(&self.store) as Arc<dyn Store>,
             rules: Arc::clone(&self.rules),
             wake: self.wake.clone(),
+            measures: Arc::new(OfSink::new(SINK)),
         };
         self.forwarder = Some(tokio::spawn(Arc::new(forwarder).run(self.stop.clone())));
     }

@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use callbackd::measure::Measures;
+use callbackd::model::Time;
 use callbackd::pipeline::ingest::Ingest;
 use callbackd::server::{Bound, Caller, Certificate, Endpoint, Limits, Live, Pair, Pulse, Reception, bind, serve};
 use callbackd::shutdown::Shutdown;
@@ -38,7 +40,8 @@ impl Door {
     fn at(bound: Bound, limits: Limits, allow: &[&str], rate: Option<u32>) -> Door {
         let (store, shutdown, address) = (Shared::default(), Shutdown::new(), bound.address().to_owned());
         let ingest = Live::new(ingest(&store, "/callbacks/media", allow, rate));
-        let reception = Arc::new(Reception::new(ingest.clone(), Live::new(limits)));
+        let reception =
+            Arc::new(Reception::new(ingest.clone(), Live::new(limits), Arc::new(Measures::new(Time::default()))));
         let serving = tokio::spawn(serve(bound, reception, shutdown.clone()));
         Door { address, store, ingest, shutdown, serving }
     }

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-/// The log is copied when it has so many pages (8 KiB each), and again after as many.
+/// The size of a page, as the file is made.
+pub(super) const PAGE_BYTES: usize = 8192;
+/// The log is copied when it has so many pages, and again after as many.
 const PAGES: usize = 2048;
 /// So few pages the writer copies itself.
 const PAGES_FEW: usize = 128;

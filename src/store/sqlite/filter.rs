@@ -60,13 +60,17 @@ pub(super) fn conditions(filter: &Filter, columns: &Columns) -> (String, Vec<Sql
             if columns.status == RECEIPTS.status && !filter.status.iter().any(|word| word == "accepted") {
                 wheres.push("status <> 'accepted'".to_owned());
             }
-            let marks = vec!["?"; filter.status.len()].join(", ");
+            let (marked, words): (Vec<_>, Vec<_>) =
+                filter.status.iter().partition(|word| columns.overdue.is_some() && *word == "overdue");
+            let marks = vec!["?"; words.len()].join(", ");
             let one_of = format!("{} IN ({marks})", columns.status);
-            wheres.push(match columns.overdue.filter(|_| filter.status.iter().any(|word| word == "overdue")) {
+            wheres.push(match columns.overdue.filter(|_| !marked.is_empty()) {
+                // By their marks alone, which are few, and not by looking at everything.
+                Some(overdue) if words.is_empty() => overdue.to_owned(),
                 Some(overdue) => format!("({one_of} OR {overdue})"),
                 None => one_of,
             });
-            values.extend(filter.status.iter().cloned().map(Sql::Text));
+            values.extend(words.into_iter().cloned().map(Sql::Text));
         }
     }
     let mut add = |condition: String, value: Option<Sql>| {

@@ -20,11 +20,12 @@ use self::record::Ready;
 use self::reply::Replies;
 use self::writer::{Command, Fault, Health, Tx};
 use super::{
-    Claim, DeliveryFilter, DeliveryRow, Extent, Filter, Inquiries, Lateness, Parsed, Pruned, Queries, ReceiptRow,
+    Claim, DeliveryFilter, DeliveryRow, Extent, Filter, Inquiries, Lateness, News, Parsed, Pruned, Queries, ReceiptRow,
     Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
 };
 use crate::Boxed;
-use crate::model::{Attempt, Receipt, Rules, Time};
+use crate::measure::OfStore;
+use crate::model::{Attempt, Receipt, Rules, Task, Time};
 use crate::shutdown::Shutdown;
 
 mod again;
@@ -37,6 +38,7 @@ mod fresh;
 mod identity;
 mod inquire;
 mod link;
+mod news;
 mod open;
 mod pause;
 #[cfg(test)]
@@ -66,11 +68,13 @@ pub struct Options {
     pub queue_bytes_max: usize,
     /// Connections that read.
     pub readers: usize,
+    /// What it does, in figures.
+    pub measures: Arc<OfStore>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { queue_max: 4096, queue_bytes_max: 64 << 20, readers: 2 }
+        Options { queue_max: 4096, queue_bytes_max: 64 << 20, readers: 2, measures: Arc::default() }
     }
 }
 
@@ -126,11 +130,11 @@ impl SqliteStore {
         let (begun, begins) = std::sync::mpsc::sync_channel(1);
         let writer = spawn("store-writer", {
             let (queue, health, log) = (Arc::clone(&queue), Arc::clone(&health), Arc::clone(&log));
-            let replies = Replies::begin();
+            let (replies, measures) = (Replies::begin(), Arc::clone(&options.measures));
             Box::new(move || {
                 // However this thread ends, nobody is to wait for it; and with its connection the checkpointer ends.
                 let _closing = CloseOnDrop(Arc::clone(&queue));
-                writer::run(&conn, &queue, &health, &log, &replies, &begun);
+                writer::run(&conn, &queue, &health, &log, &replies, &measures, &begun);
             })
         })?;
         match begins.recv() {
@@ -368,6 +372,10 @@ impl Queries for SqliteStore {
         self.readers.execution(id_or_key)
     }
 
+    fn tasks(&self, executions: Vec<i64>) -> Boxed<'_, Result<Vec<Vec<Task>>, StoreError>> {
+        self.readers.tasks(executions)
+    }
+
     fn receipts(&self, filter: Filter) -> Boxed<'_, Result<Vec<ReceiptRow>, StoreError>> {
         self.readers.receipts(filter)
     }
@@ -386,5 +394,13 @@ impl Queries for SqliteStore {
 
     fn sinks(&self) -> Boxed<'_, Result<Vec<SinkRow>, StoreError>> {
         self.readers.sinks()
+    }
+
+    fn newest(&self) -> Boxed<'_, Result<i64, StoreError>> {
+        self.readers.newest()
+    }
+
+    fn news(&self, after: i64) -> Boxed<'_, Result<News, StoreError>> {
+        self.readers.news(after)
     }
 }

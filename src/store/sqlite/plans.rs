@@ -3,9 +3,11 @@
 
 use rusqlite::{Connection, StatementStatus};
 
+use super::filter::{EXECUTIONS, conditions};
 use super::read::SINKS;
 use super::writer::STATEMENTS;
 use super::{TAKE_OVER, TAKE_OVER_INQUIRIES, open};
+use crate::store::Filter;
 
 /// Rows that are read whole: one, or what the statement itself has picked out.
 const SMALL: [&str; 7] = ["CONSTANT ROW", "folded", "q", "n", "told", "sink_pauses", "(subquery"];
@@ -31,6 +33,21 @@ fn no_statement_reads_a_whole_table_or_index() {
             assert!(is_small, "{name}: {line}\n{lines:#?}");
         }
     }
+}
+
+/// What is late is asked for with each look at the page.
+#[test]
+fn what_is_overdue_is_found_by_its_mark() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let conn = store(&folder);
+    let lines = |words: &[&str]| {
+        let status = words.iter().map(|word| (*word).to_owned()).collect();
+        let (wheres, _) = conditions(&Filter { status, ..Filter::default() }, &EXECUTIONS);
+        plan(&conn, &format!("SELECT h.id FROM execution_heads h {wheres} ORDER BY h.id DESC LIMIT 101"))
+    };
+    let scans = |words: &[&str]| lines(words).iter().any(|line| line.starts_with("SCAN h"));
+    assert!(!scans(&["overdue"]), "{:#?}", lines(&["overdue"]));
+    assert!(scans(&["overdue", "failed"]), "that is told from this: {:#?}", lines(&["overdue", "failed"]));
 }
 
 /// How SQLite goes about a statement.

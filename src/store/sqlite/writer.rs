@@ -16,6 +16,7 @@ use super::identity::Recent;
 use super::queue::{Queue, Taken};
 use super::reply::Replies;
 use super::room::Watch;
+use crate::measure::OfStore;
 use crate::model::Time;
 use crate::store::StoreError;
 
@@ -259,7 +260,7 @@ pub(super) fn prepare(conn: &Connection) -> rusqlite::Result<Tx<'_>> {
     let last_id: i64 = conn.query_row(
         "SELECT 1000000 + max(coalesce((SELECT max(id) FROM receipts), 0), coalesce((SELECT max(id) FROM execution_heads), 0),
                               coalesce((SELECT max(id) FROM deliveries), 0), coalesce((SELECT max(id) FROM attempts), 0),
-                              coalesce((SELECT max(id) FROM links), 0))",
+                              coalesce((SELECT max(id) FROM links), 0), coalesce((SELECT max(id) FROM asides), 0))",
         [],
         |row| row.get(0),
     )?;
@@ -273,6 +274,7 @@ pub(super) fn run(
     health: &Health,
     log: &Log,
     replies: &Replies,
+    measures: &OfStore,
     begun: &SyncSender<rusqlite::Result<()>>,
 ) {
     let mut tx = match prepare(conn) {
@@ -291,8 +293,12 @@ pub(super) fn run(
             Taken::Closed => return,
             Taken::Nothing => {}
             Taken::Items => {
-                commit(&mut tx, &mut batch, health, replies);
+                let (began, commands) = (Instant::now(), batch.len() as u64);
+                commit(&mut tx, &mut batch, health, replies, measures);
+                measures.commit.add_time(began.elapsed());
+                measures.batch.add(commands);
                 checkpoint::finish(conn, log);
+                measures.log_bytes.set((log.pages() * checkpoint::PAGE_BYTES) as i64);
                 room.look(conn, health, log);
             }
         }
@@ -307,7 +313,13 @@ pub(super) fn run(
 }
 
 /// Carries out the batch in one transaction and tells every caller.
-fn commit(tx: &mut Tx<'_>, batch: &mut Vec<Box<dyn Command>>, health: &Health, replies: &Replies) {
+fn commit(
+    tx: &mut Tx<'_>,
+    batch: &mut Vec<Box<dyn Command>>,
+    health: &Health,
+    replies: &Replies,
+    measures: &OfStore,
+) {
     health.began();
     let before = tx.conn.total_changes();
     match try_commit(tx, batch) {
@@ -322,10 +334,11 @@ fn commit(tx: &mut Tx<'_>, batch: &mut Vec<Box<dyn Command>>, health: &Health, r
         // One command that SQLite refuses must not take the others with it.
         Err(e) if batch.len() > 1 && !is_environment(&e) => {
             for command in batch.drain(..) {
-                commit(tx, &mut vec![command], health, replies);
+                commit(tx, &mut vec![command], health, replies, measures);
             }
         }
         Err(e) => {
+            measures.failed.add();
             let reason = explain(&e);
             // What SQLite refuses of one command says nothing of the others: whether they would be kept is tried.
             let fault = match is_environment(&e) {
@@ -419,7 +432,7 @@ mod tests {
         let (begun, begins) = std::sync::mpsc::sync_channel(1);
         std::thread::scope(|scope| {
             let (queue, health) = (&queue, &health);
-            scope.spawn(move || run(&conn, queue, health, &Log::default(), &Replies::begin(), &begun));
+            scope.spawn(move || run(&conn, queue, health, &Log::default(), &Replies::begin(), &OfStore::default(), &begun));
             begins.recv().expect("a word").expect("begins");
             let nothing = "DELETE FROM receipts WHERE id < 0";
             let too_much = "CREATE TABLE load AS SELECT zeroblob(1000000)";

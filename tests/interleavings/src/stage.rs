@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use callbackd::Boxed;
+use callbackd::measure;
 use callbackd::model::{
     Delivery, ExecutionPart, Outcome, Receipt, ReceiptStatus, RetryPolicy, Route, Rules, SinkRule, Time, Update,
 };
@@ -179,7 +180,7 @@ impl Stage {
         });
         let wake = Wake::default();
         let intake =
-            Intake { name: SOURCE.into(), source: Box::new(Believer), allow: Vec::new(), rate: None, confirm: false };
+            Intake { name: SOURCE.into(), source: Box::new(Believer), allow: Vec::new(), rate: None, confirm: false, measures: Arc::new(measure::OfSource::new(SOURCE)) };
         let kept: Arc<dyn Store> = Arc::clone(&store) as _;
         let ingest = Ingest::new(vec![("/".to_owned(), intake)], Arc::clone(&rules), kept, wake.clone());
         let (sender, taken) = mpsc::unbounded_channel();
@@ -212,6 +213,7 @@ impl Stage {
             store: Arc::clone(&self.store) as _,
             rules: Arc::clone(&self.rules),
             wake: self.wake.clone(),
+            measures: Arc::new(measure::OfSink::new(SINK)),
         };
         tokio::spawn(Arc::new(forwarder).run(stop.clone()))
     }
