@@ -27,8 +27,15 @@ use crate::secret::SecretSpec;
 use crate::tencent::{self, Access, Call, Ci, Element, Fault, Seen};
 
 /// `kind = "cos_trigger"`.
-pub(super) const KIND: Kind =
-    Kind { name: "cos_trigger", aliases: &[], build, examine: options::examine::<Options>, starts: starts_nothing };
+pub(super) const KIND: Kind = Kind {
+    name: "cos_trigger",
+    aliases: &[],
+    build,
+    examine: options::examine::<Options>,
+    starts: starts_nothing,
+    #[cfg(test)]
+    schema: crate::options::schema::<Options>,
+};
 
 /// The source kind whose executions are started.
 const SOURCE_KIND: &str = "cos_workflow";
@@ -42,19 +49,32 @@ const PAGE: usize = 100;
 const PAGES_MAX: usize = 10;
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Options {
+    /// The id of the workflow, or jq over the change that finds it.
     workflow_id: String,
+    /// Where the objects lie.
     bucket: String,
+    /// The region of the bucket.
     region: Option<String>,
+    /// The credential with which it is started.
     secret_id: SecretSpec,
+    /// The key that belongs to `secret_id`.
     secret_key: SecretSpec,
+    /// Of temporary credentials.
     security_token: Option<SecretSpec>,
+    /// The COS source to which the workflow calls back; default: the only one.
     source: Option<String>,
+    /// jq over the change: the key of the object to work on.
     object: Option<String>,
+    /// jq over the change: what begins the name of what is started.
     name: Option<String>,
+    /// jq over the change: whether it starts something.
     when: Option<String>,
+    /// Another address than https://BUCKET.ci.REGION.myqcloud.com, for a proxy that hands everything on.
     url: Option<String>,
+    /// A PEM file of certificates that are trusted beside this machine's.
     ca_file: Option<PathBuf>,
 }
 

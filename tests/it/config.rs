@@ -166,10 +166,11 @@ fn no_secret_gets_into_what_is_said() {
     assert!(broken.starts_with("line 2: this is not TOML") && !broken.contains("hunter2"), "{broken}");
 }
 
-/// The manual with every key switched on: lines that begin with # and no blank are keys and sections.
+/// The manual with every key switched on: lines that begin with # and no blank are keys and sections (and `#:schema` is
+/// for editors).
 fn everything_on(manual: &str) -> String {
     let on = |line: &str| match line.strip_prefix('#') {
-        Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => rest.to_owned(),
+        Some(rest) if !rest.is_empty() && !rest.starts_with([' ', ':']) => rest.to_owned(),
         _ => line.to_owned(),
     };
     manual.lines().map(|line| on(line) + "\n").collect()
