@@ -28,6 +28,8 @@ pub use build::{Adapters, Report, check};
 pub use faults::{Faults, no_such};
 pub use load::Environment;
 pub use schema::SCHEMA;
+#[cfg(test)]
+pub(crate) use schema::blessed;
 
 /// What the variables that belong to the configuration begin with.
 const PREFIX: &str = "CALLBACKD";

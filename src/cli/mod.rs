@@ -34,8 +34,6 @@ mod sinks;
 mod zabbix;
 
 use reach::Context;
-#[cfg(test)]
-pub(crate) use schema::blessed;
 
 /// Keeps every callback that it acknowledged, and tells every system that must know.
 #[derive(Debug, Parser)]

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use serde_json::Value;
 
-use super::Failure;
+use super::{Failure, print};
 use crate::config::{Config, Environment};
 use crate::outbound::{self, Client, Settings};
 use crate::secret::{Resolver, Secret};
@@ -73,7 +73,13 @@ pub(super) fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
         return Err(Failure::Failed(format!("there is no store at {}", path.display())));
     }
     match SqliteStore::open(path, &sqlite::Options::default()) {
-        Ok(store) => Ok(Arc::new(store)),
+        Ok(store) => {
+            print::complain(&format!(
+                "note: no daemon listens at admin.listen = {:?}, so this is done in the store itself",
+                config.admin.listen
+            ));
+            Ok(Arc::new(store))
+        }
         Err(StoreError::Unusable(why)) => Err(Failure::Failed(format!(
             "{why}; and no daemon listens at admin.listen = {:?}: is it this daemon's configuration?",
             config.admin.listen

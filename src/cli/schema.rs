@@ -26,19 +26,6 @@ impl Schema {
     }
 }
 
-/// Compares what is generated with what stands in a file of the repository; `BLESS=1` writes it there.
-#[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "BLESS=1 rewrites what is expected; no product code")]
-pub(crate) fn blessed(name: &str, stands: &str, generated: &serde_json::Value) {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    let text = serde_json::to_string_pretty(generated).expect("JSON") + "\n";
-    if std::env::var("BLESS").is_ok_and(|v| v == "1") {
-        std::fs::write(path, text).expect("written");
-    } else {
-        assert!(stands == text, "{name} is not what the types say; `make bless` writes it");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::borrow::Cow;
@@ -119,6 +106,6 @@ mod tests {
 
     #[test]
     fn the_schema_of_a_change_is_what_the_types_say() {
-        blessed("config/change.schema.json", CHANGE, &generated());
+        crate::config::blessed("config/change.schema.json", CHANGE, &generated());
     }
 }
