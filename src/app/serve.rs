@@ -160,6 +160,10 @@ mod tests {
                         ("server", "listen") => vec!["systemd".into()],
                         ("admin", "listen") => vec!["127.0.0.1:1".into()],
                         ("store", "url") => vec!["sqlite:other.db".into()],
+                        ("outbound", "proxy") => {
+                            let other: toml::Table = "file = \"/run/proxy\"".parse().expect("TOML");
+                            vec![other.into()]
+                        }
                         ("log", "level") => vec!["debug".into()],
                         ("log", "format") => vec!["json".into()],
                         _ => vec!["other".into()],

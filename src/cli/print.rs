@@ -146,7 +146,7 @@ pub(super) fn size(bytes: u64) -> String {
     match unit {
         None => format!("{bytes} B"),
         Some((unit, bits)) if bytes >> bits >= 10 => format!("{} {unit}", bytes >> bits),
-        Some((unit, bits)) => format!("{}.{} {unit}", bytes >> bits, (bytes % (1 << bits)) * 10 >> bits),
+        Some((unit, bits)) => format!("{}.{} {unit}", bytes >> bits, ((bytes % (1 << bits)) * 10) >> bits),
     }
 }
 

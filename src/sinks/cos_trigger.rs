@@ -11,10 +11,8 @@
 //! at, too: where there is any, the delivery becomes a dead letter that names it, and an operator's retry starts anew.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
 
 use http::Method;
-use serde::Deserialize;
 use serde_json::{Map, json};
 
 use super::{Kind, Preview, Sink, Tried, cut, starts_nothing};
@@ -22,16 +20,19 @@ use crate::Boxed;
 use crate::clock;
 use crate::jq::Jq;
 use crate::model::{Delivery, ExecutionPart, Learned, Outcome, Program, Status, Time, Update};
-use crate::options::{self, BuildContext, Fault as Wrong, Faults, Section};
-use crate::secret::SecretSpec;
+use crate::options::{BuildContext, Fault as Wrong, Faults, Section};
 use crate::tencent::{self, Access, Call, Ci, Element, Fault, Seen};
+
+mod options;
+
+use options::Options;
 
 /// `kind = "cos_trigger"`.
 pub(super) const KIND: Kind = Kind {
     name: "cos_trigger",
     aliases: &[],
     build,
-    examine: options::examine::<Options>,
+    examine: crate::options::examine::<Options>,
     starts: starts_nothing,
     #[cfg(test)]
     schema: crate::options::schema::<Options>,
@@ -47,36 +48,6 @@ const OBJECT_BYTES_MAX: usize = 1024;
 const SKEW_S: i64 = 60;
 const PAGE: usize = 100;
 const PAGES_MAX: usize = 10;
-
-#[derive(Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-struct Options {
-    /// The id of the workflow, or jq over the change that finds it.
-    workflow_id: String,
-    /// Where the objects lie.
-    bucket: String,
-    /// The region of the bucket.
-    region: Option<String>,
-    /// The credential with which it is started.
-    secret_id: SecretSpec,
-    /// The key that belongs to `secret_id`.
-    secret_key: SecretSpec,
-    /// Of temporary credentials.
-    security_token: Option<SecretSpec>,
-    /// The COS source to which the workflow calls back; default: the only one.
-    source: Option<String>,
-    /// jq over the change: the key of the object to work on.
-    object: Option<String>,
-    /// jq over the change: what begins the name of what is started.
-    name: Option<String>,
-    /// jq over the change: whether it starts something.
-    when: Option<String>,
-    /// Another address than https://BUCKET.ci.REGION.myqcloud.com, for a proxy that hands everything on.
-    url: Option<String>,
-    /// A PEM file of certificates that are trusted beside this machine's.
-    ca_file: Option<PathBuf>,
-}
 
 struct CosTrigger {
     ci: Ci,

@@ -67,7 +67,7 @@ struct Options {
     region: Option<String>,
     /// The buckets that may be asked about: one, or a list.
     bucket: Buckets,
-    /// Another address than https://BUCKET.ci.REGION.myqcloud.com, for a proxy that hands everything on.
+    /// Another address than `https://BUCKET.ci.REGION.myqcloud.com`, for a proxy that hands everything on.
     url: Option<String>,
     /// A PEM file of certificates that are trusted beside this machine's.
     ca_file: Option<PathBuf>,
