@@ -58,7 +58,7 @@ async fn one(state: &AdminState, does: Does, named: &str, body: &[u8]) -> Result
         Does::ReceiptBody => {
             let (receipt, body) = state.store.receipt(number("receipt", named)?).await?;
             if body.is_empty() && receipt.body_bytes > 0 {
-                let text = format!("receipt {named} is a {}: its bytes are not kept again", receipt.status);
+                let text = receipt.bodiless();
                 return Err(StoreError::NotFound(text).into());
             }
             return Ok(respond::bytes(body));

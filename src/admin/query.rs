@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::bad_request;
 use super::operations::{Does, Noun};
-use crate::model::{DeliveryStatus, ReceiptStatus, Status, Time};
+use crate::model::{DeliveryStatus, ReceiptStatus, Time};
 use crate::options::{Since, Span};
 use crate::server::respond::Problem;
 use crate::store::Filter;
@@ -159,13 +159,12 @@ impl Page {
 
 /// The words that `status` takes.
 pub(super) fn statuses(does: Does) -> Vec<&'static str> {
-    let executions = || Status::ALL.map(Status::as_str).into_iter().chain(["overdue"]);
     let deliveries = DeliveryStatus::ALL.map(DeliveryStatus::as_str);
     match does {
-        Does::List(Noun::Execution) => executions().collect(),
+        Does::List(Noun::Execution) => Filter::EXECUTION_WORDS.to_vec(),
         Does::List(Noun::Receipt) => ReceiptStatus::ALL.map(ReceiptStatus::as_str).to_vec(),
         Does::List(Noun::Delivery) => deliveries.to_vec(),
-        _ => executions().chain(deliveries).collect(),
+        _ => Filter::EXECUTION_WORDS.into_iter().chain(deliveries).collect(),
     }
 }
 
@@ -195,6 +194,7 @@ mod tests {
             execution: Some(7),
             since: Some(Time::from_seconds(1_700_000_000 - 3600)),
             before: Some(99),
+            after: None,
             limit: Some(3),
         };
         assert_eq!(page(query, Noun::Delivery).expect("read").filter(), expected);

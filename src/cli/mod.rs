@@ -16,16 +16,20 @@ use crate::config::{Environment, Faults};
 use crate::store::StoreError;
 use crate::{app, telemetry};
 
+mod backup;
 mod check;
 mod deliveries;
+mod doctor;
 mod executions;
 mod explain;
 mod list;
 mod listen;
 mod print;
+mod progress;
 mod reach;
 mod receipts;
 mod replay;
+mod schema;
 mod serve;
 mod sinks;
 mod tail;
@@ -72,6 +76,13 @@ enum Command {
     /// What the zabbix sink needs at Zabbix
     #[command(subcommand)]
     Zabbix(zabbix::Zabbix),
+    /// Say whether anything is wrong with configuration, daemon, store and disk, and which command mends it
+    Doctor(doctor::Doctor),
+    /// Copy the store, while the daemon works
+    Backup(backup::Backup),
+    /// The JSON Schema of the configuration, or of what sinks are told
+    #[command(subcommand)]
+    Schema(schema::Schema),
 }
 
 impl Cli {
@@ -94,6 +105,9 @@ impl Cli {
             Command::Tail(command) => command.run(&context),
             Command::Explain(command) => command.run(&context),
             Command::Zabbix(command) => command.run(&context),
+            Command::Doctor(command) => command.run(&context),
+            Command::Backup(command) => command.run(&context),
+            Command::Schema(command) => command.run(),
         };
         match ended {
             Ok(()) => 0,

@@ -104,7 +104,7 @@ impl schemars::JsonSchema for Time {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "string", "format": "date-time", "description": "RFC 3339, in UTC." })
+        schemars::json_schema!({ "description": "RFC 3339, UTC.", "type": "string", "format": "date-time", "pattern": "Z$" })
     }
 }
 

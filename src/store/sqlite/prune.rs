@@ -95,7 +95,7 @@ impl SqliteStore {
             self.forget(found.going, before).await?;
         }
         if next.is_none() {
-            self.call(0, move |tx| news::forget(tx, before)).await?;
+            self.call(move |tx| news::forget(tx, before)).await?;
         }
         Ok(Pruned { executions, next })
     }

@@ -313,13 +313,7 @@ pub(super) fn run(
 }
 
 /// Carries out the batch in one transaction and tells every caller.
-fn commit(
-    tx: &mut Tx<'_>,
-    batch: &mut Vec<Box<dyn Command>>,
-    health: &Health,
-    replies: &Replies,
-    measures: &OfStore,
-) {
+fn commit(tx: &mut Tx<'_>, batch: &mut Vec<Box<dyn Command>>, health: &Health, replies: &Replies, measures: &OfStore) {
     health.began();
     let before = tx.conn.total_changes();
     match try_commit(tx, batch) {
@@ -432,7 +426,9 @@ mod tests {
         let (begun, begins) = std::sync::mpsc::sync_channel(1);
         std::thread::scope(|scope| {
             let (queue, health) = (&queue, &health);
-            scope.spawn(move || run(&conn, queue, health, &Log::default(), &Replies::begin(), &OfStore::default(), &begun));
+            scope.spawn(move || {
+                run(&conn, queue, health, &Log::default(), &Replies::begin(), &OfStore::default(), &begun)
+            });
             begins.recv().expect("a word").expect("begins");
             let nothing = "DELETE FROM receipts WHERE id < 0";
             let too_much = "CREATE TABLE load AS SELECT zeroblob(1000000)";
