@@ -17,10 +17,12 @@ use crate::store::StoreError;
 use crate::{app, telemetry};
 
 mod check;
+mod completions;
 mod deliveries;
 mod executions;
 mod explain;
 mod list;
+mod man;
 mod print;
 mod reach;
 mod receipts;
@@ -68,6 +70,10 @@ enum Command {
     /// What the zabbix sink needs at Zabbix
     #[command(subcommand)]
     Zabbix(zabbix::Zabbix),
+    /// What a shell reads to complete this command line
+    Completions(completions::Completions),
+    /// The manual pages
+    Man(man::Manual),
 }
 
 impl Cli {
@@ -89,6 +95,8 @@ impl Cli {
             Command::Sinks(command) => command.run(&context),
             Command::Explain(command) => command.run(&context),
             Command::Zabbix(command) => command.run(&context),
+            Command::Completions(command) => command.run(),
+            Command::Man(command) => command.run(),
         };
         match ended {
             Ok(()) => 0,
