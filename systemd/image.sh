@@ -11,13 +11,17 @@ cd "$(dirname "$0")/.."
 epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 certificates=/etc/ssl/certs/ca-certificates.crt
 [[ -e $certificates ]] || { echo "image.sh: no $certificates; install ca-certificates" >&2; exit 1; }
-if file=$(ldd "$binary" 2>&1); then echo "image.sh: $binary is not static: $file" >&2; exit 1; fi
+if readelf --wide --program-headers "$binary" | grep -q INTERP; then
+  echo "image.sh: $binary is not static" >&2
+  exit 1
+fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-install -D -m 755 "$binary" "$work/image/usr/bin/callbackd"
-install -D -m 644 "$certificates" "$work/image$certificates"
-install -D -m 644 config/container.toml "$work/image/etc/callbackd/callbackd.toml"
-install -d -m 700 "$work/image/var/lib/callbackd"
+install -D -m 755 "$binary" "$work/image/files/usr/bin/callbackd"
+install -D -m 644 "$certificates" "$work/image/files$certificates"
+install -D -m 644 config/container.toml "$work/image/files/etc/callbackd/callbackd.toml"
+install -d -m 755 "$work/image/files/var/lib"
+install -d -m 700 "$work/image/state/callbackd"
 cat >"$work/storage.conf" <<CONF
 [storage]
 driver = "vfs"

@@ -85,7 +85,8 @@ class Container:
 
     def __init__(self, folder, description):
         self.folder, self.name, self.process = folder, f"callbackd-{os.getpid()}", None
-        user, group = map(int, description["User"].split(":"))
+        self.user = description["User"]
+        user, group = map(int, self.user.split(":"))
         bound = {STORE: "store", "/run/secrets/media": "token", "/etc/hosts": "hosts"}
         if (folder / "callbackd.toml").exists():
             bound[CONFIG] = "callbackd.toml"
@@ -99,7 +100,10 @@ class Container:
                 "args": description["Entrypoint"] + description["Cmd"], "noNewPrivileges": True,
                 "capabilities": {kind: [] for kind in ("bounding", "effective", "permitted", "inheritable")},
             },
-            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}, *mounts],
+            # These two every runtime brings.
+            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"},
+                       {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+                       *mounts],
             "linux": {"namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts")]},
         }
         (folder / "config.json").write_text(json.dumps(spec), encoding="ascii")
@@ -122,8 +126,8 @@ class Container:
             return False
 
     def do(self, *words):
-        done = subprocess.run(self.crun("exec", self.name, "/usr/bin/callbackd", *words), capture_output=True, text=True,
-                              check=False, stdin=subprocess.DEVNULL)
+        command = self.crun("exec", "--user", self.user, self.name, "/usr/bin/callbackd", *words)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
         if done.returncode:
             fail(f"callbackd {' '.join(words)}: {done.stderr}")
         return done.stdout

@@ -145,6 +145,9 @@ if post(door(), "nobody")[0] != 404 or listed():
 run("callbackd", "check")
 if str(CONFIG) not in run("dpkg-query", "-W", "-f=${Conffiles}", "callbackd"):
     fail("the configuration is no conffile")
+said = run("setpriv", "--reuid=65534", "--clear-groups", "callbackd", "executions", "list", code=1)
+if "Permission denied" not in said:
+    fail(f"somebody who may not look into the store is told: {said}")
 ok("the configuration that comes with it starts a daemon that nobody can call, and commands find its store")
 
 pages = sorted(Path("/usr/share/man/man1").glob("callbackd*.1.gz"))
@@ -242,7 +245,8 @@ if left:
 gone = before - files()
 if gone:
     fail(f"purged, and more than callbackd is gone: {sorted(gone)}")
-known = run("systemctl", "list-units", "--all", "--no-legend", "callbackd*") + run("find", "/run/systemd", "-name", "callbackd*")
+known = run("systemctl", "list-units", "--all", "--no-legend", "callbackd*")
+known += run("find", "/run/systemd", "-name", "callbackd*")
 if known.strip():
     fail(f"purged, and systemd still knows {known}")
 ok("purged: nothing is left")
