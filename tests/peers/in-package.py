@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Runs inside the container, as root: the .deb is installed, called, exchanged under load, removed and purged; see
-packages.sh. Prints one `ok - …` line for each thing that holds, or what failed with the daemon's journal."""
+"""Runs inside the container, as root: the .deb is installed, called, exchanged under load, removed and purged, and then
+the .rpm likewise; see packages.sh. Prints one `ok - …` line for each thing that holds, or what failed with the daemon's
+journal."""
 
 import http.client
 import json
@@ -11,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-FIRST, SECOND = "/opt/first.deb", "/opt/second.deb"
+FIRST, SECOND, RPM = "/opt/first.deb", "/opt/second.deb", "/opt/callbackd.rpm"
 CONFIG = Path("/etc/callbackd/callbackd.toml")
 UNITS = ("callbackd.socket", "callbackd.service")
 TOKEN = "a-token-of-this-test"
@@ -115,15 +116,69 @@ class Sender(threading.Thread):
             self.acknowledged.append(execution)
 
 
-def exchange(package, senders):
-    """Installs a package while senders call; returns when the new daemon has answered each of them."""
-    before = state("MainPID", "callbackd.service")
-    run("dpkg", "-i", package)
-    soon("the service runs", runs)
-    if state("MainPID", "callbackd.service") == before:
-        fail(f"{package}: the daemon was not exchanged")
+def exchanged_under_load(name, *commands):
+    """Exchanges the package by each command while senders call; returns what they were told is kept."""
+    senders = [Sender(f"{name}-{n}", keeps=n % 2) for n in range(10)]
+    for sender in senders:
+        sender.start()
+    answered(senders)
+    for command in commands:
+        before = state("MainPID", "callbackd.service")
+        run(*command)
+        soon("the service runs", runs)
+        if state("MainPID", "callbackd.service") == before:
+            fail(f"{command}: the daemon was not exchanged")
+        answered(senders)
+    for sender in senders:
+        sender.enough.set()
+    for sender in senders:
+        sender.join(60)
+    # Whoever keeps a connection has to reckon with its end at any time, and opens another one.
+    failed = [text for sender in senders for text in sender.failed if not (sender.keeps and text.endswith("was open"))]
+    if failed:
+        fail(f"exchanged, and senders were told or met: {sorted(set(failed))}, {len(failed)} times")
+    acknowledged = {execution for sender in senders for execution in sender.acknowledged}
+    lost = acknowledged - listed()
+    if lost:
+        fail(f"acknowledged, but lost: {sorted(lost)[:10]} and {len(lost)} in all")
+    again = sum(len(sender.failed) for sender in senders)
+    ok(f"the {name} exchanged {len(commands)} times under load: none of {len(acknowledged)} callbacks was refused or "
+       f"lost ({again} requests on open connections were sent again)")
+    return acknowledged
+
+
+def answered(senders):
+    """Waits until the daemon that now runs has answered each of them."""
     marks = [len(sender.acknowledged) + 20 for sender in senders]
     soon("every sender is answered", lambda: all(len(s.acknowledged) >= m for s, m in zip(senders, marks)))
+
+
+def let_in():
+    """Adds a source to the configuration, and its credential."""
+    credential = CONFIG.parent / "credentials/media"
+    credential.touch(mode=0o600)
+    credential.write_text(TOKEN + "\n", encoding="ascii")
+    with CONFIG.open("a", encoding="ascii") as config:
+        config.write('\n[sources.media]\nkind = "cos_workflow"\npath = "/callbacks/media"\n'
+                     'token = { credential = "callbackd_media" }\n[sinks.out]\nkind = "stdout"\n'
+                     '[[routes]]\nfrom = ["media"]\nto = ["out"]\n')
+    run("systemctl", "restart", "callbackd.service")
+    accepted("first")
+    if listed() != {"first"}:
+        fail("acknowledged, but not listed")
+
+
+def nobody_answers():
+    for unit in UNITS:
+        if state("ActiveState", unit) not in ("inactive", "failed") or state("MainPID", "callbackd.service") != "0":
+            fail(f"{unit} still runs")
+    try:
+        post(door(), "too-late")
+        fail("somebody still answers")
+    except ConnectionRefusedError:
+        pass
+    if Path("/usr/bin/callbackd").exists():
+        fail("removed, and the program is still there")
 
 
 def listed():
@@ -169,42 +224,9 @@ if run("bash", "-c", COMPLETE).split() != ["list"]:
 ok("bash completes `callbackd executions l`")
 
 # --- called ----------------------------------------------------------------------------------------------------------
-credential = CONFIG.parent / "credentials/media"
-credential.touch(mode=0o600)
-credential.write_text(TOKEN + "\n", encoding="ascii")
-with CONFIG.open("a", encoding="ascii") as config:
-    config.write('\n[sources.media]\nkind = "cos_workflow"\npath = "/callbacks/media"\n'
-                 'token = { credential = "callbackd_media" }\n[sinks.out]\nkind = "stdout"\n'
-                 '[[routes]]\nfrom = ["media"]\nto = ["out"]\n')
-run("systemctl", "restart", "callbackd.service")
-accepted("first")
-if listed() != {"first"}:
-    fail("acknowledged, but not listed")
+let_in()
 ok("a callback is acknowledged and kept")
-
-# --- exchanged under load --------------------------------------------------------------------------------------------
-senders = [Sender(f"fresh-{n}", False) for n in range(6)] + [Sender(f"kept-{n}", True) for n in range(4)]
-for sender in senders:
-    sender.start()
-soon("every sender is answered", lambda: all(len(sender.acknowledged) >= 20 for sender in senders))
-for package in (SECOND, FIRST, SECOND):
-    exchange(package, senders)
-for sender in senders:
-    sender.enough.set()
-for sender in senders:
-    sender.join(60)
-acknowledged = {execution for sender in senders for execution in sender.acknowledged}
-fresh = [text for sender in senders if not sender.keeps for text in sender.failed]
-# Whoever keeps a connection has to reckon with its end at any time, and opens another one.
-kept = [text for sender in senders if sender.keeps for text in sender.failed if not text.endswith("was open")]
-if fresh or kept:
-    fail(f"upgraded, and senders were told or met: {sorted(set(fresh + kept))}, {len(fresh + kept)} times")
-lost = acknowledged - listed()
-if lost:
-    fail(f"acknowledged, but lost: {sorted(lost)[:10]} and {len(lost)} in all")
-ended = sum(len(sender.failed) for sender in senders)
-ok(f"exchanged three times under load: none of {len(acknowledged)} callbacks was refused or lost "
-   f"({ended} requests on open connections were sent again)")
+acknowledged = exchanged_under_load(".deb", *(("dpkg", "-i", package) for package in (SECOND, FIRST, SECOND)))
 
 # --- as the administrator left it ------------------------------------------------------------------------------------
 for unit in UNITS:
@@ -212,25 +234,17 @@ for unit in UNITS:
 run("dpkg", "-i", FIRST)
 if any(state("ActiveState", unit) != "inactive" for unit in UNITS):
     fail("an upgrade started what was disabled")
-if "sources.media" not in CONFIG.read_text(encoding="ascii").replace("#[sources.media]", ""):
+if "\n[sources.media]" not in CONFIG.read_text(encoding="ascii"):
     fail("an upgrade took the configuration back")
 run("systemctl", "enable", "--now", *UNITS)
 ok("an upgrade starts nothing that was disabled, and leaves the configuration alone")
 
 # --- removed, and purged ---------------------------------------------------------------------------------------------
 run("dpkg", "-r", "callbackd")
-for unit in UNITS:
-    if state("ActiveState", unit) not in ("inactive", "failed") or state("MainPID", "callbackd.service") != "0":
-        fail(f"{unit} still runs")
-try:
-    post(door(), "too-late")
-    fail("somebody still answers")
-except ConnectionRefusedError:
-    pass
-if not CONFIG.exists() or not Path("/var/lib/private/callbackd/callbackd.db").exists() or not credential.exists():
-    fail("removed, and what the administrator and the senders gave is gone")
-if Path("/usr/bin/callbackd").exists():
-    fail("removed, and the program is still there")
+nobody_answers()
+for kept in (CONFIG, CONFIG.parent / "credentials/media", Path("/var/lib/private/callbackd/callbackd.db")):
+    if not kept.exists():
+        fail(f"removed, and {kept} is gone")
 ok("removed: nothing runs, and configuration, credentials and store are kept")
 run("dpkg", "-i", SECOND)
 soon("the service runs", runs)
@@ -250,3 +264,18 @@ known += run("find", "/run/systemd", "-name", "callbackd*")
 if known.strip():
     fail(f"purged, and systemd still knows {known}")
 ok("purged: nothing is left")
+
+# --- the .rpm (which Debian's rpm takes under protest) ---------------------------------------------------------------
+RPM_HERE = ("rpm", "--force-debian", "--nodeps")
+run(*RPM_HERE, "--install", RPM)
+run("systemctl", "start", *UNITS)
+soon("the service runs", runs)
+let_in()
+exchanged_under_load(".rpm", (*RPM_HERE, "--reinstall", RPM), (*RPM_HERE, "--reinstall", RPM))
+if "\n[sources.media]" not in CONFIG.read_text(encoding="ascii"):
+    fail("an upgrade took the configuration back")
+run(*RPM_HERE, "--erase", "callbackd")
+nobody_answers()
+if not CONFIG.with_suffix(".toml.rpmsave").exists():
+    fail("removed, and the configuration is gone")
+ok("the .rpm removed: nothing runs, and the configuration is kept")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The packages: the .deb on a real systemd, from its installation over upgrades under load to its purge, and by Debian's
-# own judge (lintian); the .rpm by what rpm reads in it, and unpacked into a root of its own.
+# own judge (lintian); the .rpm by what rpm reads in it, and there as well.
 #
 #   packages.sh [DEB [RPM]]      by default what `make deb` and `make rpm` have made
 #
@@ -29,14 +29,11 @@ done
 # rpm's own word for it: 1 is a configuration, 16 one that is not replaced.
 [[ $(rpm -qp --qf '[%{FILENAMES} %{FILEFLAGS}\n]' "$rpm" | grep '^/etc/') == "/etc/callbackd/callbackd.toml 17" ]] ||
   fail "the .rpm would replace a configuration"
-# Its scripts find no systemd there, and have to bear it.
 mkdir "$work/root"
 rpm --root "$work/root" --initdb
 rpm --root "$work/root" -i --nodeps --noscripts "$rpm" 2>"$work/errors" || fail "rpm -i: $(cat "$work/errors")"
 rpm --root "$work/root" -V --nodeps callbackd >"$work/errors" || fail "rpm -V: $(cat "$work/errors")"
-"$work/root/usr/bin/callbackd" check --config "$work/root/etc/callbackd/callbackd.toml" >/dev/null ||
-  fail "the .rpm brings a configuration that is wrong"
-ok "the .rpm installs, with its scripts and a configuration that is not replaced"
+ok "the .rpm is sound, has its scripts, and a configuration that is not replaced"
 
 # A .deb and a .rpm hold the same files, but for where each distribution wants some.
 contents() { sed -E 's|^\./|/|; s|/vendor-completions/|/site-functions/|' | grep -vE '/$|/doc/|/licenses/' | sort; }
@@ -56,5 +53,5 @@ dpkg-deb --raw-extract "$deb" "$work/second"
 sed -i -E 's/^(Version: .*)$/\1.1/' "$work/second/DEBIAN/control"
 sed -i 's/^Description=.*/& (exchanged)/' "$work/second/usr/lib/systemd/system/callbackd.service"
 dpkg-deb --root-owner-group -Znone --build "$work/second" "$work/second.deb" >/dev/null
-"$here/systemd-run.sh" "$here/in-package.py" "$deb:/opt/first.deb" "$work/second.deb:/opt/second.deb" \
-  "$top/benches/callback.xml:/opt/callback.xml"
+SYSTEMD_RUN_SECONDS=300 "$here/systemd-run.sh" "$here/in-package.py" "$deb:/opt/first.deb" "$work/second.deb:/opt/second.deb" \
+  "$rpm:/opt/callbackd.rpm" "$top/benches/callback.xml:/opt/callback.xml"
