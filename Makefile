@@ -171,7 +171,7 @@ deb: staged $(CARGO_DEB)
 	$(CARGO_DEB) --no-build --no-strip --locked --maintainer "$$MAINTAINER" --output $(TARGET)/packages/callbackd.deb
 
 rpm: staged $(CARGO_RPM)
-	$(CARGO_RPM) --output $(TARGET)/packages/callbackd.rpm
+	$(CARGO_RPM) --auto-req builtin --output $(TARGET)/packages/callbackd.rpm
 
 $(CARGO_DEB):
 	cargo install cargo-deb --version $(CARGO_DEB_VERSION) --locked --debug --no-default-features \
