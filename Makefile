@@ -11,6 +11,10 @@ DENY_VERSION := 0.20.2
 DENY := $(TARGET)/tools/$(DENY_VERSION)/bin/cargo-deny
 FUZZ_VERSION := 0.13.2
 FUZZ := $(TARGET)/tools/fuzz-$(FUZZ_VERSION)/bin/cargo-fuzz
+CARGO_DEB_VERSION := 3.8.0
+CARGO_DEB := $(TARGET)/tools/deb-$(CARGO_DEB_VERSION)/bin/cargo-deb
+CARGO_RPM_VERSION := 0.21.1
+CARGO_RPM := $(TARGET)/tools/rpm-$(CARGO_RPM_VERSION)/bin/cargo-generate-rpm
 PACKAGES_MAX := 140
 INSTRUCTIONS_MAX := 84000
 REPORT := $(TARGET)/check.report
@@ -18,13 +22,14 @@ comma := ,
 
 ran = @echo "  ran       $(1)" >>$(REPORT)
 
-.PHONY: check tools format clippy test power disk docs deny packages interleavings network systemd signer schema zabbix metrics page instructions
-.PHONY: fmt bless soak fuzz fuzz-keep bench peers
+.PHONY: check tools format clippy test power disk docs deny footprint interleavings network systemd signer schema zabbix metrics
+.PHONY: page openapi instructions packages fmt bless soak fuzz fuzz-keep bench peers staged deb rpm image
 
 check:
 	@mkdir -p $(TARGET)
 	@: >$(REPORT)
-	@$(MAKE) --no-print-directory tools format clippy test power disk docs deny packages interleavings network systemd signer schema zabbix metrics page instructions
+	@$(MAKE) --no-print-directory tools format clippy test power disk docs deny footprint interleavings network systemd signer schema \
+	  zabbix metrics openapi page instructions packages
 	@echo
 	@cat $(REPORT)
 	@echo "make check: passed"
@@ -37,7 +42,8 @@ tools:
 	need() { command -v "$$1" >/dev/null || missing+=("$$2"); }; \
 	need cc build-essential; need python3 python3; need valgrind valgrind; \
 	if [[ $$(id -u) == 0 ]]; then need debootstrap debootstrap; need systemd-nspawn systemd-container; \
-	  need ip iproute2; need chromium chromium; need node nodejs; need npm npm; fi; \
+	  need ip iproute2; need chromium chromium; need node nodejs; need npm npm; need rpm rpm; need lintian lintian; \
+	  need musl-gcc musl-tools; need buildah buildah; need crun crun; fi; \
 	if (($${#missing[@]})); then \
 	  if [[ $$(id -u) != 0 ]]; then echo "missing; run as root: apt-get install $${missing[*]}" >&2; exit 1; fi; \
 	  apt-get update -qq </dev/null; \
@@ -94,11 +100,11 @@ $(DENY):
 	cargo install cargo-deny --version $(DENY_VERSION) --locked --debug --root $(TARGET)/tools/$(DENY_VERSION)
 
 # Being small enough to read is a promise.
-packages:
+footprint:
 	@count=$$(cargo tree --locked --edges normal,build --prefix none --format '{p}' | sed 's/ (\*)$$//' | sort -u | wc -l); \
 	echo "$$count packages in the default build, at most $(PACKAGES_MAX)"; \
 	((count <= $(PACKAGES_MAX)))
-	$(call ran,packages: no more than $(PACKAGES_MAX))
+	$(call ran,footprint: no more than $(PACKAGES_MAX) packages in the default build)
 
 # The queue, the writer, ingest and the forwarder in many orders of their steps; and that breaking them is noticed.
 interleavings:
@@ -186,6 +192,52 @@ page:
 instructions:
 	benches/instructions.py --connections 64 --limit $(INSTRUCTIONS_MAX)
 	$(call ran,instructions per callback: no more than $(INSTRUCTIONS_MAX))
+
+# The packages of a release. The same sources, built in the same place, make the same bytes: each date in them is that of
+# the last commit. `MAINTAINER="Name <address>"` says who built them.
+MAINTAINER ?= The authors of callbackd <callbackd@localhost>
+export MAINTAINER
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+staged:
+	cargo build --release --locked --bin callbackd
+	systemd/stage.sh $(TARGET)/release/callbackd $(TARGET)/release/package
+	@mkdir -p $(TARGET)/packages
+
+deb: staged $(CARGO_DEB)
+	$(CARGO_DEB) --no-build --no-strip --locked --maintainer "$$MAINTAINER" --output $(TARGET)/packages/callbackd.deb
+
+rpm: staged $(CARGO_RPM)
+	$(CARGO_RPM) --auto-req builtin --output $(TARGET)/packages/callbackd.rpm
+
+$(CARGO_DEB):
+	cargo install cargo-deb --version $(CARGO_DEB_VERSION) --locked --debug --no-default-features \
+	  --config profile.dev.debug=false --root $(TARGET)/tools/deb-$(CARGO_DEB_VERSION)
+
+$(CARGO_RPM):
+	cargo install cargo-generate-rpm --version $(CARGO_RPM_VERSION) --locked --debug \
+	  --config profile.dev.debug=false --root $(TARGET)/tools/rpm-$(CARGO_RPM_VERSION)
+
+# A container's image of the static program alone (Containerfile), as an archive: PROFILE=dev is built quickly.
+PROFILE ?= release
+STATIC := $(shell uname -m)-unknown-linux-musl
+image:
+	@rustup target list --installed 2>/dev/null | grep -qx $(STATIC) || rustup target add $(STATIC)
+	cargo build --locked --profile $(PROFILE) --target $(STATIC) --bin callbackd
+	@mkdir -p $(TARGET)/packages
+	systemd/image.sh $(TARGET)/$(STATIC)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/callbackd $(TARGET)/packages/callbackd.oci.tar
+
+# Both packages and the image, each on what it is made for. As root it has to run.
+packages:
+	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
+	  $(MAKE) --no-print-directory deb rpm; \
+	  tests/peers/packages.sh; \
+	  $(MAKE) --no-print-directory image PROFILE=dev; \
+	  tests/peers/image.py $(TARGET)/packages/callbackd.oci.tar; \
+	  echo "  ran       packages: .deb from installation to purge$(comma) upgraded under load; .rpm; container image" >>$(REPORT); \
+	else \
+	  echo "left out: packages (needs root; sudo make packages)"; \
+	  echo "  left out  packages (needs root; sudo make packages)" >>$(REPORT); \
+	fi
 
 # Formats everything.
 fmt:

@@ -18,12 +18,14 @@ use crate::{app, telemetry};
 
 mod backup;
 mod check;
+mod completions;
 mod deliveries;
 mod doctor;
 mod executions;
 mod explain;
 mod list;
 mod listen;
+mod man;
 mod print;
 mod progress;
 mod reach;
@@ -83,6 +85,10 @@ enum Command {
     /// The JSON Schema of the configuration, or of what sinks are told
     #[command(subcommand)]
     Schema(schema::Schema),
+    /// What a shell reads to complete this command line
+    Completions(completions::Completions),
+    /// The manual pages
+    Man(man::Manual),
 }
 
 impl Cli {
@@ -108,6 +114,8 @@ impl Cli {
             Command::Doctor(command) => command.run(&context),
             Command::Backup(command) => command.run(&context),
             Command::Schema(command) => command.run(),
+            Command::Completions(command) => command.run(),
+            Command::Man(command) => command.run(),
         };
         match ended {
             Ok(()) => 0,

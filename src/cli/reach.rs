@@ -69,9 +69,7 @@ pub(super) fn store_path(config: &Config) -> Result<&Path, Failure> {
 pub(super) fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
     let path = store_path(config)?;
     // Opening to write would make a new store where a mistyped path leads.
-    if !path.exists() {
-        return Err(Failure::Failed(format!("there is no store at {}", path.display())));
-    }
+    sqlite::find(path)?;
     match SqliteStore::open(path, &sqlite::Options::default()) {
         Ok(store) => {
             print::complain(&format!(

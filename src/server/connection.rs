@@ -22,6 +22,10 @@ use crate::shutdown::Shutdown;
 /// How long a closed connection is still read, so that its peer finds our answer.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// What part of the drain time a sender that has just come is given to send something. Its connection was accepted, so
+/// it does not wait for the next daemon; closed without an answer, it may never come again.
+const WELCOME: u32 = 20;
+
 /// hyper asks for a buffer of at least this size.
 const BUFFER_MIN: usize = 8192;
 
@@ -42,16 +46,21 @@ pub(super) async fn serve<E: Endpoint>(
     let mut io = match tls {
         None => io,
         Some(config) => {
-            let shaking = Box::pin(shake(io, config, caller, limits));
+            let mut shaking = Box::pin(shake(io, config, caller, limits));
             let shaken = tokio::select! {
-                shaken = shaking => shaken,
-                () = &mut begun => return,
+                shaken = &mut shaking => shaken,
+                () = &mut begun => {
+                    begun.set(shutdown.begun());
+                    let shaken = Box::pin(tokio::time::timeout(limits.drain_timeout / WELCOME, shaking)).await;
+                    shaken.unwrap_or(None)
+                }
             };
             let Some(io) = shaken else { return };
             io
         }
     };
     let mut early = Bytes::new();
+    let mut is_new = true;
     loop {
         if early.is_empty() {
             let mut first = [0];
@@ -62,10 +71,20 @@ pub(super) async fn serve<E: Endpoint>(
                     Ok(1..) => Bytes::copy_from_slice(&first),
                     _ => return part(io).await,
                 },
-                () = &mut begun => return part(io).await,
+                () = &mut begun => {
+                    begun.set(shutdown.begun());
+                    let welcome = if is_new { limits.drain_timeout / WELCOME } else { Duration::ZERO };
+                    // A box: few are new at the end, and the others need no room for it.
+                    let read = Box::pin(tokio::time::timeout(welcome, io.read(&mut first))).await;
+                    match read {
+                        Ok(Ok(1..)) => Bytes::copy_from_slice(&first),
+                        _ => return part(io).await,
+                    }
+                }
                 () = pulse.late() => return tracing::debug!(peer = ?caller.address, "closed a connection: nothing came in time"),
             };
         }
+        is_new = false;
         pulse.reads();
         let pulsed = Pulsed { io, pulse: Arc::clone(&pulse), early };
         match Box::pin(talk(pulsed, caller, limits, Arc::clone(&endpoint), begun.as_mut())).await {

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 
-use crate::daemon::{Daemon, soon};
+use crate::daemon::{Daemon, PATIENCE, soon};
 use crate::stub::{Shared, ingest, limits};
 use crate::wire::{Wire, connect, post};
 
@@ -485,6 +485,21 @@ async fn a_stop_finishes_what_was_begun() {
     let answer = begun.answer().await;
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
     begun.closes().await;
+    door.serving.await.expect("served to the end");
+}
+
+/// Its connection was accepted here and does not wait for the next daemon; not every sender tries again.
+#[tokio::test]
+async fn a_stop_hears_who_has_just_come() {
+    let door = Door::new(Limits { drain_timeout: 20 * PATIENCE, ..limits() }).await;
+    let mut new = door.connect().await;
+    // Accepted after the new one, so that one is, too.
+    let mut idle = door.connect().await;
+    assert_eq!(idle.ask(post(PATH, "before")).await.status, 200);
+    door.shutdown.begin();
+    idle.closes().await;
+    assert_eq!(new.ask(post(PATH, "just come")).await.status, 200);
+    new.closes().await;
     door.serving.await.expect("served to the end");
 }
 

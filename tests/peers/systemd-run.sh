@@ -6,14 +6,16 @@
 # SCRIPT runs as root inside, with systemctl working; each HOST_PATH is bound read-only at CONTAINER_PATH. Prints what
 # SCRIPT prints as it comes, and exits with its status; 125 when the container did not boot or SCRIPT did not finish.
 #
-# The container's files are made once (a minute, 300 MB) in $CALLBACKD_TEST_CACHE, by default target/systemd-root, and
-# never changed: each run works on a layer in memory, so runs neither see nor disturb one another.
+# The container's files are made once (a minute, 400 MB) in $CALLBACKD_TEST_CACHE, by default target/systemd-root, and
+# never changed: each run works on a layer in memory, so runs neither see nor disturb one another. It has what the units
+# and the tests need, and what callbackd's package depends on: nothing can be fetched inside.
 # It has a network of its own, with nothing but loopback. Needs root; installs debootstrap and systemd-container.
 set -euo pipefail
 script=$(realpath "$1")
 shift
 root=$(realpath -m "${CALLBACKD_TEST_CACHE:-$(dirname "$0")/../../target/systemd-root}")
 seconds=${SYSTEMD_RUN_SECONDS:-180}
+packages=systemd,systemd-sysv,dbus,curl,sqlite3,ca-certificates,man-db,bash-completion,python3,rpm
 say() { echo "systemd-run: $*" >&2; }
 
 [[ $(id -u) == 0 ]] || { say "needs root"; exit 125; }
@@ -31,15 +33,16 @@ make_root() {
   say "making $root (once)"
   rm -rf "$root" "$root.new"
   mkdir -p "$(dirname "$root")"
-  debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,curl,sqlite3 \
+  debootstrap --variant=minbase --include="$packages" \
     "$suite" "$root.new" ${mirror:+"$mirror"} >"$root.log" 2>&1 </dev/null ||
     { say "debootstrap failed:"; tail -n 20 "$root.log" >&2; exit 125; }
+  echo "$packages" >"$root.new/packages"
   mv "$root.new" "$root"
 }
 mkdir -p "$(dirname "$root")"
 exec 9>"$root.lock"
 flock 9
-[[ -e $root ]] || make_root
+[[ $(cat "$root/packages" 2>/dev/null) == "$packages" ]] || make_root
 flock -u 9
 
 work=$(mktemp -d)
@@ -55,7 +58,7 @@ After=basic.target dbus.socket
 Type=oneshot
 StandardOutput=append:/run/script/out
 StandardError=inherit
-ExecStart=/bin/sh -c '/bin/bash /run/script/script; echo $? >/run/script/status'
+ExecStart=/bin/sh -c '/run/script/script; echo $? >/run/script/status'
 ExecStopPost=/bin/systemctl --no-block poweroff
 UNIT
 ln -s ../script.service "$work/units/basic.target.wants/script.service"

@@ -99,11 +99,19 @@ struct Threads {
     _lock: open::Lock,
 }
 
+/// That there is a store, as far as this user may look.
+pub fn find(path: &Path) -> Result<(), StoreError> {
+    match path.try_exists() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(StoreError::NotFound(format!("there is no store at {}", path.display()))),
+        // The daemon's folder is its own: others have to be root to look into it.
+        Err(e) => Err(StoreError::Unusable(format!("the store at {} cannot be looked at: {e}", path.display()))),
+    }
+}
+
 /// The store, open for reading only: beside a daemon that writes, or alone.
 pub fn open_read_only(path: &Path) -> Result<Box<dyn Queries>, StoreError> {
-    if !path.exists() {
-        return Err(StoreError::NotFound(format!("there is no store at {}", path.display())));
-    }
+    find(path)?;
     let readers = Readers::new(path.to_owned(), 1);
     readers.check()?;
     Ok(Box::new(readers))
