@@ -75,7 +75,7 @@ struct Found {
 #[derive(Clone, Copy)]
 enum Going {
     Execution(i64),
-    /// Refused, or speaks of several executions that are all gone: the last of them may have been the one that learned nothing
+    /// Refused, a conflict that begins no execution, or speaks of several executions that are all gone: the last of them may have been the one that learned nothing
     /// from it.
     Receipt(i64),
 }
@@ -134,6 +134,9 @@ fn receipts(conn: &Connection, from: i64, end: i64) -> rusqlite::Result<Found> {
     let mut receipts = conn.prepare(&format!(
         "SELECT id FROM (
              SELECT * FROM (SELECT r.id FROM receipts r WHERE r.status <> 'accepted' AND r.status = 'refused'
+                            AND r.id >= :from AND r.id < :end ORDER BY r.id LIMIT {LOOK})
+             UNION
+             SELECT * FROM (SELECT r.id FROM receipts r WHERE r.status <> 'accepted' AND r.status = 'conflict' AND r.execution IS NULL
                             AND r.id >= :from AND r.id < :end ORDER BY r.id LIMIT {LOOK})
              UNION
              SELECT * FROM (SELECT r.id FROM receipts r WHERE r.executions IS NOT NULL
@@ -224,7 +227,8 @@ impl<'c> Deletes<'c> {
             // What was refused may have been vouched for since it was found.
             receipt: conn.prepare(&format!(
                 "DELETE FROM receipts AS r WHERE r.id = :id
-                   AND (r.status = 'refused' OR r.executions IS NOT NULL AND NOT {}) RETURNING octet_length(body)",
+                   AND (r.status = 'refused' OR r.status = 'conflict' AND r.execution IS NULL
+                        OR r.executions IS NOT NULL AND NOT {}) RETURNING octet_length(body)",
                 IS_NEEDED.replace(":without", "0")
             ))?,
             left: ROWS,
