@@ -18,11 +18,13 @@ use crate::Boxed;
 use crate::model::{Attempt, Delivery, Learned, Receipt, ReceiptStatus, Rules, Time, Update};
 use crate::shutdown::Shutdown;
 
+mod export;
 mod inquiry;
 mod room;
 mod rows;
 pub mod sqlite;
 
+pub use export::Export;
 pub use inquiry::{Held, Inquiries, Inquiry, Late, Lateness, Ruling, UNASKED};
 pub use room::{Extent, Pruned};
 pub use rows::{DeliveryFilter, DeliveryRow, Filter, ReceiptRow, SinkRow};
@@ -249,10 +251,17 @@ pub trait Store: Queries {
     fn halt(&self, sink: String, reason: String, replaced: Shutdown) -> Boxed<'_, Result<bool, StoreError>>;
 
     /// One step of letting go, from the id `from` on, oldest first: of up to `most` executions that are finished, told, and last changed
-    /// before `before`, with all that belongs to them; and of refused receipts. Never of anything undelivered, dead,
+    /// before `before`, with all that belongs to them; and of receipts of none that were refused, or are conflicts. Never of anything undelivered, dead,
     /// quarantined or held, nor of what is linked to it. A step is short, and what it does is done in small transactions, so that
     /// callbacks are committed in between.
-    fn prune(&self, from: i64, before: Time, most: usize) -> Boxed<'_, Result<Pruned, StoreError>>;
+    /// Where there is an `export`, it has all of that before it goes.
+    fn prune(
+        &self,
+        from: i64,
+        before: Time,
+        most: usize,
+        export: Option<Arc<dyn Export>>,
+    ) -> Boxed<'_, Result<Pruned, StoreError>>;
 
     /// How much room it takes now.
     fn extent(&self) -> Boxed<'_, Result<Extent, StoreError>>;

@@ -11,6 +11,7 @@ mod config;
 mod contract;
 mod cos_trigger;
 mod daemon;
+mod export;
 mod forward;
 mod full_disk;
 mod hostile;

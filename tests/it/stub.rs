@@ -12,8 +12,8 @@ use callbackd::server::Limits;
 use callbackd::shutdown::Shutdown;
 use callbackd::sources::{AuthError, ParseError, RawRequest, SenderRequest, Source};
 use callbackd::store::{
-    Claim, DeliveryFilter, DeliveryRow, Extent, Filter, Inquiries, Lateness, Parsed, Pruned, Queries, ReceiptRow,
-    Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
+    Claim, DeliveryFilter, DeliveryRow, Export, Extent, Filter, Inquiries, Lateness, Parsed, Pruned, Queries,
+    ReceiptRow, Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
 };
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
@@ -185,7 +185,7 @@ impl Store for Shared {
         Box::pin(async { Ok(()) })
     }
 
-    fn prune(&self, _: i64, _: Time, _: usize) -> Boxed<'_, Result<Pruned, StoreError>> {
+    fn prune(&self, _: i64, _: Time, _: usize, _: Option<Arc<dyn Export>>) -> Boxed<'_, Result<Pruned, StoreError>> {
         ready(Ok(Pruned { executions: 0, next: None }))
     }
 

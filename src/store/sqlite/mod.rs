@@ -18,8 +18,8 @@ use self::read::Readers;
 use self::record::Ready;
 use self::writer::{Command, Fault, Health, Tx, command};
 use super::{
-    Claim, DeliveryFilter, DeliveryRow, Extent, Filter, Inquiries, Lateness, Parsed, Pruned, Queries, ReceiptRow,
-    Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
+    Claim, DeliveryFilter, DeliveryRow, Export, Extent, Filter, Inquiries, Lateness, Parsed, Pruned, Queries,
+    ReceiptRow, Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
 };
 use crate::Boxed;
 use crate::model::{Attempt, Receipt, Rules, Time};
@@ -43,6 +43,7 @@ mod read;
 mod ready;
 mod record;
 mod room;
+mod unload;
 mod writer;
 
 /// Whoever held a lease is gone.
@@ -318,8 +319,14 @@ impl Store for SqliteStore {
         self.call(0, move |tx| pause::resume(tx, &because))
     }
 
-    fn prune(&self, from: i64, before: Time, most: usize) -> Boxed<'_, Result<Pruned, StoreError>> {
-        Box::pin(self.let_go(from, before, most))
+    fn prune(
+        &self,
+        from: i64,
+        before: Time,
+        most: usize,
+        export: Option<Arc<dyn Export>>,
+    ) -> Boxed<'_, Result<Pruned, StoreError>> {
+        Box::pin(self.let_go(from, before, most, export))
     }
 
     fn extent(&self) -> Boxed<'_, Result<Extent, StoreError>> {

@@ -17,7 +17,7 @@ extern crate staged_std as std;
 extern crate staged_tokio as tokio;
 
 use callbackd::store::*;
-pub use callbackd::{Boxed, jq, model, options, shutdown, sinks, sources};
+pub use callbackd::{Boxed, jq, model, options, shutdown, signature, sinks, sources};
 
 mod alone;
 mod scenarios;
