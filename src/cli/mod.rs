@@ -27,6 +27,7 @@ mod receipts;
 mod replay;
 mod serve;
 mod sinks;
+mod upkeep;
 mod zabbix;
 
 use reach::Context;
@@ -65,6 +66,8 @@ enum Command {
     Sinks(sinks::Sinks),
     /// Say what a callback would change, and who would be told what; nothing is stored or sent
     Explain(explain::Explain),
+    /// What the daemon will let go of next, and what stays and why; nothing is changed
+    Upkeep(upkeep::Upkeep),
     /// What the zabbix sink needs at Zabbix
     #[command(subcommand)]
     Zabbix(zabbix::Zabbix),
@@ -88,6 +91,7 @@ impl Cli {
             Command::Deliveries(command) => command.run(&context),
             Command::Sinks(command) => command.run(&context),
             Command::Explain(command) => command.run(&context),
+            Command::Upkeep(command) => command.run(&context),
             Command::Zabbix(command) => command.run(&context),
         };
         match ended {

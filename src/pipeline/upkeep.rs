@@ -15,8 +15,10 @@ use crate::shutdown::Shutdown;
 use crate::store::{Export, Extent, Store, StoreError};
 
 mod export;
+mod forecast;
 
 pub use export::Exporter;
+pub use forecast::{Amount, Forecast, forecast};
 
 /// How often it looks: after so many seconds.
 const EVERY: u32 = 15;

@@ -26,7 +26,7 @@ pub mod sqlite;
 
 pub use export::Export;
 pub use inquiry::{Held, Inquiries, Inquiry, Late, Lateness, Ruling, UNASKED};
-pub use room::{Extent, Pruned};
+pub use room::{Extent, MayGo, Outlook, Pruned};
 pub use rows::{DeliveryFilter, DeliveryRow, Filter, ReceiptRow, SinkRow};
 
 /// Why the store could not do what it was asked.
@@ -144,6 +144,9 @@ pub trait Queries: Send + Sync {
 
     /// Every sink that has or had deliveries, or is paused.
     fn sinks(&self) -> Boxed<'_, Result<Vec<SinkRow>, StoreError>>;
+
+    /// What letting go would find from the id `from` on, however old it is: a part, oldest first.
+    fn outlook(&self, from: i64) -> Boxed<'_, Result<Outlook, StoreError>>;
 }
 
 /// Keeping.

@@ -12,7 +12,7 @@ use callbackd::server::Limits;
 use callbackd::shutdown::Shutdown;
 use callbackd::sources::{AuthError, ParseError, RawRequest, SenderRequest, Source};
 use callbackd::store::{
-    Claim, DeliveryFilter, DeliveryRow, Export, Extent, Filter, Inquiries, Lateness, Parsed, Pruned, Queries,
+    Claim, DeliveryFilter, DeliveryRow, Export, Extent, Filter, Inquiries, Lateness, Outlook, Parsed, Pruned, Queries,
     ReceiptRow, Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
 };
 use http::{HeaderMap, Method, StatusCode};
@@ -116,6 +116,10 @@ impl Queries for Shared {
 
     fn delivery(&self, id: i64) -> Boxed<'_, Result<(DeliveryRow, Vec<Attempt>), StoreError>> {
         ready(Err(StoreError::NotFound(format!("no delivery has the id {id}"))))
+    }
+
+    fn outlook(&self, _: i64) -> Boxed<'_, Result<Outlook, StoreError>> {
+        ready(Ok(Outlook::default()))
     }
 
     fn sinks(&self) -> Boxed<'_, Result<Vec<SinkRow>, StoreError>> {

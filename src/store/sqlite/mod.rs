@@ -18,7 +18,7 @@ use self::read::Readers;
 use self::record::Ready;
 use self::writer::{Command, Fault, Health, Tx, command};
 use super::{
-    Claim, DeliveryFilter, DeliveryRow, Export, Extent, Filter, Inquiries, Lateness, Parsed, Pruned, Queries,
+    Claim, DeliveryFilter, DeliveryRow, Export, Extent, Filter, Inquiries, Lateness, Outlook, Parsed, Pruned, Queries,
     ReceiptRow, Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
 };
 use crate::Boxed;
@@ -34,6 +34,7 @@ mod identity;
 mod inquire;
 mod link;
 mod open;
+mod outlook;
 mod pause;
 #[cfg(test)]
 mod plans;
@@ -392,5 +393,9 @@ impl Queries for SqliteStore {
 
     fn sinks(&self) -> Boxed<'_, Result<Vec<SinkRow>, StoreError>> {
         self.readers.sinks()
+    }
+
+    fn outlook(&self, from: i64) -> Boxed<'_, Result<Outlook, StoreError>> {
+        self.readers.outlook(from)
     }
 }

@@ -12,7 +12,7 @@ use super::filter::{DELIVERIES, EXECUTIONS, RECEIPTS, conditions};
 use super::{claim, identity, open};
 use crate::Boxed;
 use crate::model::{Attempt, Change, ChangeMeta, Link, State, Status, Time};
-use crate::store::{DeliveryRow, Filter, Queries, ReceiptRow, SinkRow, StoreError};
+use crate::store::{DeliveryRow, Filter, Outlook, Queries, ReceiptRow, SinkRow, StoreError};
 
 /// A few connections, opened when they are first needed.
 #[derive(Clone)]
@@ -340,6 +340,10 @@ impl Queries for Readers {
             let attempts = attempts(conn, id)?;
             Ok((row, attempts))
         })
+    }
+
+    fn outlook(&self, from: i64) -> Boxed<'_, Read<Outlook>> {
+        self.look_out(from)
     }
 
     fn sinks(&self) -> Boxed<'_, Read<Vec<SinkRow>>> {
