@@ -36,7 +36,7 @@ tools:
 	@missing=(); \
 	need() { command -v "$$1" >/dev/null || missing+=("$$2"); }; \
 	need cc build-essential; need python3 python3; need valgrind valgrind; \
-	need zstd zstd; \
+	need zstd zstd; need faketime faketime; \
 	if [[ $$(id -u) == 0 ]]; then need debootstrap debootstrap; need systemd-nspawn systemd-container; \
 	  need ip iproute2; fi; \
 	if (($${#missing[@]})); then \

@@ -246,6 +246,10 @@ pub trait Store: Queries {
     /// Makes due now what waits for a retry at this sink, `by` then at the latest: its peer is well again.
     fn hurry(&self, sink: String, by: Time, now: Time) -> Boxed<'_, Result<(), StoreError>>;
 
+    /// The clock was set back, by so much, or since this store was used last, as its ids tell: what waits for a time at this
+    /// sink is due sooner by as much. How many deliveries that were.
+    fn set_back(&self, sink: String, by_ms: Option<u64>, now: Time) -> Boxed<'_, Result<u64, StoreError>>;
+
     /// Stops forwarding to a sink, and says why; or, with `None`, lets it go on.
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>>;
 

@@ -7,6 +7,7 @@ mod backlog;
 mod bombs;
 mod callbacks;
 mod circle;
+mod clock;
 mod config;
 mod contract;
 mod cos_trigger;

@@ -189,6 +189,10 @@ impl Store for Shared {
         Box::pin(async { Ok(()) })
     }
 
+    fn set_back(&self, _: String, _: Option<u64>, _: Time) -> Boxed<'_, Result<u64, StoreError>> {
+        ready(Ok(0))
+    }
+
     fn prune(&self, _: i64, _: Time, _: usize, _: Option<Arc<dyn Export>>) -> Boxed<'_, Result<Pruned, StoreError>> {
         ready(Ok(Pruned { executions: 0, next: None }))
     }

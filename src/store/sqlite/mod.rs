@@ -44,6 +44,7 @@ mod read;
 mod ready;
 mod record;
 mod room;
+mod set_back;
 mod unload;
 mod writer;
 
@@ -306,6 +307,10 @@ impl Store for SqliteStore {
 
     fn hurry(&self, sink: String, by: Time, now: Time) -> Boxed<'_, Result<(), StoreError>> {
         self.call(0, move |tx| deliver::hurry(tx, &sink, by, now))
+    }
+
+    fn set_back(&self, sink: String, by_ms: Option<u64>, now: Time) -> Boxed<'_, Result<u64, StoreError>> {
+        Box::pin(self.move_back(sink, by_ms, now))
     }
 
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>> {
