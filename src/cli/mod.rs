@@ -24,6 +24,7 @@ mod list;
 mod print;
 mod reach;
 mod receipts;
+mod rejudge;
 mod replay;
 mod serve;
 mod sinks;

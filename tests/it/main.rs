@@ -31,6 +31,7 @@ mod port_run;
 mod proxy;
 mod readme;
 mod real_zabbix;
+mod replay_diff;
 mod rig;
 mod secmaster;
 mod senders;
