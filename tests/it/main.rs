@@ -12,6 +12,7 @@ mod config;
 mod contract;
 mod cos_trigger;
 mod daemon;
+mod explain;
 mod export;
 mod forward;
 mod full_disk;
