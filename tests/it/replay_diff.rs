@@ -127,3 +127,17 @@ fn nothing_is_recorded_again_without_being_named() {
     assert_eq!(done.code, Some(78), "what it is compared with is nowhere: {done:?}");
     assert!(done.stderr.contains("--against"), "{done:?}");
 }
+
+#[test]
+fn what_is_understood_by_now_is_shown_though_the_configurations_agree() {
+    let scene = Scene::new();
+    let reads = config(&scene.hook.url(), ROUTE)
+        .replace("secret = \"hush\"", "secret = \"hush\"\nrun_id = \"/context/ticket\"");
+    scene.daemon.write("new.toml", &reads);
+    let args = ["receipts", "replay", "--diff", "--status", "quarantined", "--json", "--config", "new.toml"];
+    let done = scene.daemon.cli_alone(&[&args[..], &["--against", "new.toml"]].concat());
+    assert_eq!(done.code, Some(1), "{done:?}");
+    let rows = rows(&done);
+    let found = rows[0]["differences"].as_array().expect("differences");
+    assert_eq!((found.len(), &found[0]["kind"], &found[0]["after"]), (1, &"version".into(), &"accepted".into()));
+}

@@ -8,7 +8,8 @@ use serde_json::Value;
 /// One place.
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Difference {
-    /// What is of this kind: `outcome`, `status`, `change`, `routes` or `requests`.
+    /// What is of this kind: `outcome`, `status`, `change`, `routes`, `requests`, or `version`: this callbackd judges otherwise
+    /// than the one that took it.
     pub(super) kind: &'static str,
     /// Where: the execution's key, and the way to the value.
     pub(super) path: String,

@@ -4,7 +4,7 @@
 //! Both get a store of their own in a temporary folder, and are told all receipts that matter in the order in which they
 //! came: those that are asked for, and before them what came earlier of the executions they speak of.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -145,6 +145,7 @@ async fn compare(
 ) -> Result<Summary, Failure> {
     let mut summary = Summary::default();
     let all = with_what_came_before(store, wanted, &judges).await?;
+    let mut kept = HashMap::new();
     for &id in &all {
         let (row, body) = store.receipt(id).await?;
         if body.is_empty() && row.body_bytes > 0 {
@@ -154,6 +155,7 @@ async fn compare(
         for judge in &mut judges {
             judge.take(id, &row, &body).await?;
         }
+        kept.insert(id, row.status);
         match wanted.contains(&id) {
             true => summary.receipts += 1,
             false => summary.earlier += 1,
@@ -162,7 +164,8 @@ async fn compare(
     let [before, after] = &mut judges;
     for &id in wanted {
         let (Some(old), Some(new)) = (before.meaning(id).await?, after.meaning(id).await?) else { continue };
-        let found = differences(&old, &new);
+        let mut found = differences(&old, &new);
+        found.extend(kept.get(&id).and_then(|status| by_version(*status, &old)));
         if found.is_empty() {
             continue;
         }
@@ -179,6 +182,18 @@ async fn compare(
     Ok(summary)
 }
 
+/// What was not understood when it came, and is now, or the other way round, whatever is configured.
+fn by_version(kept: ReceiptStatus, judged: &Value) -> Option<Difference> {
+    let quarantined = ReceiptStatus::Quarantined.as_str();
+    let differs = (kept.as_str() == quarantined) != (judged["outcome"] == quarantined);
+    differs.then(|| Difference {
+        kind: "version",
+        path: "outcome when it came, and now".to_owned(),
+        before: json!(kept),
+        after: judged["outcome"].clone(),
+    })
+}
+
 /// Receipts of the executions that `wanted` speak of, by one judge or the other, and of those that these are linked to.
 async fn with_what_came_before(
     store: &dyn Queries,
@@ -188,12 +203,9 @@ async fn with_what_came_before(
     let (mut all, mut known) = (wanted.clone(), BTreeSet::new());
     for &id in wanted {
         let (row, body) = store.receipt(id).await?;
-        let mut executions: Vec<String> = row.executions.clone();
-        for judge in judges {
-            executions.extend(judge.keys(&row, &body));
-        }
-        let mut linked = false;
-        while let Some(execution) = executions.pop() {
+        let spoken_of = row.executions.iter().cloned().chain(judges.iter().flat_map(|judge| judge.keys(&row, &body)));
+        let mut executions: Vec<(String, bool)> = spoken_of.map(|execution| (execution, true)).collect();
+        while let Some((execution, is_spoken_of)) = executions.pop() {
             if !known.insert(execution.clone()) {
                 continue;
             }
@@ -209,9 +221,9 @@ async fn with_what_came_before(
             let receipts = found["receipts"].as_array().into_iter().flatten();
             let before = receipts.filter_map(|receipt| receipt["id"].as_str()?.parse::<i64>().ok());
             all.extend(before.filter(|before| wanted.last().is_some_and(|last| before <= last)));
-            if !std::mem::replace(&mut linked, true) {
+            if is_spoken_of {
                 let links = found["execution"]["links"].as_array().into_iter().flatten();
-                executions.extend(links.filter_map(|link| text(&link["execution"])));
+                executions.extend(links.filter_map(|link| Some((text(&link["execution"])?, false))));
             }
         }
     }
