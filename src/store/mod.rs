@@ -250,6 +250,9 @@ pub trait Store: Queries {
     /// sink is due sooner by as much. How many deliveries that were.
     fn set_back(&self, sink: String, by_ms: Option<u64>, now: Time) -> Boxed<'_, Result<u64, StoreError>>;
 
+    /// The same for what is to be asked about `source`.
+    fn set_back_inquiries(&self, source: String, by_ms: Option<u64>, now: Time) -> Boxed<'_, Result<(), StoreError>>;
+
     /// Stops forwarding to a sink, and says why; or, with `None`, lets it go on.
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>>;
 

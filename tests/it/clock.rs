@@ -2,10 +2,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use callbackd::model::{Expectation, Rules, Status};
+use callbackd::store::sqlite::{Options, SqliteStore};
+use callbackd::store::{Inquiry, Parsed, Store};
+use tempfile::TempDir;
 
 use crate::callbacks::{Step, cos};
 use crate::daemon::{Daemon, soon};
 use crate::peers::hook::{Closed, Hook, Reply};
+use crate::rig::receipt;
+use crate::store::{at, update};
 
 const MEDIA: &str = "/callbacks/media/t0ken";
 const DAY: i64 = 86_400;
@@ -154,4 +162,31 @@ fn a_clock_that_was_set_forward_makes_nothing_too_old_and_repeats_at_most() {
     let since = clock.daemon.list(&["executions", "list", "--since", "2h"]);
     assert_eq!(since.iter().map(|row| row["key"].as_str()).collect::<Vec<_>>(), [Some("new")]);
     assert_eq!(clock.daemon.list(&["executions", "list", "--since", "6d"]).len(), 5);
+}
+
+/// What a vendor is to be asked about waits no longer either; what is expected to end is not late too soon.
+#[tokio::test]
+async fn questions_do_not_wait_for_a_clock_that_was_set_back() {
+    const SET_BACK: u64 = 100_000;
+    let expects = Expectation { source: "slow".to_owned(), within_ms: Some(60_000), of: Vec::new() };
+    let rules = Arc::new(Rules { expectations: vec![expects], ..Rules::default() });
+    for (by_ms, due) in [(None, (1, 0)), (Some(SET_BACK * 1000), (1, 1))] {
+        let folder = TempDir::new().expect("a folder");
+        let store = SqliteStore::open(&folder.path().join("store.db"), &Options::default()).expect("opens");
+        let before = at(SET_BACK);
+        let updates = |key| vec![update(key, Status::Running)];
+        for (key, parsed) in [("held", Parsed::Held(updates("held"))), ("runs", Parsed::Updates(updates("runs")))] {
+            store.record(receipt("slow", before, key), parsed, Arc::clone(&rules)).await.expect("recorded");
+        }
+        let claim = async |now| {
+            let claimed = store.claim_inquiries("slow".to_owned(), 10, 1000, true, now).await.expect("claimed");
+            let held = claimed.due.iter().filter(|one| matches!(one, Inquiry::Held(_))).count();
+            (held, claimed.due.len() - held)
+        };
+        let now = at(60);
+        assert_eq!(claim(now).await, (0, 0), "due when the clock is where it was");
+        store.set_back_inquiries("slow".to_owned(), by_ms, now).await.expect("moved");
+        assert_eq!(claim(now).await, due, "{by_ms:?}");
+        store.close().await;
+    }
 }

@@ -193,6 +193,10 @@ impl Store for Shared {
         ready(Ok(0))
     }
 
+    fn set_back_inquiries(&self, _: String, _: Option<u64>, _: Time) -> Boxed<'_, Result<(), StoreError>> {
+        ready(Ok(()))
+    }
+
     fn prune(&self, _: i64, _: Time, _: usize, _: Option<Arc<dyn Export>>) -> Boxed<'_, Result<Pruned, StoreError>> {
         ready(Ok(Pruned { executions: 0, next: None }))
     }

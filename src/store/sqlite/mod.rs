@@ -313,6 +313,10 @@ impl Store for SqliteStore {
         Box::pin(self.move_back(sink, by_ms, now))
     }
 
+    fn set_back_inquiries(&self, source: String, by_ms: Option<u64>, now: Time) -> Boxed<'_, Result<(), StoreError>> {
+        self.call(0, move |tx| inquire::set_back(tx, &source, by_ms, now))
+    }
+
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>> {
         self.call(0, move |tx| pause::pause(tx, &sink, reason.as_deref()))
     }

@@ -17,33 +17,35 @@ const AHEAD_MS: u64 = 5000;
 
 /// How far one transaction came.
 struct Step {
-    by_ms: u64,
     /// Until when it was due, and the id, of the last one that was looked at; `None` at the end.
     last: Option<(i64, i64)>,
     moved: u64,
 }
 
+/// By how many microseconds it was set back, if so: by so much, or, where nobody saw it, as the ids tell.
+pub(super) fn by_us(tx: &Tx<'_>, by_ms: Option<u64>, now: Time) -> Option<i64> {
+    let by_ids = || Some(Time::from_micros(tx.last_id()).ms_since(now)).filter(|ms| *ms > AHEAD_MS);
+    by_ms.or_else(by_ids).map(|ms| i64::try_from(ms.saturating_mul(1000)).unwrap_or(i64::MAX))
+}
+
 impl SqliteStore {
     /// See [`crate::store::Store::set_back`].
     pub(super) async fn move_back(&self, sink: String, by_ms: Option<u64>, now: Time) -> Result<u64, StoreError> {
-        let (mut by_ms, mut after, mut moved) = (by_ms, (now.micros(), i64::MAX), 0);
+        let Some(by_us) = self.call(0, move |tx| Ok(by_us(tx, by_ms, now))).await? else { return Ok(0) };
+        let (mut after, mut moved) = ((now.micros(), i64::MAX), 0);
         loop {
             let sink = sink.clone();
-            let step = self.call(0, move |tx| step(tx, &sink, by_ms, after, now)).await?;
+            let step = self.call(0, move |tx| step(tx, &sink, by_us, after, now)).await?;
             moved += step.moved;
             match step.last {
-                Some(last) => (after, by_ms) = (last, Some(step.by_ms)),
+                Some(last) => after = last,
                 None => return Ok(moved),
             }
         }
     }
 }
 
-fn step(tx: &mut Tx<'_>, sink: &str, by_ms: Option<u64>, after: (i64, i64), now: Time) -> Result<Step, Fault> {
-    let by_ms = by_ms.unwrap_or_else(|| Time::from_micros(tx.last_id()).ms_since(now));
-    if by_ms <= AHEAD_MS {
-        return Ok(Step { by_ms, last: None, moved: 0 });
-    }
+fn step(tx: &mut Tx<'_>, sink: &str, by_us: i64, after: (i64, i64), now: Time) -> Result<Step, Fault> {
     let mut waiting = tx.conn.prepare(
         "SELECT due_at, id FROM deliveries WHERE finished_at IS NULL AND status = 'waiting' AND sink = ?1
             AND due_at >= ?2 AND (due_at > ?2 OR id > ?3) ORDER BY due_at, id LIMIT ?4",
@@ -52,10 +54,9 @@ fn step(tx: &mut Tx<'_>, sink: &str, by_ms: Option<u64>, after: (i64, i64), now:
         waiting.query_map(params![sink, after.0, after.1, CHUNK as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let rows: Vec<(i64, i64)> = rows.collect::<Result<_, _>>()?;
     let mut sooner = tx.conn.prepare("UPDATE deliveries SET due_at = max(?2, due_at - ?3) WHERE id = ?1")?;
-    let by_us = i64::try_from(by_ms.saturating_mul(1000)).unwrap_or(i64::MAX);
     for (_, id) in &rows {
         sooner.execute(params![id, now.micros(), by_us])?;
     }
     let last = rows.last().copied().filter(|_| rows.len() == CHUNK);
-    Ok(Step { by_ms, last, moved: rows.len() as u64 })
+    Ok(Step { last, moved: rows.len() as u64 })
 }
