@@ -46,6 +46,9 @@ pub(super) struct Rejudge {
     selection: Selection,
 }
 
+/// A value is shown so far.
+const CHARS_MAX: usize = 200;
+
 /// Rows of the store read at a time.
 const PAGE: u64 = 1000;
 
@@ -238,8 +241,17 @@ fn show(out: &mut dyn Write, row: &ReceiptRow, found: &[Difference]) -> io::Resu
     let head = format!("receipt {} of {}, {}, kept as {}", row.id, row.source, when(Some(row.received_at)), row.status);
     writeln!(out, "{}", plain(&head))?;
     for one in found {
-        let line = format!("  {}: {} → {}", one.path, cell(&one.before), cell(&one.after));
+        let line = format!("  {}: {} → {}", one.path, short(&one.before), short(&one.after));
         writeln!(out, "{}", plain(&line))?;
     }
     writeln!(out)
+}
+
+/// A request that is made by only one of the two is long; `--json` has all of it.
+fn short(value: &Value) -> String {
+    let text = cell(value);
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
