@@ -41,6 +41,7 @@ tools:
 	@missing=(); \
 	need() { command -v "$$1" >/dev/null || missing+=("$$2"); }; \
 	need cc build-essential; need python3 python3; need valgrind valgrind; \
+	need zstd zstd; need faketime faketime; \
 	if [[ $$(id -u) == 0 ]]; then need debootstrap debootstrap; need systemd-nspawn systemd-container; \
 	  need ip iproute2; need chromium chromium; need node nodejs; need npm npm; need rpm rpm; need lintian lintian; \
 	  need musl-gcc musl-tools; need buildah buildah; need crun crun; fi; \

@@ -22,7 +22,7 @@ use crate::pipeline::Wake;
 use crate::pipeline::forward::{Forwarder, HALTED, Service};
 use crate::pipeline::ingest::Ingest;
 use crate::pipeline::inquire::{self, Inquirer, Pace};
-use crate::pipeline::upkeep::{self, Keep};
+use crate::pipeline::upkeep::{self, Exporter, Keep};
 use crate::server::{self, BindError, Bound, Certificate, Inherited, Limits, Live, Pair, Reception};
 use crate::shutdown::Shutdown;
 use crate::sinks::Sink;
@@ -72,6 +72,7 @@ pub struct Running {
     ingest: Live<Ingest>,
     limits: Live<Limits>,
     keep: Live<Keep>,
+    exporter: Exporter,
     certificate: Option<Arc<Certificate>>,
     address: String,
     shutdown: Shutdown,
@@ -116,6 +117,7 @@ impl Running {
             ingest: ingest.clone(),
             limits: limits.clone(),
             keep: Live::new(keep(config)),
+            exporter: Exporter::default(),
             certificate,
             address,
             shutdown: shutdown.clone(),
@@ -204,9 +206,10 @@ impl Running {
                 .push(tokio::spawn(keep_going(actor, stop.clone(), move || Arc::clone(&inquirer).run(ends.clone()))));
         }
         let (store, keep, ends) = (Arc::clone(&self.store), self.keep.clone(), stop.clone());
+        let exporter = self.exporter.clone();
         let upkeep = move || {
             let keep = keep.clone();
-            upkeep::run(Arc::clone(&store), move || *keep.load(), ends.clone())
+            upkeep::run(Arc::clone(&store), move || Keep::clone(&keep.load()), exporter.clone(), ends.clone())
         };
         running.push(tokio::spawn(keep_going("upkeep".to_owned(), stop, upkeep)));
         self.forwarders.lock().unwrap_or_else(PoisonError::into_inner).running.append(&mut running);
@@ -281,8 +284,10 @@ fn open_store(config: &Config, measures: &Measures) -> Result<SqliteStore, Error
     Ok(SqliteStore::open(&path, &options)?)
 }
 
-fn keep(config: &Config) -> Keep {
-    Keep { age: config.store.keep.0, disk_max: config.store.disk_max }
+/// What upkeep keeps.
+pub fn keep(config: &Config) -> Keep {
+    let export = config.store.export.clone();
+    Keep { age: config.store.keep.0, disk_max: config.store.disk_max, export }
 }
 
 /// The file that `store.url` names.

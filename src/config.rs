@@ -158,6 +158,8 @@ pub struct Store {
     pub keep: Span,
     /// What it takes of its disk; above that, what is finished and delivered goes sooner.
     pub disk_max: Size,
+    /// A folder in which what goes is kept as files.
+    pub export: Option<PathBuf>,
     /// Callbacks waiting to be committed at one time; beyond that, 503.
     pub queue_max: usize,
     /// Connections that read beside the writer.
@@ -170,6 +172,7 @@ impl Default for Store {
             url: "sqlite:callbackd.db".to_owned(),
             keep: Span::seconds(90 * 86_400),
             disk_max: Size::Percent(80),
+            export: None,
             queue_max: 4096,
             readers: 2,
         }

@@ -30,11 +30,13 @@ mod print;
 mod progress;
 mod reach;
 mod receipts;
+mod rejudge;
 mod replay;
 mod schema;
 mod serve;
 mod sinks;
 mod tail;
+mod upkeep;
 mod zabbix;
 
 use reach::Context;
@@ -75,6 +77,8 @@ enum Command {
     Tail(tail::Tail),
     /// Say what a callback would change, and who would be told what; nothing is stored or sent
     Explain(explain::Explain),
+    /// What the daemon will let go of next, and what stays and why; nothing is changed
+    Upkeep(upkeep::Upkeep),
     /// What the zabbix sink needs at Zabbix
     #[command(subcommand)]
     Zabbix(zabbix::Zabbix),
@@ -110,6 +114,7 @@ impl Cli {
             Command::Sinks(command) => command.run(&context),
             Command::Tail(command) => command.run(&context),
             Command::Explain(command) => command.run(&context),
+            Command::Upkeep(command) => command.run(&context),
             Command::Zabbix(command) => command.run(&context),
             Command::Doctor(command) => command.run(&context),
             Command::Backup(command) => command.run(&context),

@@ -9,6 +9,7 @@ use clap::builder::PossibleValuesParser;
 use super::list::{Form, Selection, list};
 use super::print::{age, cell, complain, fields, json_line, or_none, when};
 use super::reach::{Context, Daemon, open_store, queries};
+use super::rejudge::Rejudge;
 use super::{Failure, block_on, print};
 use crate::admin::replayed;
 use crate::model::{ReceiptStatus, Time};
@@ -39,10 +40,14 @@ pub(super) enum Receipts {
     },
     /// Its body, as it came, to stdout
     Body { id: i64 },
-    /// Read quarantined ones again, with what this version understands; believe held or refused ones, without their vendor
+    /// Read quarantined ones again, with what this version understands; believe held or refused ones, without their vendor.
+    /// With --diff: change nothing, and show what would be different under another configuration
     Replay {
-        #[arg(required = true, value_name = "ID")]
+        /// These; with --diff, all that --since and the other filters mean
+        #[arg(value_name = "ID")]
         ids: Vec<i64>,
+        #[command(flatten)]
+        rejudge: Rejudge,
         /// One JSON object a line
         #[arg(long)]
         json: bool,
@@ -72,7 +77,13 @@ impl Receipts {
                     }
                     print::stdout(|out| out.write_all(&body))
                 }
-                Receipts::Replay { ids, json } => replay(context, &ids, json).await,
+                Receipts::Replay { ids, rejudge, json } if rejudge.is_asked() => {
+                    rejudge.run(context, &ids, json, clock::now()).await
+                }
+                Receipts::Replay { ids, rejudge, json } => {
+                    rejudge.judge_alone(&ids)?;
+                    replay(context, &ids, json).await
+                }
             }
         })
     }

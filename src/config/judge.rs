@@ -132,6 +132,9 @@ fn store(config: &Config, faults: &mut Vec<Fault>) {
     if store.keep.ms() == 0 {
         fault("keep", "would forget everything at once; write a time like \"90d\"");
     }
+    if store.export.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
+        fault("export", "names no folder; write its path, like \"/var/lib/callbackd/export\"");
+    }
     for (key, value) in [("queue_max", store.queue_max), ("readers", store.readers)] {
         if value == 0 {
             fault(key, "has to be at least 1");

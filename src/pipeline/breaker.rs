@@ -54,6 +54,12 @@ impl Breaker {
         !std::mem::replace(&mut self.is_halted, true)
     }
 
+    /// The clock was set back by so much.
+    pub(super) fn set_back(&mut self, by_ms: u64) {
+        let by_us = i64::try_from(by_ms.saturating_mul(1000)).unwrap_or(i64::MAX);
+        self.probe_at = Time::from_micros(self.probe_at.micros().saturating_sub(by_us));
+    }
+
     /// Whether this answer closed it.
     pub(super) fn answered(&mut self) -> bool {
         let was_open = self.is_open();

@@ -6,15 +6,17 @@
 //! The forwarder alone retries, waits and counts: a sink does one try. It is woken by commits, registers for the
 //! wake-up *before* it looks, and looks again from time to time in case one was lost.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::hand::{Hand, Leases};
+use self::set_back::look;
 use super::Wake;
 use super::breaker::Breaker;
+use super::course::Course;
 use crate::Boxed;
 use crate::clock;
 use crate::measure::{self, OfSink, Words};
@@ -26,6 +28,7 @@ use crate::store::{Claim, Fate, Settlement, Store, StoreError};
 mod hand;
 #[cfg(test)]
 mod outage;
+mod set_back;
 mod settle;
 
 /// What a pause begins with that a sink asked for itself; such a pause ends with a new configuration or a restart.
@@ -77,6 +80,9 @@ impl Forwarder {
         self.measures.breaker(false);
         let (mut hand, mut claiming) = (Hand::default(), None::<Boxed<'static, Result<Claim, StoreError>>>);
         let (mut under_way, mut heard_of_pause) = (JoinSet::<(i64, Report)>::new(), false);
+        let course = Arc::new(Mutex::new(Course::begin(clock::now(), clock::steady())));
+        // While nobody ran, too.
+        self.set_back(None).await;
         let (settle, ended) = mpsc::channel(settle::AT_ONCE);
         let mut settling = tokio::spawn(Arc::clone(&self).settle_what_ended(ended));
         while !stop.is_begun() {
@@ -96,6 +102,12 @@ impl Forwarder {
                 self.give_back(hand.let_go()).await;
                 hand.look_again();
             }
+            let set_back = look(&course).take_back_ms();
+            if let Some(by_ms) = set_back {
+                breaker.set_back(by_ms);
+                hand.look_again();
+                self.set_back(Some(by_ms)).await;
+            }
             let now = clock::now();
             let allowed = breaker.allows(now, under_way.is_empty());
             let mut room = match allowed {
@@ -106,7 +118,8 @@ impl Forwarder {
                 && let Some((delivery, lease)) = hand.next(later(now, self.service.timeout))
             {
                 let id = delivery.id;
-                let try_once = Arc::clone(&self).serve(delivery, lease, settle.clone(), stop.clone());
+                let try_once =
+                    Arc::clone(&self).serve(delivery, lease, settle.clone(), Arc::clone(&course), stop.clone());
                 under_way.spawn(async move { (id, try_once.await) });
                 room -= 1;
             }
@@ -121,7 +134,9 @@ impl Forwarder {
                 hand.asked();
                 claiming = Some(self.claim(wanted, by, now));
             }
-            let mut pause = hand.looks_at(now).map_or(POLL, |time| Duration::from_millis(time.ms_since(now).max(1)));
+            // Never longer than until it is seen whether the clock was set.
+            let due = hand.looks_at(now).map(|time| Duration::from_millis(time.ms_since(now).max(1)));
+            let mut pause = due.map_or(POLL, |due| due.min(POLL));
             if let Some(until_probe) = breaker.pause(now, under_way.is_empty()) {
                 pause = pause.min(until_probe);
             }
@@ -237,6 +252,7 @@ impl Forwarder {
         delivery: Delivery,
         lease: Time,
         settle: mpsc::Sender<Settlement>,
+        course: Arc<Mutex<Course>>,
         stop: Shutdown,
     ) -> Report {
         let started_at = clock::now();
@@ -264,7 +280,10 @@ impl Forwarder {
             Outcome::Retry { after_ms, reason, resume } => {
                 let attempts = delivery.attempts + 1;
                 let retry = &self.service.retry;
-                match retry.next(attempts, delivery.created_at, now, after_ms, fastrand::f64()) {
+                // Nothing grows old because the clock was set.
+                let never_passed_ms = look(&course).never_passed_ms(delivery.created_at);
+                let created_at = delivery.created_at.plus_ms(never_passed_ms);
+                match retry.next(attempts, created_at, now, after_ms, fastrand::f64()) {
                     Next::At(due_at) => {
                         let fate = Fate::Waiting { due_at, until_linked: None, resume, free: false };
                         (fate, Some(reason))

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use super::Wake;
 use super::breaker::Breaker;
+use super::course::Course;
 use super::ingest::Intake;
 use crate::clock;
 use crate::measure::Confirmation;
@@ -63,9 +64,16 @@ impl Inquirer {
         let is_askable = self.intake.source.inquire().is_some();
         let mut breaker = Breaker::new(self.pace.breaker_failures, self.pace.breaker_probe);
         let mut under_way: JoinSet<Report> = JoinSet::new();
+        let mut course = Course::begin(clock::now(), clock::steady());
+        self.set_back(None).await;
         while !stop.is_begun() {
             let mut wake_up = std::pin::pin!(woken.notified());
             wake_up.as_mut().enable();
+            course.look(clock::now(), clock::steady());
+            if let Some(by_ms) = course.take_back_ms() {
+                breaker.set_back(by_ms);
+                self.set_back(Some(by_ms)).await;
+            }
             let now = clock::now();
             let free = self.pace.concurrency.saturating_sub(under_way.len());
             // What is late is looked at even when nobody can be asked.
@@ -111,6 +119,14 @@ impl Inquirer {
         woken.notify_one();
         while under_way.join_next().await.is_some() {
             woken.notify_one();
+        }
+    }
+
+    /// What is to be asked is not to wait longer because the clock was set back.
+    async fn set_back(&self, by_ms: Option<u64>) {
+        let source = self.intake.name.to_string();
+        if let Err(e) = self.store.set_back_inquiries(source, by_ms, clock::now()).await {
+            tracing::warn!(source.name = %self.intake.name, error = %e, "should the clock have been set back, questions wait longer");
         }
     }
 

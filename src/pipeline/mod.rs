@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::Notify;
 
 mod breaker;
+mod course;
 pub mod forward;
 pub mod ingest;
 pub mod inquire;

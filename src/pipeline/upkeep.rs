@@ -1,8 +1,10 @@
 //! Upkeep: lets go of what is older than the configuration wants to keep, or too much for the disk, and gives the room back.
 //!
 //! Oldest first, and only what is finished and told: the store sees to that, and to it that each step is short. What has
-//! to stay is not looked at again every time: upkeep keeps its place, and begins anew once an hour.
+//! to stay is not looked at again every time: upkeep keeps its place, and begins anew once an hour. Where it is to be
+//! exported, nothing goes that is not in a file that was synced ([`Exporter`]).
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +12,13 @@ use crate::clock;
 use crate::model::Time;
 use crate::options::Size;
 use crate::shutdown::Shutdown;
-use crate::store::{Extent, Store, StoreError};
+use crate::store::{Export, Extent, Store, StoreError};
+
+mod export;
+mod forecast;
+
+pub use export::Exporter;
+pub use forecast::{Amount, Forecast, forecast};
 
 /// How often it looks: after so many seconds.
 const EVERY: u32 = 15;
@@ -25,24 +33,32 @@ const STEP: usize = 1000;
 const STEP_SHORT: usize = 50;
 
 /// What is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keep {
     /// So long.
     pub age: Duration,
     /// The store takes no more of its disk than this, as long as something may go.
     pub disk_max: Size,
+    /// What goes is written to files in this folder first.
+    pub export: Option<PathBuf>,
 }
 
 /// Runs until `stop`. `keep` is asked for anew each time, because a reload may change it.
-pub async fn run(store: Arc<dyn Store>, keep: impl Fn() -> Keep + Send, stop: Shutdown) {
-    let mut upkeep = Upkeep { store, old: Sweep::default(), oldest: Sweep::default(), is_over: false };
+pub async fn run(store: Arc<dyn Store>, keep: impl Fn() -> Keep + Send, exporter: Exporter, stop: Shutdown) {
+    let mut upkeep = Upkeep::new(store, exporter);
+    let mut fault = None;
     loop {
         let round = async {
-            let has_gone = upkeep.round(keep(), clock::now()).await.unwrap_or_else(|e| {
-                tracing::warn!(error = %e, "what is old stays for now");
-                false
-            });
-            upkeep.rest(has_gone).await;
+            let gone = upkeep.round(&keep(), clock::now()).await;
+            // Said once, not at every round.
+            let said = gone.as_ref().err().map(ToString::to_string);
+            match &said {
+                Some(error) if fault != said => tracing::warn!(error, "what is old stays for now"),
+                None if fault.is_some() => tracing::info!("what is old goes again"),
+                _ => {}
+            }
+            fault = said;
+            upkeep.rest(gone.unwrap_or(false)).await;
         };
         tokio::select! {
             () = round => {}
@@ -53,6 +69,9 @@ pub async fn run(store: Arc<dyn Store>, keep: impl Fn() -> Keep + Send, stop: Sh
 
 struct Upkeep {
     store: Arc<dyn Store>,
+    exporter: Exporter,
+    /// The same, while it is wanted.
+    export: Option<Arc<dyn Export>>,
     /// Through what is older than it has to be kept.
     old: Sweep,
     /// Through everything, when the disk is short.
@@ -80,8 +99,14 @@ impl Sweep {
     }
 
     /// One step: how many executions went, and whether it came to the end.
-    async fn step(&mut self, store: &dyn Store, before: Time, most: usize) -> Result<(u64, bool), StoreError> {
-        let step = store.prune(self.place, before, most).await?;
+    async fn step(
+        &mut self,
+        store: &dyn Store,
+        before: Time,
+        most: usize,
+        export: &Option<Arc<dyn Export>>,
+    ) -> Result<(u64, bool), StoreError> {
+        let step = store.prune(self.place, before, most, export.clone()).await?;
         // At the end it waits for what grows old next.
         self.place = step.next.unwrap_or(self.place.max(before.micros()));
         self.executions += step.executions;
@@ -90,6 +115,11 @@ impl Sweep {
 }
 
 impl Upkeep {
+    fn new(store: Arc<dyn Store>, exporter: Exporter) -> Upkeep {
+        let (old, oldest) = (Sweep::default(), Sweep::default());
+        Upkeep { store, exporter, export: None, old, oldest, is_over: false }
+    }
+
     /// Until the next round. Senders are not to wait for it on a full disk, as long as a round may help them: the last one
     /// did, or the disk was not full then.
     async fn rest(&self, mut may_help: bool) {
@@ -104,7 +134,14 @@ impl Upkeep {
     }
 
     /// Whether anything went.
-    async fn round(&mut self, keep: Keep, now: Time) -> Result<bool, StoreError> {
+    async fn round(&mut self, keep: &Keep, now: Time) -> Result<bool, StoreError> {
+        let (exporter, folder) = (self.exporter.clone(), keep.export.clone());
+        // It writes to a disk, and may wait for one who does.
+        let begun = tokio::task::spawn_blocking(move || exporter.begin(folder.as_deref(), now)).await;
+        let is_exported = begun
+            .unwrap_or_else(|_| Err(std::io::Error::other("callbackd's own fault: it panicked")))
+            .map_err(|e| StoreError::Unavailable(format!("store.export cannot be written: {e}")))?;
+        self.export = is_exported.then(|| Arc::new(self.exporter.clone()) as Arc<dyn Export>);
         let age = i64::try_from(keep.age.as_micros()).unwrap_or(i64::MAX);
         let old = self.let_go_of_old(Time::from_micros(now.micros().saturating_sub(age))).await?;
         if old > 0 {
@@ -125,7 +162,7 @@ impl Upkeep {
         let (mut executions, mut in_vain) = (0, 0);
         self.old.begin();
         while in_vain < IN_VAIN {
-            let (gone, is_end) = self.old.step(&*self.store, before, STEP).await?;
+            let (gone, is_end) = self.old.step(&*self.store, before, STEP, &self.export).await?;
             executions += gone;
             in_vain = if gone == 0 { in_vain + 1 } else { 0 };
             if is_end {
@@ -148,7 +185,7 @@ impl Upkeep {
             if in_vain >= IN_VAIN {
                 return Ok((executions, extent));
             }
-            let (gone, is_end) = self.oldest.step(&*self.store, now, STEP_SHORT).await?;
+            let (gone, is_end) = self.oldest.step(&*self.store, now, STEP_SHORT, &self.export).await?;
             executions += gone;
             in_vain = if gone == 0 { in_vain + 1 } else { 0 };
             if !is_end {
@@ -196,12 +233,11 @@ mod tests {
     async fn what_has_to_stay_is_looked_at_again_only_now_and_then() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = SqliteStore::open(&folder.path().join("store.db"), &Options::default()).expect("opens");
-        let mut upkeep =
-            Upkeep { store: Arc::new(store), old: Sweep::default(), oldest: Sweep::default(), is_over: false };
-        let keep = Keep { age: Duration::from_secs(10), disk_max: Size::Percent(100) };
+        let mut upkeep = Upkeep::new(Arc::new(store), Exporter::default());
+        let keep = Keep { age: Duration::from_secs(10), disk_max: Size::Percent(100), export: None };
         for round in 1..=ANEW {
             let now = Time::from_seconds(1000 + i64::from(round));
-            upkeep.round(keep, now).await.expect("looked");
+            upkeep.round(&keep, now).await.expect("looked");
             assert_eq!(upkeep.old.place, now.micros() - 10_000_000, "it goes on from there");
         }
         upkeep.old.begin();

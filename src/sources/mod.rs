@@ -83,6 +83,12 @@ pub trait Source: Send + Sync {
     /// Verifies the sender. `now` is when the last byte came, and judges the age of a signature.
     fn authenticate(&self, raw: RawRequest, now: Time) -> Result<Receipt, AuthError>;
 
+    /// What can be said of a request that [`Source::authenticate`] refuses, or takes, to who holds the configuration: what
+    /// is there, what is not, and what may have changed it on its way. Nothing of a secret, and never what was expected.
+    fn why(&self, _raw: &RawRequest, _now: Time) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What the receipt says happened. Reads nothing but the receipt, so a stored one can be read again later.
     fn parse(&self, receipt: &Receipt) -> Result<Vec<Update>, ParseError>;
 

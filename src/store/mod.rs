@@ -18,15 +18,17 @@ use crate::Boxed;
 use crate::model::{Attempt, Delivery, Learned, Receipt, ReceiptStatus, Rules, Task, Time, Update};
 use crate::shutdown::Shutdown;
 
+mod export;
 mod inquiry;
 mod news;
 mod room;
 mod rows;
 pub mod sqlite;
 
+pub use export::Export;
 pub use inquiry::{Held, Inquiries, Inquiry, Late, Lateness, Ruling, UNASKED};
 pub use news::{ChangeRow, Item, News, OutcomeRow};
-pub use room::{Extent, Pruned};
+pub use room::{Extent, MayGo, Outlook, Pruned};
 pub use rows::{DeliveryFilter, DeliveryRow, ExecutionRow, Filter, ReceiptRow, SinkRow};
 
 /// Why the store could not do what it was asked.
@@ -157,6 +159,9 @@ pub trait Queries: Send + Sync {
     /// cursor is an instant in microseconds: any may be asked for. A piece is small, whatever is in it, except for one item
     /// alone that is not. Costs what it returns, and next to nothing where nothing happened.
     fn news(&self, after: i64) -> Boxed<'_, Result<News, StoreError>>;
+
+    /// What letting go would find from the id `from` on, however old it is: a part, oldest first.
+    fn outlook(&self, from: i64) -> Boxed<'_, Result<Outlook, StoreError>>;
 }
 
 /// Keeping.
@@ -256,6 +261,13 @@ pub trait Store: Queries {
     /// Makes due now what waits for a retry at this sink, `by` then at the latest: its peer is well again.
     fn hurry(&self, sink: String, by: Time, now: Time) -> Boxed<'_, Result<(), StoreError>>;
 
+    /// The clock was set back, by so much, or since this store was used last, as its ids tell: what waits for a time at this
+    /// sink is due sooner by as much. How many deliveries that were.
+    fn set_back(&self, sink: String, by_ms: Option<u64>, now: Time) -> Boxed<'_, Result<u64, StoreError>>;
+
+    /// The same for what is to be asked about `source`.
+    fn set_back_inquiries(&self, source: String, by_ms: Option<u64>, now: Time) -> Boxed<'_, Result<(), StoreError>>;
+
     /// Stops forwarding to a sink, and says why; or, with `None`, lets it go on.
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>>;
 
@@ -264,10 +276,17 @@ pub trait Store: Queries {
     fn halt(&self, sink: String, reason: String, replaced: Shutdown) -> Boxed<'_, Result<bool, StoreError>>;
 
     /// One step of letting go, from the id `from` on, oldest first: of up to `most` executions that are finished, told, and last changed
-    /// before `before`, with all that belongs to them; and of refused receipts. Never of anything undelivered, dead,
+    /// before `before`, with all that belongs to them; and of receipts of none that were refused, or are conflicts. Never of anything undelivered, dead,
     /// quarantined or held, nor of what is linked to it. A step is short, and what it does is done in small transactions, so that
     /// callbacks are committed in between.
-    fn prune(&self, from: i64, before: Time, most: usize) -> Boxed<'_, Result<Pruned, StoreError>>;
+    /// Where there is an `export`, it has all of that before it goes.
+    fn prune(
+        &self,
+        from: i64,
+        before: Time,
+        most: usize,
+        export: Option<Arc<dyn Export>>,
+    ) -> Boxed<'_, Result<Pruned, StoreError>>;
 
     /// How much room it takes now.
     fn extent(&self) -> Boxed<'_, Result<Extent, StoreError>>;

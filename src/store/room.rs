@@ -1,5 +1,9 @@
 //! Room: what a store takes of its disk, and what it lets go of.
 
+use std::collections::BTreeMap;
+
+use crate::model::Time;
+
 /// What one step of letting go did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pruned {
@@ -20,6 +24,33 @@ pub struct Extent {
     pub room: u64,
     /// The whole file system.
     pub disk: u64,
+}
+
+/// A part of what [`crate::store::Queries::outlook`] sees.
+#[derive(Clone, Debug, Default)]
+pub struct Outlook {
+    /// Executions that may go once they are old enough, or the oldest, oldest first.
+    pub may_go: Vec<MayGo>,
+    /// How many have to stay, by the first reason of `unfinished`, `undelivered`, `dead`, `held` and `linked` (to one that has
+    /// to stay).
+    pub stay: BTreeMap<String, u64>,
+    /// Of the whole store, and only in the part from 0 on: receipts of no execution, by their statuses.
+    pub receipts: BTreeMap<String, u64>,
+    /// The store's room.
+    pub extent: Option<Extent>,
+    /// From where the next part is; `None` at the end.
+    pub next: Option<i64>,
+}
+
+/// One execution that may go.
+#[derive(Clone, Copy, Debug)]
+pub struct MayGo {
+    /// When its latest change was.
+    pub changed_at: Time,
+    /// How many receipts go with it.
+    pub receipts: u64,
+    /// What its changes and receipts take, in bytes.
+    pub bytes: u64,
 }
 
 /// More room than this is never needed to work in.

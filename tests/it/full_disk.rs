@@ -10,6 +10,7 @@ use std::process::Command;
 
 use crate::callbacks::{Step, cos};
 use crate::daemon::{Daemon, soon};
+use crate::export;
 use crate::older;
 use crate::peers::hook::{Hook, Reply};
 
@@ -114,6 +115,35 @@ fn holds(daemon: &Daemon, last: u32) {
             one.query_row([format!("run-{n}")], |row| row.get(0)).unwrap_or_else(|e| panic!("run-{n}: {e}"));
         assert_eq!(kept, body(n).into_bytes());
     }
+}
+
+/// Which is another disk than the store's.
+#[test]
+fn of_the_export_lets_nothing_go_and_callbacks_are_kept() {
+    let mut daemon = Daemon::prepare();
+    let Some(disk) = disk_of(&daemon, "8m") else { return };
+    let config = |more: &str| config(more).replace("sqlite:disk/", "sqlite:");
+    daemon.configure(&config(""));
+    daemon.start();
+    for n in 0..60 {
+        // Nothing that could be compressed to nothing.
+        let noise: String = (0..20_000).map(|_| fastrand::alphanumeric()).collect();
+        let body = body(n).replace(&"x".repeat(20_000), &noise);
+        assert_eq!(daemon.post(MEDIA, &[], body).status, 200);
+    }
+    assert!(daemon.terminate().success());
+    let ballast = disk.fill_up_to(300_000);
+    daemon.configure(&config("store.keep = \"1ms\"\nstore.export = \"disk/export\"\n"));
+    daemon.start();
+    let said = daemon.logged(|line| line["message"] == "what is old stays for now");
+    assert!(said["error"].as_str().is_some_and(|e| e.contains("No space left")), "{said}");
+    assert_eq!(daemon.post(MEDIA, &[], body(60)).status, 200);
+    assert_eq!(daemon.list(&["executions", "list"]).len(), 61);
+    assert!(daemon.terminate().success());
+    fs::remove_file(ballast).expect("removed");
+    daemon.start();
+    soon("gone", || daemon.list(&["executions", "list"]).is_empty().then_some(()));
+    assert_eq!(export::lines(&daemon.path("disk/export")).len(), 61);
 }
 
 #[test]

@@ -134,7 +134,7 @@ async fn status_of(store: &dyn Store, key: &str) -> String {
 pub(crate) async fn prune(store: &dyn Store, before: Time) -> u64 {
     let (mut executions, mut from) = (0, Some(0));
     while let Some(place) = from {
-        let step = store.prune(place, before, 300).await.expect("pruned");
+        let step = store.prune(place, before, 300, None).await.expect("pruned");
         executions += step.executions;
         from = step.next;
     }

@@ -13,8 +13,8 @@ use callbackd::server::Limits;
 use callbackd::shutdown::Shutdown;
 use callbackd::sources::{AuthError, ParseError, RawRequest, SenderRequest, Source};
 use callbackd::store::{
-    Claim, DeliveryFilter, DeliveryRow, Extent, Filter, Inquiries, Lateness, News, Parsed, Pruned, Queries, ReceiptRow,
-    Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
+    Claim, DeliveryFilter, DeliveryRow, Export, Extent, Filter, Inquiries, Lateness, News, Outlook, Parsed, Pruned,
+    Queries, ReceiptRow, Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
 };
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
@@ -123,6 +123,10 @@ impl Queries for Shared {
         ready(Err(StoreError::NotFound(format!("no delivery has the id {id}"))))
     }
 
+    fn outlook(&self, _: i64) -> Boxed<'_, Result<Outlook, StoreError>> {
+        ready(Ok(Outlook::default()))
+    }
+
     fn sinks(&self) -> Boxed<'_, Result<Vec<SinkRow>, StoreError>> {
         let name = "gone".to_owned();
         ready(Ok(vec![SinkRow { name, paused: None, backlog: 2, oldest: None, reason: None, dead: 1 }]))
@@ -198,7 +202,15 @@ impl Store for Shared {
         Box::pin(async { Ok(()) })
     }
 
-    fn prune(&self, _: i64, _: Time, _: usize) -> Boxed<'_, Result<Pruned, StoreError>> {
+    fn set_back(&self, _: String, _: Option<u64>, _: Time) -> Boxed<'_, Result<u64, StoreError>> {
+        ready(Ok(0))
+    }
+
+    fn set_back_inquiries(&self, _: String, _: Option<u64>, _: Time) -> Boxed<'_, Result<(), StoreError>> {
+        ready(Ok(()))
+    }
+
+    fn prune(&self, _: i64, _: Time, _: usize, _: Option<Arc<dyn Export>>) -> Boxed<'_, Result<Pruned, StoreError>> {
         ready(Ok(Pruned { executions: 0, next: None }))
     }
 

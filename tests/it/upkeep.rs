@@ -214,3 +214,67 @@ fn a_short_disk_takes_the_oldest_that_was_told_and_nothing_else() {
     }
     post(&daemon, "told", 1000);
 }
+
+#[test]
+fn what_goes_next_is_told_before_it_goes() {
+    let hook = Hook::start(|| Reply::Status(200));
+    let refuses = Hook::start(|| Reply::Status(400));
+    let away = Closed::reserve();
+    let config = |keep: &str| {
+        let sinks = [("told", hook.url()), ("dead", refuses.url()), ("away", away.url())].map(|(name, url)| {
+            format!(
+                "[sinks.{name}]\nkind = \"webhook\"\nurl = \"{url}\"\n\
+                 [sources.{name}-media]\nkind = \"cos_workflow\"\npath = \"/{name}\"\ntoken = \"t0ken\"\n\
+                 [[routes]]\nfrom = [\"{name}-media\"]\nto = [\"{name}\"]\n"
+            )
+        });
+        format!("store.keep = \"{keep}\"\nstore.export = \"kept\"\n{}", sinks.concat())
+    };
+    let mut daemon = Daemon::run(&config("2d"));
+    for (source, count) in [("told", 4), ("dead", 2), ("away", 3)] {
+        for n in 0..count {
+            for step in [Step::Start, Step::Success, Step::Success] {
+                assert_eq!(
+                    daemon.post(&format!("/{source}/t0ken"), &[], cos(step, format!("{source}-{n}"))).status,
+                    200
+                );
+            }
+        }
+    }
+    daemon.post("/told/t0ken", &[], cos(Step::Start, "open"));
+    daemon.post("/told/t0ken", &[], "<nothing of ours/>");
+    let count = |status: &str| daemon.list(&["deliveries", "list", "--status", status]).len();
+    soon("all tried", || (count("delivered") == 9 && count("dead") == 4).then_some(()));
+    let told = |daemon: &Daemon| daemon.list(&["upkeep"]).remove(0);
+    let seen = told(&daemon);
+    let amount = |executions: u64, receipts: u64| {
+        move |seen: &serde_json::Value| {
+            assert_eq!(
+                (seen["executions"].as_u64(), seen["receipts"].as_u64()),
+                (Some(executions), Some(receipts)),
+                "{seen}"
+            );
+        }
+    };
+    for key in ["by_age", "by_disk", "within_a_day"] {
+        amount(0, 0)(&seen[key]);
+    }
+    amount(4, 12)(&seen["within_a_week"]);
+    amount(4, 12)(&seen["later"]);
+    assert_eq!(seen["stay"], serde_json::json!({ "unfinished": 1, "dead": 2, "undelivered": 3 }));
+    assert_eq!(seen["receipts_alone"], serde_json::json!({ "quarantined": 1 }));
+    assert_eq!(seen["export"], "kept");
+    assert!(daemon.terminate().success());
+
+    daemon.configure(&config("1ms"));
+    let seen = told(&daemon);
+    amount(4, 12)(&seen["by_age"]);
+    let bodies = 4 * (cos(Step::Start, "told-0").len() + cos(Step::Success, "told-0").len()) as u64;
+    assert!(seen["by_age"]["bytes"].as_u64().is_some_and(|bytes| (bodies..4 * bodies).contains(&bytes)), "{seen}");
+    let shown = daemon.cli(&["upkeep"]);
+    assert!(shown.said().contains("now: older than 1ms"), "{shown:?}");
+    assert!(shown.said().contains("2           a dead letter: retry or discard it"), "{shown:?}");
+    daemon.start();
+    let line = daemon.logged(|line| line["message"] == "let go of what was older than store.keep");
+    assert_eq!(line["executions"], 4);
+}

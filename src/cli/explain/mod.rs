@@ -2,25 +2,23 @@
 //! sent; the store is only looked at.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use clap::Args;
-use http::HeaderMap;
 
 use super::reach::{Context, store_path};
 use super::replay::fixture::read_headers;
 use super::{Failure, block_on, print};
 use crate::config::Config;
-use crate::model::{Change, ChangeMeta, Delivery, Receipt, Rules, State, Time, Update, Verdict};
+use crate::model::{Change, ChangeMeta, Delivery, Rules, State, Time, Update, Verdict};
 use crate::pipeline::ingest::Intake;
 use crate::sinks::Sink;
-use crate::sources::{AuthError, RawRequest, SenderRequest};
 use crate::store::sqlite;
 use crate::{app, clock};
 
+mod asked;
 mod held;
 mod seen;
 
@@ -32,9 +30,19 @@ pub(super) struct Explain {
     /// The callback's body
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The headers it came with: lines of "Name: value". What they leave out is made now, as its sender would
+    /// The headers it came with: lines of "Name: value". Where they hold no credential, it is made now, as its sender would;
+    /// where they do, it is taken as it is
     #[arg(long, value_name = "FILE")]
     headers: Option<PathBuf>,
+    /// The URL it came to, or its path and query: taken as it is
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// The address it came from, for `allow`
+    #[arg(long, value_name = "ADDRESS")]
+    from: Option<IpAddr>,
+    /// When it came, for the age of a signature; default: now
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    at: Option<Time>,
     /// Only as this source would take it
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
@@ -54,7 +62,10 @@ impl Explain {
             return Err(Failure::Failed(why));
         }
         let mut intakes = app::sources(&config, context.env)?;
-        if let Some(name) = &self.source {
+        let target = self.url.as_deref().map(asked::Target::of);
+        if let Some(target) = &target {
+            target.only_where_it_leads(&mut intakes, self.source.as_deref()).map_err(Failure::Failed)?;
+        } else if let Some(name) = &self.source {
             intakes.retain(|(_, intake)| *intake.name == **name);
         }
         if intakes.is_empty() {
@@ -69,12 +80,13 @@ impl Explain {
             sinks: app::sinks(&config, context.env)?,
             known: Known::new(store_path(&config).ok().and_then(|path| sqlite::open_read_only(path).ok())),
             config,
-            now: clock::now(),
+            now: self.at.unwrap_or_else(clock::now),
         };
+        let asked = asked::Asked { body: body.into(), headers, target, from: self.from };
         let read = block_on(async {
             let mut read = Vec::with_capacity(intakes.len());
             for (path, intake) in &intakes {
-                read.push(world.read(path, intake, Bytes::from(body.clone()), headers.as_ref()).await?);
+                read.push(world.read(path, intake, &asked).await?);
             }
             Ok(read)
         })?;
@@ -95,29 +107,30 @@ struct World {
 
 impl World {
     /// Reads the body as `intake` would.
-    async fn read(
-        &self,
-        path: &str,
-        intake: &Intake,
-        body: Bytes,
-        headers: Option<&HeaderMap>,
-    ) -> Result<Reading, Failure> {
+    async fn read(&self, path: &str, intake: &Intake, asked: &asked::Asked) -> Result<Reading, Failure> {
         let name = intake.name.to_string();
         let kind = self.config.sources.iter().find(|s| s.name == name).map(|s| s.kind.clone()).unwrap_or_default();
         let mut reading = Reading { source: name, kind, path: path.to_owned(), ..Reading::default() };
-        let receipt = match self.authenticate(intake, &body, headers) {
+        if let Some(refused) = asked.refused_address(intake) {
+            (reading.refused, reading.refused_with) = (Some(refused), 403);
+        }
+        let request = asked.request(path, intake, self.now);
+        let remarks = if asked.is_exact() { intake.source.why(&request, self.now) } else { Vec::new() };
+        let is_given_whole = asked.target.is_some();
+        let receipt = match intake.source.authenticate(request, self.now) {
             Ok(receipt) => {
-                reading.verified = match headers {
-                    Some(_) => "the given headers, and a credential made now where they hold none".to_owned(),
-                    None => "a credential made now, as its sender would".to_owned(),
-                };
+                // Of a token that was made for it there is nothing to say.
+                reading.remarks = if is_given_whole { remarks } else { Vec::new() };
+                reading.verified = asked.verified_by().to_owned();
                 receipt
             }
             Err(e) => {
-                reading.refused = Some(e.to_string());
+                reading.remarks = remarks;
+                if reading.refused.is_none() {
+                    (reading.refused, reading.refused_with) = (Some(e.to_string()), 401);
+                }
                 // What it would mean is worth knowing all the same.
-                let unsigned = without_credentials(headers);
-                match self.authenticate(intake, &body, unsigned.as_ref()) {
+                match intake.source.authenticate(asked.as_sender(intake, self.now), self.now) {
                     Ok(receipt) => receipt,
                     Err(_) => return Ok(reading),
                 }
@@ -135,19 +148,6 @@ impl World {
             }
         }
         Ok(reading)
-    }
-
-    /// Authenticates the request that the real sender would make, with the given headers over the sender's own.
-    fn authenticate(&self, intake: &Intake, body: &Bytes, headers: Option<&HeaderMap>) -> Result<Receipt, AuthError> {
-        let given = headers.cloned().unwrap_or_default();
-        let mut request = intake.source.as_sender(body.clone(), given.clone(), self.now);
-        for name in given.keys() {
-            request.headers.remove(name);
-            for value in given.get_all(name) {
-                request.headers.append(name, value.clone());
-            }
-        }
-        intake.source.authenticate(as_received(request), self.now)
     }
 
     /// What follows from the updates, one after the other, as the store would decide it.
@@ -238,57 +238,7 @@ impl World {
     }
 }
 
-/// The sender's request as the server would hand it to its source.
-fn as_received(request: SenderRequest) -> RawRequest {
-    let (rest, query) = match request.suffix.split_once('?') {
-        Some((rest, query)) => (rest, Some(query.to_owned())),
-        None => (request.suffix.as_str(), None),
-    };
-    RawRequest {
-        method: request.method,
-        rest: rest.trim_start_matches('/').to_owned(),
-        query,
-        headers: request.headers,
-        body: request.body,
-        peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
-    }
-}
-
-/// The given headers without those that could be a credential, so that the sender's own are made anew.
-fn without_credentials(headers: Option<&HeaderMap>) -> Option<HeaderMap> {
-    let mut kept = headers?.clone();
-    let names: Vec<_> = kept.keys().cloned().collect();
-    for name in names {
-        let word = name.as_str();
-        if ["signature", "timestamp", "authorization", "token"].iter().any(|part| word.contains(part)) {
-            kept.remove(name);
-        }
-    }
-    Some(kept)
-}
-
-#[cfg(test)]
-mod tests {
-    use http::Method;
-
-    use super::*;
-
-    #[test]
-    fn a_senders_suffix_is_taken_apart_as_the_server_does() {
-        for (suffix, rest, query) in [
-            ("", "", None),
-            ("/secret", "secret", None),
-            ("?token=a/b?c", "", Some("token=a/b?c")),
-            ("/secret?x=1", "secret", Some("x=1")),
-        ] {
-            let request = SenderRequest {
-                method: Method::POST,
-                suffix: suffix.to_owned(),
-                headers: HeaderMap::new(),
-                body: Bytes::new(),
-            };
-            let raw = as_received(request);
-            assert_eq!((raw.rest.as_str(), raw.query.as_deref()), (rest, query), "{suffix}");
-        }
-    }
+/// As `--at` is written.
+fn time(text: &str) -> Result<Time, String> {
+    Time::parse(text).ok_or_else(|| "write a time like \"2026-11-21T10:00:00Z\"".to_owned())
 }

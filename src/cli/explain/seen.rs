@@ -23,8 +23,11 @@ pub(super) struct Reading {
     pub(super) path: String,
     /// What vouches for it; empty when it would be refused.
     pub(super) verified: String,
-    /// Why it would be refused with 401.
+    /// Why it would be refused, and with what.
     pub(super) refused: Option<String>,
+    pub(super) refused_with: u16,
+    /// What is to be said of its credential.
+    pub(super) remarks: Vec<String>,
     /// Why it is not understood.
     pub(super) quarantined: Option<String>,
     /// What its sender would get then.
@@ -102,8 +105,11 @@ fn show_reading(out: &mut dyn Write, reading: &Reading) -> io::Result<()> {
     let Reading { source, kind, path, .. } = reading;
     writeln!(out, "source {} ({kind}) at {}", plain(source), plain(path))?;
     match &reading.refused {
-        Some(why) => writeln!(out, "  would be refused with 401: {}", plain(why))?,
+        Some(why) => writeln!(out, "  would be refused with {}: {}", reading.refused_with, plain(why))?,
         None => writeln!(out, "  verified: {}", reading.verified)?,
+    }
+    for remark in &reading.remarks {
+        writeln!(out, "    {}", plain(remark))?;
     }
     if let Some(why) = &reading.quarantined {
         let status = reading.status.unwrap_or(200);
@@ -213,6 +219,8 @@ mod tests {
         };
         let refused = Reading {
             refused: Some("stale".into()),
+            refused_with: 401,
+            remarks: vec!["x-t: 9 s old".into()],
             held: true,
             updates: vec![told, Told::nothing("r2", "conflict", Some("it is failed".into()))],
             ..reading("media")
@@ -221,7 +229,7 @@ mod tests {
         show(&mut out, &[quarantined, refused]).expect("written");
         let out = String::from_utf8(out).expect("UTF-8");
         let parts = [
-            "source media (k) at /p\n  would be refused with 401: stale\n",
+            "source media (k) at /p\n  would be refused with 401: stale\n    x-t: 9 s old\n",
             "would be held until its vendor confirms it; then:\n",
             "execution r1: accepted: running → failed, change 3 callbackd.execution.failed\n",
             "subject: b/\\u{1b}[2J.mp4\n",

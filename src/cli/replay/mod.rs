@@ -21,7 +21,7 @@ use crate::store::{DeliveryRow, Filter, Store, StoreError};
 mod expect;
 pub(super) mod fixture;
 mod post;
-mod stage;
+pub(super) mod stage;
 
 use expect::{Difference, Expected};
 use fixture::Fixture;

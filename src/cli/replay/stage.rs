@@ -16,10 +16,10 @@ use crate::sources::{KINDS, Kind};
 const LOOPBACK: &str = "127.0.0.1:0";
 
 /// A folder that only this user can read, and that goes when this goes.
-pub(super) struct Folder(PathBuf);
+pub(in crate::cli) struct Folder(PathBuf);
 
 impl Folder {
-    pub(super) fn new(env: &Environment) -> Result<Folder, Failure> {
+    pub(in crate::cli) fn new(env: &Environment) -> Result<Folder, Failure> {
         let parent = env.get("TMPDIR").filter(|path| !path.is_empty()).unwrap_or_else(|| "/tmp".to_owned());
         let path = Path::new(&parent).join(format!("callbackd-replay-{}", random()));
         match DirBuilder::new().mode(0o700).create(&path) {
@@ -28,7 +28,7 @@ impl Folder {
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::cli) fn path(&self) -> &Path {
         &self.0
     }
 }

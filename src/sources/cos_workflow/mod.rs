@@ -33,6 +33,7 @@ mod meaning;
 #[cfg(test)]
 mod tests;
 mod time;
+mod why;
 mod wire;
 mod xml;
 
@@ -197,6 +198,10 @@ impl Source for CosWorkflow {
             headers: kept(&raw.headers),
             body: raw.body,
         })
+    }
+
+    fn why(&self, raw: &RawRequest, _: Time) -> Vec<String> {
+        CosWorkflow::why(self, raw)
     }
 
     fn parse(&self, receipt: &Receipt) -> Result<Vec<Update>, ParseError> {

@@ -24,6 +24,7 @@ use crate::secret::{Secret, SecretSpecs};
 use crate::signature;
 
 mod body;
+mod why;
 
 pub(super) const KIND: Kind = Kind {
     name: "port_action",
@@ -165,7 +166,7 @@ impl PortAction {
             .ok_or_else(|| AuthError::Wrong(format!("{SIGNATURE} is not written as v1,<base64 of 32 bytes>")))?;
         let signed_at = seconds(timestamp)
             .ok_or_else(|| AuthError::Wrong(format!("{TIMESTAMP} is not a number of seconds since 1970")))?;
-        if !self.is_signed(timestamp.as_bytes(), &raw.body, &mac) {
+        if !is_signed(&self.secrets, timestamp.as_bytes(), &raw.body, &mac) {
             return Err(AuthError::Wrong(
                 "the signature does not fit; check that this source's secret is the client secret of the sending Port \
                  organization, and that nothing on the way changes the body"
@@ -183,19 +184,6 @@ impl PortAction {
             return Err(AuthError::Stale(message));
         }
         Ok(())
-    }
-
-    fn is_signed(&self, timestamp: &[u8], body: &[u8], mac: &[u8]) -> bool {
-        let fits = |body: &[u8]| {
-            let parts = [timestamp, b".", body];
-            self.secrets.iter().any(|secret| signature::is_hmac_sha256(secret.expose().as_bytes(), &parts, mac))
-        };
-        if fits(body) {
-            return true;
-        }
-        let compact = body::without_whitespace(body);
-        // Only in JSON is that whitespace insignificant.
-        compact.len() < body.len() && fits(&compact) && body::is_json(body)
     }
 
     /// The header that may hold the run id.
@@ -240,6 +228,10 @@ impl Source for PortAction {
         })
     }
 
+    fn why(&self, raw: &RawRequest, now: Time) -> Vec<String> {
+        PortAction::why(self, raw, now)
+    }
+
     fn parse(&self, receipt: &Receipt) -> Result<Vec<Update>, ParseError> {
         let invocation = Invocation::read(&receipt.body, &self.limits).map_err(ParseError)?;
         let header = receipt.header(self.run_id_header());
@@ -263,6 +255,20 @@ impl Source for PortAction {
         }
         SenderRequest { method: Method::POST, suffix: String::new(), headers, body }
     }
+}
+
+/// Whether one of the secrets signs the body: as it stands, or without what is no part of its JSON.
+fn is_signed(secrets: &[Secret], timestamp: &[u8], body: &[u8], mac: &[u8]) -> bool {
+    let fits = |body: &[u8]| {
+        let parts = [timestamp, b".", body];
+        secrets.iter().any(|secret| signature::is_hmac_sha256(secret.expose().as_bytes(), &parts, mac))
+    };
+    if fits(body) {
+        return true;
+    }
+    let compact = body::without_whitespace(body);
+    // Only in JSON is that whitespace insignificant.
+    compact.len() < body.len() && fits(&compact) && body::is_json(body)
 }
 
 /// The value of a header that has to be there exactly once.

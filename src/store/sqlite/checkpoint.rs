@@ -167,4 +167,40 @@ mod tests {
         drop(writer);
         checkpointer.join().expect("ends with the writer");
     }
+
+    /// What one reader holds up is what is committed while it reads, and it is over when that is over: it does not add up.
+    #[test]
+    fn who_reads_long_holds_the_log_up_for_as_long_and_no_longer() {
+        const PINNED: usize = 300;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store.db");
+        let mut writer = open::writer(&path).expect("made");
+        writer.execute_batch("CREATE TABLE load (id INTEGER PRIMARY KEY, body BLOB)").expect("made");
+        let (log, (wake, woken)) = (Arc::new(Log::default()), std::sync::mpsc::sync_channel(1));
+        watch(&mut writer, Arc::clone(&log), wake).expect("watched");
+        let checkpointer = std::thread::spawn({
+            let (conn, log) = (open::checkpointer(&path).expect("opens"), Arc::clone(&log));
+            move || run(&conn, &log, &woken)
+        });
+        let insert = || {
+            writer.execute("INSERT INTO load (body) VALUES (zeroblob(8192))", []).expect("written");
+            finish(&writer, &log);
+            log.pages()
+        };
+        let (mut most, mut pinned_most) = (0, 0);
+        for _ in 0..10 {
+            let reader = open::reader(&path).expect("opens");
+            reader.execute_batch("BEGIN; SELECT count(*) FROM load").expect("reads");
+            let before = insert();
+            let after = (0..PINNED).map(|_| insert()).max().unwrap_or_default();
+            pinned_most = pinned_most.max(after.saturating_sub(before));
+            drop(reader);
+            most = (0..1000 - PINNED).map(|_| insert()).max().unwrap_or_default().max(most);
+        }
+        assert!(most <= PAGES_MOST + pinned_most, "{most} pages, of which {pinned_most} came while somebody read");
+        let bytes = std::fs::metadata(folder.path().join("store.db-wal")).expect("the log").len() as usize;
+        assert!(bytes <= (PAGES_MOST + pinned_most + 64) * 8300, "the log has {bytes} bytes");
+        drop(writer);
+        checkpointer.join().expect("ends with the writer");
+    }
 }

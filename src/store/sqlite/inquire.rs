@@ -8,6 +8,7 @@ use super::identity::hash_of;
 use super::news;
 use super::ready::{ReadyUpdate, ready_update, render};
 use super::record::{Done, Found, Place, apply, find, follow, state_of};
+use super::set_back;
 use super::writer::{Fault, Tx};
 use crate::model::{ReceiptStatus, Rules, State, Status, Time, Update, Verdict};
 use crate::store::{Held, Inquiry, Late, Lateness, Recorded, UNASKED};
@@ -215,6 +216,18 @@ pub(super) fn hurry(tx: &Tx<'_>, source: &str, now: Time) -> Result<(), Fault> {
         "UPDATE inquiries SET due_at = ?2 WHERE source = ?1 AND due_at > ?2 AND leased = 0 AND failures > 0",
         params![source, now.micros()],
     )?;
+    Ok(())
+}
+
+/// The clock was set back: what waits is due sooner by as much. When nobody saw by how much, only what is held: an execution
+/// that began since then is not to be late too soon.
+pub(super) fn set_back(tx: &Tx<'_>, source: &str, by_ms: Option<u64>, now: Time) -> Result<(), Fault> {
+    let waits = "UPDATE inquiries SET due_at = max(?2, due_at - ?3) WHERE source = ?1 AND due_at > ?2 AND leased = 0";
+    let Some(by_us) = set_back::by_us(tx, by_ms, now) else { return Ok(()) };
+    tx.conn.execute(&format!("{waits} AND key IS NOT NULL"), params![source, now.micros(), by_us])?;
+    if by_ms.is_some() {
+        tx.conn.execute(&format!("{waits} AND key IS NULL"), params![source, now.micros(), by_us])?;
+    }
     Ok(())
 }
 

@@ -20,8 +20,8 @@ use self::record::Ready;
 use self::reply::Replies;
 use self::writer::{Command, Fault, Health, Tx};
 use super::{
-    Claim, DeliveryFilter, DeliveryRow, Extent, Filter, Inquiries, Lateness, News, Parsed, Pruned, Queries, ReceiptRow,
-    Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
+    Claim, DeliveryFilter, DeliveryRow, Export, Extent, Filter, Inquiries, Lateness, News, Outlook, Parsed, Pruned,
+    Queries, ReceiptRow, Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
 };
 use crate::Boxed;
 use crate::measure::OfStore;
@@ -41,6 +41,7 @@ mod inquire;
 mod link;
 mod news;
 mod open;
+mod outlook;
 mod pause;
 #[cfg(test)]
 mod plans;
@@ -51,7 +52,9 @@ mod ready;
 mod record;
 mod reply;
 mod room;
+mod set_back;
 mod survey;
+mod unload;
 mod writer;
 
 pub use backup::{Contents, Copied};
@@ -328,6 +331,14 @@ impl Store for SqliteStore {
         self.call(move |tx| deliver::hurry(tx, &sink, by, now))
     }
 
+    fn set_back(&self, sink: String, by_ms: Option<u64>, now: Time) -> Boxed<'_, Result<u64, StoreError>> {
+        Box::pin(self.move_back(sink, by_ms, now))
+    }
+
+    fn set_back_inquiries(&self, source: String, by_ms: Option<u64>, now: Time) -> Boxed<'_, Result<(), StoreError>> {
+        self.call(move |tx| inquire::set_back(tx, &source, by_ms, now))
+    }
+
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>> {
         self.call(move |tx| pause::pause(tx, &sink, reason.as_deref()))
     }
@@ -340,8 +351,14 @@ impl Store for SqliteStore {
         self.call(move |tx| pause::resume(tx, &because))
     }
 
-    fn prune(&self, from: i64, before: Time, most: usize) -> Boxed<'_, Result<Pruned, StoreError>> {
-        Box::pin(self.let_go(from, before, most))
+    fn prune(
+        &self,
+        from: i64,
+        before: Time,
+        most: usize,
+        export: Option<Arc<dyn Export>>,
+    ) -> Boxed<'_, Result<Pruned, StoreError>> {
+        Box::pin(self.let_go(from, before, most, export))
     }
 
     fn extent(&self) -> Boxed<'_, Result<Extent, StoreError>> {
@@ -419,5 +436,9 @@ impl Queries for SqliteStore {
 
     fn news(&self, after: i64) -> Boxed<'_, Result<News, StoreError>> {
         self.readers.news(after)
+    }
+
+    fn outlook(&self, from: i64) -> Boxed<'_, Result<Outlook, StoreError>> {
+        self.readers.outlook(from)
     }
 }

@@ -13,9 +13,10 @@ use super::SqliteStore;
 use super::identity::hash_of;
 use super::news;
 use super::read::fault;
+use super::unload::{self, NEWEST};
 use super::writer::{Fault, Tx};
 use crate::model::Time;
-use crate::store::{Pruned, StoreError};
+use crate::store::{Export, Pruned, StoreError};
 
 /// How many executions one step looks at.
 const LOOK: usize = 1000;
@@ -27,7 +28,7 @@ const PAGE: usize = 8192;
 
 /// Of the head `h`, by `:before`. What is linked to something that is still to be told is needed to tell it, and what is held
 /// until its vendor was asked is judged by what is known of its execution.
-const MAY_GO: &str = "h.received_at < :before AND h.status IN ('succeeded', 'failed', 'cancelled')
+pub(super) const MAY_GO: &str = "h.received_at < :before AND h.status IN ('succeeded', 'failed', 'cancelled')
     AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.execution = h.id AND (d.finished_at IS NULL OR d.status = 'dead'))
     AND NOT EXISTS (SELECT 1 FROM inquiries i WHERE i.source = h.source AND i.key = h.key)
     AND NOT EXISTS (
@@ -74,30 +75,58 @@ struct Found {
 }
 
 #[derive(Clone, Copy)]
-enum Going {
-    Execution(i64),
-    /// Refused, or speaks of several executions that are all gone: the last of them may have been the one that learned nothing
-    /// from it.
+pub(super) enum Going {
+    Execution {
+        id: i64,
+        /// Its newest row when it was exported: with a newer one, it stays until that is exported, too.
+        newest: Option<i64>,
+    },
+    /// Refused, a conflict that begins no execution, or speaks of several executions that are all gone: the last of them may
+    /// have been the one that learned nothing from it.
     Receipt(i64),
 }
 
 impl SqliteStore {
     /// One step: see [`crate::store::Store::prune`].
-    pub(super) async fn let_go(&self, from: i64, before: Time, most: usize) -> Result<Pruned, StoreError> {
+    pub(super) async fn let_go(
+        &self,
+        from: i64,
+        before: Time,
+        most: usize,
+        export: Option<Arc<dyn Export>>,
+    ) -> Result<Pruned, StoreError> {
         let found = self.readers.read(move |conn| executions(conn, from, before, most).map_err(fault)).await?;
         let next = found.next;
-        let executions = self.forget(found.going, before).await?;
+        let executions = self.export_and_forget(found.going, before, &export).await?;
         // After the executions, which may have been the last of whom a receipt spoke.
         let (mut from, end) = (Some(from), next.unwrap_or(before.micros()));
         while let Some(place) = from {
             let found = self.readers.read(move |conn| receipts(conn, place, end).map_err(fault)).await?;
             from = found.next;
-            self.forget(found.going, before).await?;
+            self.export_and_forget(found.going, before, &export).await?;
         }
         if next.is_none() {
             self.call(move |tx| news::forget(tx, before)).await?;
         }
         Ok(Pruned { executions, next })
+    }
+
+    async fn export_and_forget(
+        &self,
+        going: Vec<Going>,
+        before: Time,
+        export: &Option<Arc<dyn Export>>,
+    ) -> Result<u64, StoreError> {
+        let Some(export) = export else { return self.forget(going, before).await };
+        let going: Arc<[Going]> = going.into();
+        let (mut done, mut executions) = (0, 0);
+        while done < going.len() {
+            let (all, export) = (Arc::clone(&going), Arc::clone(export));
+            let exported = self.readers.read(move |conn| unloaded(conn, &all[done..], &*export)).await?;
+            done += exported.len();
+            executions += self.forget(exported, before).await?;
+        }
+        Ok(executions)
     }
 
     async fn forget(&self, going: Vec<Going>, before: Time) -> Result<u64, StoreError> {
@@ -113,6 +142,19 @@ impl SqliteStore {
     }
 }
 
+/// Exports the first ones of `going`, and at least one.
+fn unloaded(conn: &Connection, going: &[Going], export: &dyn Export) -> Result<Vec<Going>, StoreError> {
+    let mut unloaded = Vec::new();
+    let written = export.take(&mut |out| {
+        unloaded = unload::unload(conn, going, out).map_err(std::io::Error::other)?;
+        Ok(())
+    });
+    match written {
+        Ok(()) => Ok(unloaded),
+        Err(e) => Err(StoreError::Unavailable(format!("store.export cannot be written: {e}"))),
+    }
+}
+
 /// Ids tell the time, so the oldest are the first ones.
 fn executions(conn: &Connection, from: i64, before: Time, most: usize) -> rusqlite::Result<Found> {
     let mut heads = conn.prepare(&format!(
@@ -123,7 +165,7 @@ fn executions(conn: &Connection, from: i64, before: Time, most: usize) -> rusqli
     while let Some(row) = rows.next()? {
         let id: i64 = row.get(0)?;
         if row.get(1)? {
-            going.push(Going::Execution(id));
+            going.push(Going::Execution { id, newest: None });
         }
         looked_at += 1;
         if looked_at == LOOK || going.len() == most {
@@ -138,6 +180,9 @@ fn receipts(conn: &Connection, from: i64, end: i64) -> rusqlite::Result<Found> {
     let mut receipts = conn.prepare(&format!(
         "SELECT id FROM (
              SELECT * FROM (SELECT r.id FROM receipts r WHERE r.status <> 'accepted' AND r.status = 'refused'
+                            AND r.id >= :from AND r.id < :end ORDER BY r.id LIMIT {LOOK})
+             UNION
+             SELECT * FROM (SELECT r.id FROM receipts r WHERE r.status <> 'accepted' AND r.status = 'conflict' AND r.execution IS NULL
                             AND r.id >= :from AND r.id < :end ORDER BY r.id LIMIT {LOOK})
              UNION
              SELECT * FROM (SELECT r.id FROM receipts r WHERE r.executions IS NOT NULL
@@ -166,8 +211,8 @@ fn forget(tx: &mut Tx<'_>, going: &[Going], before: Time) -> Result<Piece, Fault
         }
         match *one {
             Going::Receipt(id) => deletes.receipt(id)?,
-            Going::Execution(id) if !deletes.may_go(id, before)? => {}
-            Going::Execution(id) => {
+            Going::Execution { id, newest } if !deletes.may_go(id, before)? || !deletes.is_exported(id, newest)? => {}
+            Going::Execution { id, .. } => {
                 let Some(hash) = deletes.execution(id)? else { return Ok(Piece { done, executions }) };
                 tx.recent.forget(hash, id);
                 executions += 1;
@@ -180,6 +225,7 @@ fn forget(tx: &mut Tx<'_>, going: &[Going], before: Time) -> Result<Piece, Fault
 /// What one transaction deletes with.
 struct Deletes<'c> {
     may_go: Statement<'c>,
+    newest: Statement<'c>,
     hanging: Vec<(Statement<'c>, Statement<'c>)>,
     point_past: Statement<'c>,
     receipt_of_change: Statement<'c>,
@@ -212,6 +258,7 @@ impl<'c> Deletes<'c> {
         ];
         Ok(Deletes {
             may_go: conn.prepare(&format!("SELECT {MAY_GO} FROM execution_heads h WHERE h.id = :id"))?,
+            newest: conn.prepare(NEWEST)?,
             hanging: hanging.collect::<rusqlite::Result<_>>()?,
             point_past: conn.prepare(
                 "UPDATE execution_heads SET previous = (SELECT previous FROM earlier_changes WHERE id = ?2) WHERE id = ?1",
@@ -228,7 +275,8 @@ impl<'c> Deletes<'c> {
             // What was refused may have been vouched for since it was found.
             receipt: conn.prepare(&format!(
                 "DELETE FROM receipts AS r WHERE r.id = :id
-                   AND (r.status = 'refused' OR r.executions IS NOT NULL AND NOT {}) RETURNING octet_length(body)",
+                   AND (r.status = 'refused' OR r.status = 'conflict' AND r.execution IS NULL
+                        OR r.executions IS NOT NULL AND NOT {}) RETURNING octet_length(body)",
                 IS_NEEDED.replace(":without", "0")
             ))?,
             left: ROWS,
@@ -238,6 +286,12 @@ impl<'c> Deletes<'c> {
     fn may_go(&mut self, execution: i64, before: Time) -> rusqlite::Result<bool> {
         let with: &[(&str, &dyn ToSql)] = &[(":id", &execution), (":before", &before.micros())];
         Ok(self.may_go.query_row(with, |row| row.get(0)).optional()?.unwrap_or(false))
+    }
+
+    /// Whether nothing came since it was exported, where it was to be.
+    fn is_exported(&mut self, execution: i64, newest: Option<i64>) -> rusqlite::Result<bool> {
+        let Some(exported) = newest else { return Ok(true) };
+        self.newest.query_row(&[(":id", &execution)], |row| Ok(row.get::<_, i64>(0)? <= exported))
     }
 
     fn receipt(&mut self, id: i64) -> rusqlite::Result<()> {
@@ -353,7 +407,7 @@ mod tests {
         let going: Vec<_> = heads
             .query_map([], |row| row.get(0))
             .expect("asked")
-            .map(|id| Going::Execution(id.expect("an id")))
+            .map(|id| Going::Execution { id: id.expect("an id"), newest: None })
             .collect();
         drop(heads);
         let mut done = 0;
@@ -371,7 +425,7 @@ mod tests {
         let conn = store(&folder, "");
         let may_go = format!("SELECT {MAY_GO} FROM execution_heads h WHERE h.id = :id");
         let find = HANGING.map(|(find, _)| find.replace("{IS_NEEDED}", &IS_NEEDED.replace(":without", ":id")));
-        for sql in find.iter().chain([&may_go]) {
+        for sql in find.iter().chain([&may_go, &NEWEST.to_owned()]) {
             let mut plan = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect(sql);
             let lines: Vec<String> = plan.raw_query().mapped(|row| row.get(3)).collect::<Result<_, _>>().expect(sql);
             // What the statement itself has picked out, and a receipt's own list.
@@ -437,7 +491,7 @@ mod tests {
         let mut tx = writer::prepare(&conn).expect("prepared");
         let indexed = |of: &str| count(&conn, &format!("identities WHERE {of}"));
         let forget = |tx: &mut Tx<'_>, from: i64| {
-            let going: Vec<_> = (from..from + 20).map(|n| Going::Execution(n * 10)).collect();
+            let going: Vec<_> = (from..from + 20).map(|n| Going::Execution { id: n * 10, newest: None }).collect();
             let piece = forget(tx, &going, Time::from_seconds(1_000_000)).expect("gone");
             assert_eq!(piece.executions, 20);
             tx.recent.committed();

@@ -12,7 +12,7 @@ use super::filter::{DELIVERIES, EXECUTIONS, RECEIPTS, conditions};
 use super::{claim, identity, news, open};
 use crate::Boxed;
 use crate::model::{Attempt, Change, ChangeMeta, Link, State, Status, Task, Time};
-use crate::store::{DeliveryRow, ExecutionRow, Filter, News, Queries, ReceiptRow, SinkRow, StoreError};
+use crate::store::{DeliveryRow, ExecutionRow, Filter, News, Outlook, Queries, ReceiptRow, SinkRow, StoreError};
 
 /// A few connections, opened when they are first needed.
 #[derive(Clone)]
@@ -70,20 +70,20 @@ impl Readers {
     }
 }
 
-const EXECUTION: &str = "SELECT h.id, h.sequence, h.received_at, h.snapshot, h.status,
+pub(super) const EXECUTION: &str = "SELECT h.id, h.sequence, h.received_at, h.snapshot, h.status,
     EXISTS (SELECT 1 FROM inquiries i WHERE i.id = h.id AND i.overdue_at IS NOT NULL) FROM execution_heads h";
 
 /// The changes of the execution `?1`, by each one's predecessor: needs no index that every callback would have to keep up.
-const CHAIN: &str = "WITH RECURSIVE chain (id, execution, sequence, type, previous_status, changed_tasks, receipt, received_at, snapshot, previous) AS (
+pub(super) const CHAIN: &str = "WITH RECURSIVE chain (id, execution, sequence, type, previous_status, changed_tasks, receipt, received_at, snapshot, previous) AS (
         SELECT change, id, sequence, type, previous_status, changed_tasks, receipt, received_at, snapshot, previous
         FROM execution_heads WHERE id = ?1
         UNION ALL
         SELECT c.id, c.execution, c.sequence, c.type, c.previous_status, c.changed_tasks, c.receipt, c.received_at, c.snapshot, c.previous
         FROM chain JOIN earlier_changes c ON c.id = chain.previous)";
 
-const RECEIPT: &str = "SELECT id, source, status, received_at, peer, headers, body_bytes, digest, reason, execution, executions FROM receipts";
+pub(super) const RECEIPT: &str = "SELECT id, source, status, received_at, peer, headers, body_bytes, digest, reason, execution, executions FROM receipts";
 
-const DELIVERY: &str = "SELECT d.id, d.sink, d.status, d.execution, h.key, h.source, d.change, iif(c.id IS NULL, h.type, c.type), d.attempts, d.created_at, d.due_at, d.finished_at, d.reason
+pub(super) const DELIVERY: &str = "SELECT d.id, d.sink, d.status, d.execution, h.key, h.source, d.change, iif(c.id IS NULL, h.type, c.type), d.attempts, d.created_at, d.due_at, d.finished_at, d.reason
     FROM deliveries d JOIN execution_heads h ON h.id = d.execution LEFT JOIN earlier_changes c ON c.id = d.change";
 
 /// The names are looked up one after the other, each by the one before: not read from all that waits. Ids tell the time, so
@@ -119,7 +119,7 @@ pub(super) fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
 }
 
 /// One execution, flat; its tasks apart.
-fn execution(conn: &Connection, row: &Row<'_>) -> Read<(Value, Value)> {
+pub(super) fn execution(conn: &Connection, row: &Row<'_>) -> Read<(Value, Value)> {
     let read =
         || -> rusqlite::Result<(i64, u32, Time, String)> { Ok((row.get(0)?, row.get(1)?, at(row, 2)?, row.get(3)?)) };
     let (id, sequence, changed_at, snapshot) = read().map_err(fault)?;
@@ -144,7 +144,7 @@ pub(super) fn links(conn: &Connection, execution: i64) -> rusqlite::Result<Vec<L
     rows.collect()
 }
 
-fn receipt(row: &Row<'_>) -> rusqlite::Result<ReceiptRow> {
+pub(super) fn receipt(row: &Row<'_>) -> rusqlite::Result<ReceiptRow> {
     let headers: String = row.get(5)?;
     let executions = match (row.get::<_, Option<String>>(10)?, row.get::<_, Option<i64>>(9)?) {
         (Some(several), _) => serde_json::from_str::<Vec<i64>>(&several).unwrap_or_default(),
@@ -164,7 +164,7 @@ fn receipt(row: &Row<'_>) -> rusqlite::Result<ReceiptRow> {
     })
 }
 
-fn delivery(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
+pub(super) fn delivery(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
     Ok(DeliveryRow {
         id: id(row, 0)?,
         sink: row.get(1)?,
@@ -182,7 +182,7 @@ fn delivery(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
     })
 }
 
-fn change(row: &Row<'_>, links: &[Link]) -> rusqlite::Result<Value> {
+pub(super) fn change(row: &Row<'_>, links: &[Link]) -> rusqlite::Result<Value> {
     let snapshot: String = row.get(8)?;
     let Ok(state) = State::of_snapshot(&snapshot) else { return Ok(Value::Null) };
     let previous_status: Option<Status> = match row.get::<_, Option<String>>(4)? {
@@ -201,6 +201,22 @@ fn change(row: &Row<'_>, links: &[Link]) -> rusqlite::Result<Value> {
     };
     let change = Change { id: row.get(0)?, execution_id: row.get(1)?, state, links: links.to_vec(), meta };
     Ok(json!({ "id": change.id.to_string(), "data": change }))
+}
+
+/// Of one delivery, oldest first.
+pub(super) fn attempts(conn: &Connection, delivery: i64) -> Read<Vec<Attempt>> {
+    let sql =
+        "SELECT started_at, duration_ms, outcome, status, reason, answer FROM attempts WHERE delivery = ?1 ORDER BY id";
+    all(conn, sql, vec![Sql::Integer(delivery)], |row| {
+        Ok(Attempt {
+            started_at: at(row, 0)?,
+            duration_ms: row.get::<_, i64>(1)? as u64,
+            outcome: row.get(2)?,
+            status: row.get(3)?,
+            reason: row.get(4)?,
+            answer: row.get(5)?,
+        })
+    })
 }
 
 fn all<T>(
@@ -335,23 +351,13 @@ impl Queries for Readers {
                 .optional()
                 .map_err(fault)?
                 .ok_or_else(|| StoreError::NotFound(format!("there is no delivery {id}")))?;
-            let attempts = all(
-                conn,
-                "SELECT started_at, duration_ms, outcome, status, reason, answer FROM attempts WHERE delivery = ?1 ORDER BY id",
-                vec![Sql::Integer(id)],
-                |row| {
-                    Ok(Attempt {
-                        started_at: at(row, 0)?,
-                        duration_ms: row.get::<_, i64>(1)? as u64,
-                        outcome: row.get(2)?,
-                        status: row.get(3)?,
-                        reason: row.get(4)?,
-                        answer: row.get(5)?,
-                    })
-                },
-            )?;
+            let attempts = attempts(conn, id)?;
             Ok((row, attempts))
         })
+    }
+
+    fn outlook(&self, from: i64) -> Boxed<'_, Read<Outlook>> {
+        self.look_out(from)
     }
 
     fn sinks(&self) -> Boxed<'_, Read<Vec<SinkRow>>> {

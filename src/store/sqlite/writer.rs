@@ -168,6 +168,11 @@ pub(super) struct Tx<'c> {
 }
 
 impl Tx<'_> {
+    /// The latest id that was given out.
+    pub(super) fn last_id(&self) -> i64 {
+        self.last_id
+    }
+
     /// A new id: the time in microseconds, or one more than the last.
     pub(super) fn new_id(&mut self, now: Time) -> i64 {
         self.last_id = now.micros().max(self.last_id + 1);

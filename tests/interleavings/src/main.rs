@@ -17,7 +17,7 @@ extern crate staged_std as std;
 extern crate staged_tokio as tokio;
 
 use callbackd::store::*;
-pub use callbackd::{Boxed, jq, measure, model, options, shutdown, sinks, sources};
+pub use callbackd::{Boxed, jq, measure, model, options, shutdown, signature, sinks, sources};
 
 mod alone;
 mod scenarios;
@@ -36,11 +36,13 @@ mod pipeline;
 mod clock {
     //! Goes on by a millisecond each time that it is read, or, where a scenario wants it so, now and then by far more.
     use std::cell::Cell;
+    use std::time::{Duration, Instant};
 
     use callbackd::model::Time;
     use shuttle::rand::Rng;
 
     thread_local!(static READ: Cell<u64> = const { Cell::new(0) });
+    thread_local!(static STEADY: (Instant, Cell<u64>) = (Instant::now(), Cell::new(0)));
     thread_local!(static JUMPS: Cell<bool> = const { Cell::new(false) });
 
     /// Past what a lease has to spare, and past any lease.
@@ -53,7 +55,13 @@ mod clock {
             crate::stage::seen("jumps", 1);
         }
         READ.set(READ.get() + passed);
+        STEADY.with(|(_, passed)| passed.set(passed.get() + 1));
         Time::from_seconds(1_700_000_000).plus_ms(READ.get())
+    }
+
+    /// Without the jumps.
+    pub fn steady() -> Instant {
+        STEADY.with(|(began, passed)| *began + Duration::from_millis(passed.get()))
     }
 
     /// From now on.
