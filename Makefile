@@ -197,15 +197,15 @@ instructions:
 # The packages of a release. The same sources, built in the same place, make the same bytes: each date in them is that of
 # the last commit. `MAINTAINER="Name <address>"` says who built them.
 MAINTAINER ?= The authors of callbackd <callbackd@localhost>
-export MAINTAINER
-export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+staged deb rpm image: export MAINTAINER := $(MAINTAINER)
+staged deb rpm image: export SOURCE_DATE_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),0)
 staged:
 	cargo build --release --locked --bin callbackd
 	systemd/stage.sh $(TARGET)/release/callbackd $(TARGET)/release/package
 	@mkdir -p $(TARGET)/packages
 
 deb: staged $(CARGO_DEB)
-	$(CARGO_DEB) --no-build --no-strip --locked --maintainer "$$MAINTAINER" --output $(TARGET)/packages/callbackd.deb
+	$(CARGO_DEB) --no-build --no-strip --locked --maintainer "$(MAINTAINER)" --output $(TARGET)/packages/callbackd.deb
 
 rpm: staged $(CARGO_RPM)
 	$(CARGO_RPM) --auto-req builtin --output $(TARGET)/packages/callbackd.rpm
@@ -231,7 +231,7 @@ image:
 packages:
 	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
 	  $(MAKE) --no-print-directory deb rpm; \
-	  tests/peers/packages.sh; \
+	  tests/peers/packages.sh $(TARGET)/packages/callbackd.deb $(TARGET)/packages/callbackd.rpm; \
 	  $(MAKE) --no-print-directory image PROFILE=dev; \
 	  tests/peers/image.py $(TARGET)/packages/callbackd.oci.tar; \
 	  echo "  ran       packages: .deb from installation to purge$(comma) upgraded under load; .rpm; container image" >>$(REPORT); \

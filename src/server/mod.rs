@@ -2,7 +2,7 @@
 //!
 //! First in the flow. [`bind`] takes the address early (or [`Inherited`] does), so that a fault is known at the start;
 //! [`serve`] accepts until the [`Shutdown`] begins, then lets every request that was begun finish within the drain
-//! time. What is served is an [`Endpoint`]: [`Reception`] for callbacks, and the admin API behind its own door.
+//! time, and hears who has just come. What is served is an [`Endpoint`]: [`Reception`] for callbacks, and the admin API behind its own door.
 //!
 //! Promises: everything has a limit (connections, head, body, time); a refused or slow sender costs no more than its
 //! connection, and loses that to who comes next when all are taken; nothing that a sender does ends the accept loop; a
