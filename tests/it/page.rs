@@ -112,7 +112,7 @@ fn every_view_is_sound_whatever_strangers_say() {
         ("/executions?status=running".to_owned(), &["None."]),
         (
             format!("/executions/{execution}"),
-            &[SHOWN, "Transcode_1", "answered 400", "execution.failed", "action=\"/deliveries/"],
+            &[SHOWN, "Transcode_1", "answered 400", "any: failed", "action=\"/deliveries/"],
         ),
         ("/deliveries".to_owned(), &[SHOWN, "answered 400"]),
         ("/deliveries?status=dead".to_owned(), &["Dead letters", "Retry all that the filter shows", SHOWN]),
