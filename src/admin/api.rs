@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::operations::Does;
 pub(super) use super::operations::{DeliveryVerb, Noun, SinkVerb};
 use super::query::{self, Page, Wanted};
-use super::{Admin, AdminState, Reply, bad_request, no_such_path, openapi, whole};
+use super::{Admin, AdminState, Reply, bad_request, metrics, no_such_path, openapi, whole};
 use crate::clock;
 use crate::model::DeliveryStatus;
 use crate::server::respond::{self, Answer, Problem};
@@ -36,6 +36,11 @@ pub(super) async fn answer(
                 Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
             };
             return Ok(whole(respond::text(status, said)));
+        }
+        Does::Measure => {
+            state.watch.look().await;
+            let is_ready = admin.ready().is_ok();
+            return Ok(whole(metrics::answer(&state.watch.measures, is_ready, &head.headers, clock::now())));
         }
         Does::Describe => return Ok(whole(respond::json(StatusCode::OK, openapi::DOCUMENT))),
         Does::Stream => {
@@ -88,7 +93,9 @@ async fn one(state: &AdminState, does: Does, named: &str, body: &[u8]) -> Result
             let recorded = state.ingest.load().take_again(number("receipt", named)?, clock::now()).await?;
             replayed(&recorded)
         }
-        Does::Lives | Does::IsReady | Does::Describe | Does::Stream | Does::List(_) => return Err(no_such_path()),
+        Does::Lives | Does::IsReady | Does::Measure | Does::Describe | Does::Stream | Does::List(_) => {
+            return Err(no_such_path());
+        }
     };
     Ok(respond::json(StatusCode::OK, answer.to_string()))
 }
