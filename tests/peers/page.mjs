@@ -155,7 +155,7 @@ async function main() {
     ["SmartCover", "Poster", ago - 40 * rate, ago - 55 * rate, "Success"],
   ];
   if (process.env.PICTURES) await anHour(media, workflow, done);
-  const titles = ["launch-teaser", "interview-cut-03", "town-hall", "product-tour", "keynote", "回顾-2026", "b-roll-harbour"];
+  const titles = ["launch-teaser", "interview-cut-03", "town-hall", "product-tour", "keynote", "rückblick-2026", "b-roll-harbour"];
   for (const [nth, title] of titles.entries()) {
     const [run, object, ago] = [`ie4d9187d35dc${nth}`, `uploads/2026/${title}.mp4`, 900 - nth * 60];
     await media(workflow("WorkflowStart", run, object, "transcode-hls", "Running", ago, []));
