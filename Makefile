@@ -155,6 +155,17 @@ schema:
 	  echo "  left out  the JSON Schemas (needs pip and a network; tests/peers/schema.sh)" >>$(REPORT); \
 	fi
 
+# The same: Schemathesis asks the admin API what its description makes up.
+openapi:
+	@cargo build --locked --bin callbackd
+	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
+	  SEED=$(SEED) tests/peers/openapi.sh $(TARGET)/debug/callbackd; \
+	  echo "  ran       Schemathesis on the admin API$(comma) as /openapi.json describes it" >>$(REPORT); \
+	else \
+	  echo "left out: Schemathesis on the admin API (needs pip and a network; tests/peers/openapi.sh)"; \
+	  echo "  left out  Schemathesis on the admin API (needs pip and a network; tests/peers/openapi.sh)" >>$(REPORT); \
+	fi
+
 # The same: a real PostgreSQL and a real Zabbix are installed and started for it.
 zabbix:
 	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \

@@ -13,8 +13,9 @@ use serde_json::{Map, Value, json};
 use super::operations::Does;
 pub(super) use super::operations::{DeliveryVerb, Noun, SinkVerb};
 use super::query::{self, Page, Wanted};
-use super::{Admin, AdminState, Reply, bad_request, no_such_path, openapi, whole};
+use super::{Admin, AdminState, Reply, bad_request, metrics, no_such_path, openapi, whole};
 use crate::clock;
+use crate::model::DeliveryStatus;
 use crate::server::respond::{self, Answer, Problem};
 use crate::store::{DeliveryFilter, Filter, Recorded, StoreError};
 
@@ -35,6 +36,11 @@ pub(super) async fn answer(
                 Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
             };
             return Ok(whole(respond::text(status, said)));
+        }
+        Does::Measure => {
+            state.watch.look().await;
+            let is_ready = admin.ready().is_ok();
+            return Ok(whole(metrics::answer(&state.watch.measures, is_ready, &head.headers, clock::now())));
         }
         Does::Describe => return Ok(whole(respond::json(StatusCode::OK, openapi::DOCUMENT))),
         Does::Stream => {
@@ -77,6 +83,9 @@ async fn one(state: &AdminState, does: Does, named: &str, body: &[u8]) -> Result
         Does::Deliveries(verb) => {
             let filter: Filter =
                 read(body, "a filter, like {\"status\": [\"dead\"], \"sink\": \"portal\"}; {} for all")?;
+            for word in &filter.status {
+                word.parse::<DeliveryStatus>().map_err(bad_request)?;
+            }
             settle(state, verb, DeliveryFilter::All(filter)).await?
         }
         Does::Delivery(verb) => settle(state, verb, DeliveryFilter::One(number("delivery", named)?)).await?,
@@ -84,7 +93,9 @@ async fn one(state: &AdminState, does: Does, named: &str, body: &[u8]) -> Result
             let recorded = state.ingest.load().take_again(number("receipt", named)?, clock::now()).await?;
             replayed(&recorded)
         }
-        Does::Lives | Does::IsReady | Does::Describe | Does::Stream | Does::List(_) => return Err(no_such_path()),
+        Does::Lives | Does::IsReady | Does::Measure | Does::Describe | Does::Stream | Does::List(_) => {
+            return Err(no_such_path());
+        }
     };
     Ok(respond::json(StatusCode::OK, answer.to_string()))
 }
@@ -135,10 +146,19 @@ pub(super) struct Pause {
     reason: Option<String>,
 }
 
-/// An object. (serde would take a list for one as well, its values in the order of the fields.)
+/// An object. (serde would take a list for one as well, its values in the order of the fields.) Where a whole number belongs,
+/// `1.0` is one, as in JSON Schema.
 fn read<T: DeserializeOwned>(body: &[u8], expected: &str) -> Result<T, Problem> {
     let object: Result<Map<String, Value>, _> = serde_json::from_slice(body);
-    let read = object.and_then(|_| serde_json::from_slice(body));
+    let read = object.and_then(|mut object| {
+        for value in object.values_mut().filter(|value| value.is_f64()) {
+            match value.as_f64() {
+                Some(whole) if whole.fract() == 0.0 && whole.abs() < 9e18 => *value = (whole as i64).into(),
+                _ => {}
+            }
+        }
+        T::deserialize(Value::Object(object))
+    });
     read.map_err(|e| bad_request(format!("The body is not understood ({e}). Send {expected}.")))
 }
 

@@ -118,15 +118,6 @@ impl Admin {
                 pulse.vouch();
             }
         }
-        if head.uri.path() == "/metrics" {
-            if head.method != Method::GET && head.method != Method::HEAD {
-                return Err(Problem::method(&[Method::GET, Method::HEAD]));
-            }
-            self.state.watch.look().await;
-            let is_ready = self.ready().is_ok();
-            let measures = &self.state.watch.measures;
-            return Ok(whole(metrics::answer(measures, is_ready, &head.headers, clock::now())));
-        }
         let (part, allowed) = found.ok_or_else(no_such_path)?;
         if !allowed.contains(&head.method) {
             return Err(Problem::method(allowed));

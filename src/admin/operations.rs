@@ -9,6 +9,7 @@ pub(super) enum Does {
     /// Says that the daemon lives; asks for no credential, like the next.
     Lives,
     IsReady,
+    Measure,
     Describe,
     List(Noun),
     Show(Noun),
@@ -60,6 +61,7 @@ const fn post(path: &'static str, does: Does) -> Operation {
 pub(super) static OPERATIONS: &[Operation] = &[
     get("/livez", Does::Lives),
     get("/readyz", Does::IsReady),
+    get("/metrics", Does::Measure),
     get("/openapi.json", Does::Describe),
     get("/api/v1/executions", Does::List(Noun::Execution)),
     get("/api/v1/executions/{id}", Does::Show(Noun::Execution)),

@@ -18,7 +18,7 @@ use http::{HeaderValue, Method, Response};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Frame};
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 
 use super::query::Wanted;
@@ -29,6 +29,12 @@ use crate::store::{Item, News, Store, StoreError};
 
 /// Listeners at one time.
 const LISTENERS_MAX: usize = 32;
+/// So long a further one waits for a place of one who has gone.
+const ROOM: Duration = Duration::from_secs(1);
+/// So often all of them are said a word meanwhile.
+const WORD: Duration = Duration::from_millis(200);
+/// So long after a word, one who has gone is known not to have heard it.
+const UNHEARD: Duration = Duration::from_millis(50);
 /// So often it is looked whether something has happened.
 const LOOK: Duration = Duration::from_millis(200);
 /// So often a listener hears that the connection is alive.
@@ -48,6 +54,8 @@ pub(super) struct Stream {
     store: Arc<dyn Store>,
     shutdown: Shutdown,
     places: Arc<Semaphore>,
+    /// Somebody waits for a place.
+    crowded: Arc<Notify>,
     latest: Arc<Mutex<Latest>>,
 }
 
@@ -80,7 +88,8 @@ struct Line {
 
 impl Stream {
     pub(super) fn new(store: Arc<dyn Store>, shutdown: Shutdown) -> Stream {
-        Stream { store, shutdown, places: Arc::new(Semaphore::new(LISTENERS_MAX)), latest: Arc::default() }
+        let places = Arc::new(Semaphore::new(LISTENERS_MAX));
+        Stream { store, shutdown, places, crowded: Arc::default(), latest: Arc::default() }
     }
 
     /// Begins to tell.
@@ -92,7 +101,7 @@ impl Stream {
         if head.method == Method::HEAD {
             return Ok(response(Empty::new()));
         }
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+        let place = self.place().await.ok_or_else(|| {
             unavailable(format!("{LISTENERS_MAX} listen already, as many as can. Close one, or try again later."))
         })?;
         let newest = self.store.newest().await?;
@@ -101,6 +110,23 @@ impl Stream {
         let listener = Listener { stream: self.clone(), wanted, cursor, told: 0, out, place: Some(place) };
         tokio::spawn(listener.listen());
         Ok(response(Frames(frames)))
+    }
+
+    /// A place among the listeners. That one has gone is noticed only when something is said to it: so it is, to all,
+    /// where there is no place.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        let places = || Arc::clone(&self.places);
+        if let Ok(place) = places().try_acquire_owned() {
+            return Some(place);
+        }
+        let mut waiting = std::pin::pin!(places().acquire_owned());
+        for _ in 0..ROOM.as_millis() / WORD.as_millis() {
+            self.crowded.notify_waiters();
+            if let Ok(place) = timeout(WORD, &mut waiting).await {
+                return place.ok();
+            }
+        }
+        None
     }
 
     /// A piece of what lies behind `cursor`; `None` when nothing does, or did a moment ago.
@@ -210,15 +236,20 @@ impl Listener {
                 return Ok(());
             }
             let look = Instant::now() + LOOK;
+            let mut is_crowded = false;
             tokio::select! {
                 () = &mut begun => return Ok(()),
                 () = self.out.closed() => return Err(Over),
+                () = self.stream.crowded.notified() => is_crowded = true,
                 () = tokio::time::sleep_until(ends.map_or(look, |ends| ends.min(look))) => {}
             }
-            if heard.elapsed() >= HEARTBEAT {
+            if heard.elapsed() >= if is_crowded { WORD } else { HEARTBEAT } {
                 heard = Instant::now();
-                // With the cursor, so that who comes back need not be told again what it did not want.
-                self.send(format!(": still here\nid: {}\n\n", self.cursor).into()).await?;
+                self.beat().await?;
+                if is_crowded {
+                    tokio::time::sleep(UNHEARD).await;
+                    self.beat().await?;
+                }
             }
         }
         Ok(())
@@ -242,6 +273,11 @@ impl Listener {
         }
         self.cursor = piece.through;
         if chunk.is_empty() { Ok(()) } else { self.send(chunk.freeze()).await }
+    }
+
+    /// With the cursor, so that who comes back need not be told again what it did not want.
+    async fn beat(&self) -> Result<(), Over> {
+        self.send(format!(": still here\nid: {}\n\n", self.cursor).into()).await
     }
 
     async fn send(&self, chunk: Bytes) -> Result<(), Over> {

@@ -11,20 +11,24 @@ use crate::model::{DeliveryStatus, Execution, Link, Receipt, ReceiptStatus, Stat
 #[serde(default, deny_unknown_fields)]
 pub struct Filter {
     /// Only these statuses.
+    #[cfg_attr(test, schemars(with = "Vec<DeliveryStatus>"))]
     pub status: Vec<String>,
     /// Only of this source.
     pub source: Option<String>,
     /// Only to this sink (deliveries).
     pub sink: Option<String>,
     /// Only of this execution (receipts, deliveries).
+    #[cfg_attr(test, schemars(range(min = i64::MIN, max = i64::MAX)))]
     pub execution: Option<i64>,
     /// Only what came at this time or later.
     pub since: Option<Time>,
     /// Only ids below this one: the cursor.
+    #[cfg_attr(test, schemars(range(min = i64::MIN, max = i64::MAX)))]
     pub before: Option<i64>,
     /// Only ids above this one.
     pub after: Option<i64>,
     /// At most so many, newest first; `None` for all.
+    #[cfg_attr(test, schemars(range(max = u64::MAX)))]
     pub limit: Option<u64>,
 }
 

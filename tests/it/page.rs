@@ -67,10 +67,10 @@ fn sound(path: &str, answer: &Answer) {
     let tags = tags(&answer.body);
     for tag in &tags {
         let foreign = tag.contains("http://") || tag.contains("https://") || tag.contains("javascript:");
-        assert!(
-            !tag.starts_with("img") && !tag.contains(" style=") && !tag.contains(" on") && !foreign,
-            "{path}: <{tag}>"
-        );
+        // What stands outside of the quotes: the names of attributes.
+        let names: String = tag.split('"').step_by(2).collect();
+        let acts = names.split_ascii_whitespace().any(|name| name.starts_with("style=") || name.starts_with("on"));
+        assert!(!tag.starts_with("img") && !acts && !foreign, "{path}: <{tag}>");
     }
     assert_eq!(tags.iter().filter(|tag| tag.starts_with("script")).count(), 1, "{path}: ours alone");
     assert!(!answer.body.contains(['\u{202e}', '\u{1b}']), "{path}");
@@ -112,7 +112,7 @@ fn every_view_is_sound_whatever_strangers_say() {
         ("/executions?status=running".to_owned(), &["None."]),
         (
             format!("/executions/{execution}"),
-            &[SHOWN, "Transcode_1", "answered 400", "execution.failed", "action=\"/deliveries/"],
+            &[SHOWN, "Transcode_1", "answered 400", "any: failed", "action=\"/deliveries/"],
         ),
         ("/deliveries".to_owned(), &[SHOWN, "answered 400"]),
         ("/deliveries?status=dead".to_owned(), &["Dead letters", "Retry all that the filter shows", SHOWN]),

@@ -59,7 +59,10 @@ impl Listener {
     }
 
     fn ask(daemon: &Daemon, query: &str, last: Option<&str>) -> Listener {
-        let mut stream = TcpStream::connect(&daemon.admin).expect("connected");
+        Listener::over(TcpStream::connect(&daemon.admin).expect("connected"), query, last)
+    }
+
+    fn over(mut stream: TcpStream, query: &str, last: Option<&str>) -> Listener {
         stream.set_read_timeout(Some(PATIENCE)).expect("set");
         let last = last.map(|last| format!("Last-Event-ID: {last}\r\n")).unwrap_or_default();
         let request = format!("GET /api/v1/stream{query} HTTP/1.0\r\nHost: localhost\r\n{last}\r\n");
@@ -290,10 +293,23 @@ fn so_many_listen_and_no_more_and_callbacks_and_operators_do_not_mind() {
     soon("a place", || Listener::ask(&daemon, "", None).head.starts_with("HTTP/1.0 200").then_some(()));
 }
 
+/// A connection that holds little of what its reader does not read.
+fn narrow(address: &str) -> TcpStream {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let connecting = async {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(64 << 10)?;
+        socket.connect(address.parse().expect("an address")).await?.into_std()
+    };
+    let stream = runtime.block_on(connecting).expect("connected");
+    stream.set_nonblocking(false).expect("set");
+    stream
+}
+
 #[test]
 fn who_does_not_take_what_is_told_is_sent_away() {
     let daemon = Daemon::run(&config("http://127.0.0.1:9/"));
-    // More than all buffers on the way hold.
+    // More than all buffers on the way hold, where his is small.
     let text = "x".repeat(1 << 20);
     for n in 0..24 {
         let body = port(format!("r_{n}")).replace("in/clip.mp4", &text);
@@ -302,7 +318,7 @@ fn who_does_not_take_what_is_told_is_sent_away() {
         assert_eq!(daemon.post("/callbacks/port", &headers, &body).status, 200);
     }
     let (_, before) = daemon.memory_kib();
-    let mut slow: Vec<_> = (0..8).map(|_| Listener::new(&daemon, "?since=1h", None)).collect();
+    let mut slow: Vec<_> = (0..8).map(|_| Listener::over(narrow(&daemon.admin), "?since=1h", None)).collect();
     // A place of his is free only when he is sent away: then as many as ever can listen.
     let all = soon("they are sent away", || {
         let others: Vec<_> = (0..32).map(|_| Listener::ask(&daemon, "", None)).collect();

@@ -90,8 +90,15 @@ when = '.execution.status == "failed"'
 to = ["pager"]
 `, { mode: 0o600 });
 
-const command = SPEED === 1 ? [binary] : ["faketime", "-f", `@${new Date(began).toISOString().slice(0, 19).replace("T", " ")} x${SPEED}`, binary];
-const daemon = spawn(command[0], [...command.slice(1), "serve", "--config", config], { cwd: home, env: SPEED === 1 ? {} : { PATH: process.env.PATH, TZ: "UTC" }, stdio: ["ignore", "ignore", "pipe"] });
+// Debian's libfaketime, as its own command would set it, which is not there to be killed with the daemon.
+const libraries = fs.readdirSync("/usr/lib").map((folder) => `/usr/lib/${folder}/faketime/libfaketimeMT.so.1`);
+const quicker = () => {
+  const library = libraries.find(fs.existsSync);
+  assert(library, "pictures need a quicker clock; run as root: apt-get install faketime");
+  const from = new Date(began).toISOString().slice(0, 19).replace("T", " ");
+  return { LD_PRELOAD: library, FAKETIME: `@${from} x${SPEED}`, TZ: "UTC" };
+};
+const daemon = spawn(binary, ["serve", "--config", config], { cwd: home, env: SPEED === 1 ? {} : quicker(), stdio: ["ignore", "ignore", "pipe"] });
 let rest = "";
 daemon.stderr.setEncoding("utf8").on("data", (text) => {
   const lines = (rest + text).split("\n");
@@ -148,7 +155,7 @@ async function main() {
     ["SmartCover", "Poster", ago - 40 * rate, ago - 55 * rate, "Success"],
   ];
   if (process.env.PICTURES) await anHour(media, workflow, done);
-  const titles = ["launch-teaser", "interview-cut-03", "town-hall", "product-tour", "keynote", "回顾-2026", "b-roll-harbour"];
+  const titles = ["launch-teaser", "interview-cut-03", "town-hall", "product-tour", "keynote", "rückblick-2026", "b-roll-harbour"];
   for (const [nth, title] of titles.entries()) {
     const [run, object, ago] = [`ie4d9187d35dc${nth}`, `uploads/2026/${title}.mp4`, 900 - nth * 60];
     await media(workflow("WorkflowStart", run, object, "transcode-hls", "Running", ago, []));

@@ -156,6 +156,11 @@ impl Types {
         let (id, summary, body, gives) = match does {
             Does::Lives => ("lives", "Whether the daemon lives", None, text()),
             Does::IsReady => ("isReady", "Whether it can keep a callback now", None, text()),
+            Does::Measure => {
+                let text = json!({ "schema": { "type": "string" } });
+                let gives = json!({ "application/openmetrics-text": text, "text/plain": text });
+                ("measure", "Figures, as OpenMetrics or in Prometheus' older format", None, gives)
+            }
             Does::Describe => {
                 let any = json!({ "application/json": { "schema": { "type": "object" } } });
                 ("describe", "This description", None, any)
@@ -311,7 +316,7 @@ const PROBLEMS: [(u16, &str, Option<&str>); 10] = [
 
 fn can_go_wrong(operation: &Operation, status: u16) -> bool {
     let is_open = matches!(operation.does, Does::Lives | Does::IsReady);
-    let asks_store = !is_open && operation.does != Does::Describe;
+    let asks_store = !is_open && !matches!(operation.does, Does::Describe | Does::Measure);
     match status {
         405 | 408 | 413 => true,
         401 | 403 => !is_open,

@@ -11,6 +11,9 @@ use super::timeline::{self, Lasted};
 use crate::model::{Attempt, Task, Time};
 use crate::store::{DeliveryRow, ReceiptRow};
 
+/// No more deliveries, changes and receipts of one are shown.
+pub(super) const SHOWN: usize = 200;
+
 /// Everything that is known of it.
 pub(super) struct Whole {
     pub(super) flat: Value,
@@ -55,13 +58,31 @@ pub(super) fn show(h: &mut Html, whole: &Whole, now: Time) {
         if whole.deliveries.is_empty() {
             h.leaf("p", &[("class", "none")], "Nobody: no route leads from it to a sink.");
         }
-        for (row, attempts) in &whole.deliveries {
+        for (row, attempts) in latest(h, &whole.deliveries, e) {
             deliveries::entry(h, row, attempts.as_deref(), &back, now);
         }
     });
-    section(h, "changes", "What changed", |h| changes(h, &whole.changes));
-    section(h, "receipts", "What came in", |h| receipts::table(h, &whole.receipts, &back, now));
+    section(h, "changes", "What changed", |h| {
+        let changed = latest(h, &whole.changes, e);
+        changes(h, changed);
+    });
+    section(h, "receipts", "What came in", |h| {
+        let came = latest(h, &whole.receipts, e);
+        receipts::table(h, came, &back, now);
+    });
     section(h, "facts", "What is known of it", |h| known(h, e));
+}
+
+/// The end of a list that may be long, and a word of what is left out.
+fn latest<'r, T>(h: &mut Html, rows: &'r [T], e: &Value) -> &'r [T] {
+    let hidden = rows.len().saturating_sub(SHOWN);
+    if hidden > 0 {
+        h.el("p", &[("class", "none")], |h| {
+            h.text(&format!("The latest {SHOWN}. All of them: "));
+            h.leaf("code", &[], &format!("callbackd executions show {}", text(e, "id")));
+        });
+    }
+    &rows[hidden..]
 }
 
 fn line_of_time(h: &mut Html, whole: &Whole, now: Time) {

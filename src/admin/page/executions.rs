@@ -9,6 +9,9 @@ use crate::admin::AdminState;
 use crate::model::{Status, Task, Time};
 use crate::store::{Filter, StoreError};
 
+/// No more tasks are drawn in a list; their number is told all the same.
+const BARS: usize = 24;
+
 /// An execution, flat as the commands print it, with its tasks.
 pub(super) struct Row {
     pub(super) flat: Value,
@@ -78,7 +81,7 @@ fn row(h: &mut Html, Row { flat, tasks }: &Row, now: Time) {
         });
         h.leaf("td", &[], text(flat, "source"));
         h.el("td", &[("class", "tasks")], |h| {
-            let bars: Vec<_> = tasks.iter().map(|task| (Lasted::of_task(task, now), task.status)).collect();
+            let bars: Vec<_> = tasks.iter().take(BARS).map(|task| (Lasted::of_task(task, now), task.status)).collect();
             if let Some(whole) = whole.filter(|_| !bars.is_empty()) {
                 timeline::bars(h, whole, &bars);
             }

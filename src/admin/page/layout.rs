@@ -104,8 +104,11 @@ pub(super) fn table(h: &mut Html, name: &str, head: &[&str], rows: impl FnOnce(&
     });
 }
 
+/// A name, and what writes what is known under it.
+pub(super) type Fact<'f> = (&'f str, &'f dyn Fn(&mut Html));
+
 /// Names and what is known under them.
-pub(super) fn facts(h: &mut Html, facts: &[(&str, &dyn Fn(&mut Html))]) {
+pub(super) fn facts(h: &mut Html, facts: &[Fact<'_>]) {
     h.el("dl", &[("class", "facts")], |h| {
         for (name, fact) in facts {
             h.el("div", &[], |h| {

@@ -47,9 +47,6 @@ const ICON: &str = include_str!("icon.svg");
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
-/// Deliveries of an execution whose attempts are shown with it.
-const TRIED_SHOWN: usize = 100;
-
 /// A longer text is cut: the API and the commands have it whole.
 const TEXT_BYTES_MAX: usize = 64 << 10;
 
@@ -140,7 +137,7 @@ pub(super) async fn answer(
         Path::Show(Noun::Execution, id) => {
             let found = state.store.execution(decoded(id)?).await?;
             let mut whole = execution::Whole::of(found).ok_or_else(unreadable)?;
-            for (row, attempts) in whole.deliveries.iter_mut().take(TRIED_SHOWN) {
+            for (row, attempts) in whole.deliveries.iter_mut().rev().take(execution::SHOWN) {
                 *attempts = Some(state.store.delivery(api::number("delivery", &row.id)?).await?.1);
             }
             let title = executions::title(&whole.flat).to_owned();

@@ -63,7 +63,7 @@ fn line(h: &mut Html, standing: &Standing, now: Time) {
         (
             "Receiving",
             receiving,
-            format!("{} in the last minutes", count(standing.lately)),
+            format!("{} in 2 min", count(standing.lately)),
             if standing.receiving.is_ok() { "good" } else { "bad" },
         ),
         ("Forwarding", &forwarding, "sinks".to_owned(), if well == sinks.len() { "good" } else { "bad" }),

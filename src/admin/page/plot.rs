@@ -69,8 +69,10 @@ pub(super) fn plots(h: &mut Html, span: Span, history: &[Minute], now: Time) {
                     let all = minutes.iter().map(|m| m.latency.clone()).reduce(|all, more| all.and(&more));
                     [0.99, 0.5].map(|q| all.as_ref().and_then(|all: &Spread| all.quantile(q)).unwrap_or(0.0)).to_vec()
                 }),
-                say: |us| {
-                    if us < 10_000.0 { format!("{:.1} ms", us / 1000.0) } else { format!("{:.0} ms", us / 1000.0) }
+                say: |us| match us {
+                    ..10_000.0 => format!("{:.1} ms", us / 1e3),
+                    ..1_000_000.0 => format!("{:.0} ms", us / 1e3),
+                    _ => format!("{:.0} s", us / 1e6),
                 },
             },
             Plot {
