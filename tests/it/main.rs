@@ -37,6 +37,7 @@ mod server;
 mod store;
 mod strangers;
 mod stub;
+mod traces;
 mod upkeep;
 mod way_back;
 mod whole_circle;
