@@ -22,6 +22,7 @@ mod route;
 mod status;
 pub mod text;
 mod time;
+mod trace;
 mod update;
 pub mod words;
 
@@ -34,4 +35,5 @@ pub use retry::{Next, RetryPolicy};
 pub use route::{Expectation, LinkRule, Program, Route, Rules, SinkRule, Targets};
 pub use status::{Advance, Status};
 pub use time::Time;
+pub use trace::Trace;
 pub use update::{ExecutionPart, Update};

@@ -98,7 +98,7 @@ impl Claimed {
     fn into_delivery(self) -> Result<Delivery, StoreError> {
         let unreadable =
             |e: String| StoreError::Unusable(format!("change {} cannot be read from the store: {e}", self.change));
-        let state = State::of_snapshot(&self.snapshot).map_err(|e| unreadable(e.to_string()))?;
+        let (state, trace) = State::of_traced_snapshot(&self.snapshot).map_err(|e| unreadable(e.to_string()))?;
         let previous_status =
             self.previous_status.as_deref().map(str::parse::<Status>).transpose().map_err(unreadable)?;
         let meta = ChangeMeta {
@@ -117,6 +117,7 @@ impl Claimed {
             attempts: self.attempts,
             created_at: Time::from_micros(self.created_at),
             resume: self.resume.and_then(|text| serde_json::from_str(&text).ok()),
+            trace,
         })
     }
 }
