@@ -20,6 +20,7 @@ mod life;
 mod model;
 mod monitoring;
 mod network;
+mod news;
 mod nothing_lost;
 mod older;
 mod outbound;

@@ -18,7 +18,7 @@ use self::read::Readers;
 use self::record::Ready;
 use self::writer::{Command, Fault, Health, Tx, command};
 use super::{
-    Claim, DeliveryFilter, DeliveryRow, Extent, Filter, Inquiries, Lateness, Parsed, Pruned, Queries, ReceiptRow,
+    Claim, DeliveryFilter, DeliveryRow, Extent, Filter, Inquiries, Lateness, News, Parsed, Pruned, Queries, ReceiptRow,
     Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
 };
 use crate::Boxed;
@@ -33,6 +33,7 @@ mod filter;
 mod identity;
 mod inquire;
 mod link;
+mod news;
 mod open;
 mod pause;
 #[cfg(test)]
@@ -389,5 +390,13 @@ impl Queries for SqliteStore {
 
     fn sinks(&self) -> Boxed<'_, Result<Vec<SinkRow>, StoreError>> {
         self.readers.sinks()
+    }
+
+    fn newest(&self) -> Boxed<'_, Result<i64, StoreError>> {
+        self.readers.newest()
+    }
+
+    fn news(&self, after: i64) -> Boxed<'_, Result<News, StoreError>> {
+        self.readers.news(after)
     }
 }
