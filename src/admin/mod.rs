@@ -10,11 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
+use self::operations::Found;
+use self::stream::Stream;
 use crate::clock;
 use crate::measure::Measures;
 use crate::pipeline::Wake;
@@ -27,8 +29,11 @@ use crate::store::Store;
 
 mod admit;
 mod api;
+mod openapi;
+mod operations;
 mod page;
 mod query;
+mod stream;
 
 pub use api::replayed;
 
@@ -45,13 +50,13 @@ fn whole(answer: Answer) -> Reply {
 
 /// Which part of the door answers. Each has a `find`, and an `answer` for what it found.
 enum Part<'p> {
-    Api(api::Path<'p>),
+    Api(Found<'p>),
     Page(page::Path<'p>),
 }
 
 /// What is at `path`, and the methods it takes.
 fn find(path: &str) -> Option<(Part<'_>, &'static [Method])> {
-    let api = || api::find(path).map(|(path, methods)| (Part::Api(path), methods));
+    let api = || operations::find(path).map(|found| (found.methods(), found)).map(|(m, found)| (Part::Api(found), m));
     let page = || page::find(path).map(|(path, methods)| (Part::Page(path), methods));
     api().or_else(page)
 }
@@ -77,6 +82,7 @@ pub struct Admin {
     state: AdminState,
     limits: Arc<Limits>,
     refused: Throttle,
+    stream: Stream,
 }
 
 impl Admin {
@@ -95,30 +101,36 @@ impl Admin {
             idle_timeout: Duration::from_secs(75),
             drain_timeout: Duration::from_secs(5),
         };
-        Admin { state, limits: Arc::new(limits), refused: Throttle::default() }
+        let stream = Stream::new(Arc::clone(&state.store), state.shutdown.clone());
+        Admin { state, limits: Arc::new(limits), refused: Throttle::default(), stream }
     }
 
     async fn answered(&self, request: Request<Incoming>, pulse: &Pulse) -> Result<Reply, Problem> {
         let (head, body) = request.into_parts();
-        match head.uri.path() {
-            "/livez" => return probe(&head, || Ok("ok")).map(whole),
-            "/readyz" => return probe(&head, || self.ready()).map(whole),
-            _ => {}
+        let found = find(head.uri.path());
+        // Whoever watches over the daemon needs no credential, and shows none.
+        let is_open = matches!(&found, Some((Part::Api(found), _)) if found.is_open());
+        if !is_open {
+            self.admits(&head)?;
+            if self.state.token.is_some() {
+                pulse.vouch();
+            }
         }
-        self.admits(&head)?;
-        if self.state.token.is_some() {
-            pulse.vouch();
-        }
-        let (part, allowed) = find(head.uri.path()).ok_or_else(no_such_path)?;
+        let (part, allowed) = found.ok_or_else(no_such_path)?;
         if !allowed.contains(&head.method) {
             return Err(Problem::method(allowed));
         }
-        let body = read(body, self.limits.body_timeout).await?;
+        let body = if is_open { Bytes::new() } else { read(body, self.limits.body_timeout).await? };
         let reply = match part {
             Part::Page(path) => whole(page::answer(&self.state, path, head.uri.query(), &body).await?),
-            Part::Api(path) => whole(api::answer(&self.state, path, head.uri.query(), &body).await?),
+            Part::Api(found) => {
+                let does = found.does(&head.method).ok_or_else(no_such_path)?;
+                api::answer(self, does, found.named, &head, &body).await?
+            }
         };
-        pulse.vouch();
+        if !is_open {
+            pulse.vouch();
+        }
         Ok(reply)
     }
 
@@ -157,24 +169,8 @@ impl Endpoint for Admin {
 }
 
 fn no_such_path() -> Problem {
-    let detail = "Nothing is here. The API is under /api/v1/, beside /livez and /readyz.";
+    let detail = "Nothing is here. What there is, /openapi.json describes.";
     Problem::new(StatusCode::NOT_FOUND, "no-such-path", "No such path", detail)
-}
-
-/// Answers whoever watches over the daemon, in plain text and without a credential.
-fn probe(head: &Parts, state: impl FnOnce() -> Result<&'static str, String>) -> Result<Answer, Problem> {
-    if head.method != Method::GET && head.method != Method::HEAD {
-        return Err(Problem::method(&[Method::GET, Method::HEAD]));
-    }
-    let (status, text) = match state() {
-        Ok(word) => (StatusCode::OK, Bytes::from_static(word.as_bytes())),
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason.into()),
-    };
-    let mut response = Response::new(Full::new(text));
-    *response.status_mut() = status;
-    let text = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(http::header::CONTENT_TYPE, text);
-    Ok(response)
 }
 
 /// The whole body, within the limits.

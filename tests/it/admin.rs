@@ -118,7 +118,12 @@ async fn does_what_operators_ask() {
         (post("/api/v1/sinks/prtal/pause", ""), 404, Value::Null, None),
         (post("/api/v1/deliveries/retry", ""), 400, Value::Null, None),
         (post("/api/v1/deliveries/retry", r#"{"sinc": "portal"}"#), 400, Value::Null, None),
+        (post("/api/v1/deliveries/retry", r#"{"status": ["ded"]}"#), 400, Value::Null, None),
+        // A list is no object, and what is asked with where nothing can be is a slip.
+        (post("/api/v1/deliveries/retry", "[]"), 400, Value::Null, None),
+        (post("/api/v1/deliveries/retry?sink=portal", "{}"), 400, Value::Null, None),
         (post("/api/v1/sinks", ""), 405, Value::Null, None),
+        (get("/api/v1/deliveries/retry"), 405, Value::Null, None),
         (get("/api/v1/nothing"), 404, Value::Null, None),
         (
             get("/api/v1/sinks"),

@@ -36,6 +36,7 @@ mod senders;
 mod server;
 mod store;
 mod strangers;
+mod stream;
 mod stub;
 mod upkeep;
 mod way_back;
