@@ -21,12 +21,14 @@ mod deliveries;
 mod executions;
 mod explain;
 mod list;
+mod listen;
 mod print;
 mod reach;
 mod receipts;
 mod replay;
 mod serve;
 mod sinks;
+mod tail;
 mod zabbix;
 
 use reach::Context;
@@ -63,6 +65,8 @@ enum Command {
     /// The systems that must know
     #[command(subcommand)]
     Sinks(sinks::Sinks),
+    /// What happens, as it happens; ends at Ctrl-C
+    Tail(tail::Tail),
     /// Say what a callback would change, and who would be told what; nothing is stored or sent
     Explain(explain::Explain),
     /// What the zabbix sink needs at Zabbix
@@ -87,6 +91,7 @@ impl Cli {
             Command::Receipts(command) => command.run(&context),
             Command::Deliveries(command) => command.run(&context),
             Command::Sinks(command) => command.run(&context),
+            Command::Tail(command) => command.run(&context),
             Command::Explain(command) => command.run(&context),
             Command::Zabbix(command) => command.run(&context),
         };

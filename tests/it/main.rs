@@ -38,6 +38,7 @@ mod store;
 mod strangers;
 mod stream;
 mod stub;
+mod tail;
 mod upkeep;
 mod way_back;
 mod whole_circle;
