@@ -1,4 +1,4 @@
-//! What is logged, and how: text or JSON on standard error.
+//! What is logged, and how: text or JSON on standard error, or text with its fields in systemd's journal.
 //!
 //! Set up once, before anything that may log. Takes plain arguments, so that it needs neither the configuration nor
 //! the environment. Fields are dotted (`source.name`, `delivery.id`), and never hold a secret: who logs sees to that.
@@ -14,6 +14,10 @@ use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
+
+use self::journal::Journal;
+
+mod journal;
 
 /// How a line is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,11 +66,20 @@ impl Telemetry {
     }
 }
 
-/// Starts logging to standard error. `journal`: it is systemd's journal, which stamps every line itself. An error
-/// means that it was started before.
-pub fn init(level: Level, format: Format, journal: bool) -> Result<Telemetry, String> {
-    let ansi = std::io::stderr().is_terminal();
-    let (subscriber, filter) = subscriber(level, format, journal, ansi, std::io::stderr);
+/// Starts logging to standard error. `journal` is JOURNAL_STREAM: where standard error is systemd's journal, it stamps
+/// every line itself, and text goes there with its fields. An error means that it was started before.
+pub fn init(level: Level, format: Format, journal: Option<&str>) -> Result<Telemetry, String> {
+    let reached = journal.filter(|_| format == Format::Text).and_then(Journal::behind_stderr);
+    let (subscriber, filter): (Box<dyn tracing::Subscriber + Send + Sync>, _) = match reached {
+        Some(reached) => {
+            let (filter, handle) = reload::Layer::new(targets(level));
+            (Box::new(tracing_subscriber::registry().with(filter).with(reached)), handle)
+        }
+        None => {
+            let ansi = std::io::stderr().is_terminal();
+            subscriber(level, format, journal.is_some(), ansi, std::io::stderr)
+        }
+    };
     subscriber.try_init().map_err(|e| e.to_string())?;
     Ok(Telemetry { filter })
 }

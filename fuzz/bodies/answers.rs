@@ -302,5 +302,5 @@ fn delivery(what: u8, resume: Option<Value>) -> Delivery {
     };
     let links = if what == b'u' { Vec::new() } else { vec![link] };
     let change = Change { id: 41, execution_id: 5, state: State { execution, tasks: vec![task] }, links, meta };
-    Delivery { id: 99, change: Arc::new(change), attempts: 0, created_at: NOW, resume }
+    Delivery { id: 99, change: Arc::new(change), attempts: 0, created_at: NOW, resume, trace: None }
 }

@@ -82,7 +82,7 @@ fn kept_until_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 fn log_as(config: &Config, env: &Environment) -> Result<Telemetry, Error> {
     let level = telemetry::level(&config.log.level).map_err(Error::Process)?;
     let format = config.log.format.parse().map_err(Error::Process)?;
-    telemetry::init(level, format, env.get("JOURNAL_STREAM").is_some()).map_err(Error::Process)
+    telemetry::init(level, format, env.get("JOURNAL_STREAM").as_deref()).map_err(Error::Process)
 }
 
 /// Without systemd there is nobody to tell, which is no fault.

@@ -101,7 +101,7 @@ impl Cli {
         if !matches!(self.command, Command::Serve) {
             // What a command has to say it says itself; only what goes wrong beside it is logged. The daemon logs as
             // its configuration says.
-            let _ = telemetry::init(tracing::Level::WARN, telemetry::Format::Text, false);
+            let _ = telemetry::init(tracing::Level::WARN, telemetry::Format::Text, None);
         }
         let context = Context { file: self.config, env };
         let ended = match self.command {

@@ -214,8 +214,8 @@ impl Spread {
         (count > 0).then(|| self.sum as f64 / count as f64)
     }
 
-    /// The value below which the share `q` of all lies, as far as buckets tell: within one, values are taken to lie evenly.
-    /// `None` without any.
+    /// The value below which the share `q` of all lies, as far as buckets tell: within one, values are taken to lie
+    /// evenly. `None` without any.
     pub fn quantile(&self, q: f64) -> Option<f64> {
         let rank = self.count() as f64 * q.clamp(0.0, 1.0);
         let (mut below, mut lower) = (0.0, 0.0);

@@ -1,9 +1,9 @@
 //! Measures: what happened, in figures, for `/metrics`, the page's plots, and whoever watches over the daemon.
 //!
 //! A leaf. Each part of the flow is handed the series that it feeds ([`OfSource`], [`OfSink`], [`OfStore`]) when it is
-//! built; feeding is a few relaxed additions. [`Measures`] belongs to the process: a reload finds the series that there are,
-//! and adds those of new sources and sinks. Labels are names out of the configuration, and words of closed sets. Nothing
-//! here outlives the process: what has to is in the store.
+//! built; feeding is a few relaxed additions. [`Measures`] belongs to the process: a reload finds the series that there
+//! are, and adds those of new sources and sinks. Labels are names out of the configuration, and words of closed sets.
+//! Nothing here outlives the process: what has to is in the store.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -313,8 +313,8 @@ impl Measures {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).end_minute(self, now);
     }
 
-    /// The figures of the last 24 hours by the minute, oldest first, as far as this process has been there; at the end the
-    /// running minute, as far as it has come.
+    /// The figures of the last 24 hours by the minute, oldest first, as far as this process has been there; at the end
+    /// the running minute, as far as it has come.
     pub fn history(&self, now: Time) -> Vec<Minute> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).minutes(self, now)
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::words::reason;
-use super::{Change, Time, Update};
+use super::{Change, Time, Trace, Update};
 
 /// The promise to tell one sink one change, as it is handed to the sink.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct Delivery {
     pub created_at: Time,
     /// What the sink handed back at its last try: how far it got.
     pub resume: Option<Value>,
+    /// The trace that the callback of the change was sent in.
+    pub trace: Option<Trace>,
 }
 
 /// Where a delivery stands.

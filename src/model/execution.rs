@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Advance, ExecutionPart, Status, Time, Update};
+use super::{Advance, ExecutionPart, Status, Time, Trace, Update};
 
 /// What we hold to be true of one execution. Absent is `null`, never an empty string.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -170,6 +170,11 @@ impl State {
 
     /// Reads what [`State::snapshot`] wrote.
     pub fn of_snapshot(snapshot: &str) -> serde_json::Result<State> {
+        super::text::state(snapshot).map(|(state, _)| state)
+    }
+
+    /// The same, with the trace that the change was made in.
+    pub fn of_traced_snapshot(snapshot: &str) -> serde_json::Result<(State, Option<Trace>)> {
         super::text::state(snapshot)
     }
 

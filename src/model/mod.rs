@@ -23,6 +23,7 @@ mod status;
 pub mod text;
 mod time;
 mod told;
+mod trace;
 mod update;
 pub mod words;
 
@@ -35,4 +36,5 @@ pub use retry::{Next, RetryPolicy};
 pub use route::{Expectation, LinkRule, Program, Route, Rules, SinkRule, Targets};
 pub use status::{Advance, Status};
 pub use time::Time;
+pub use trace::Trace;
 pub use update::{ExecutionPart, Update};

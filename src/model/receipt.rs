@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Time;
+use super::{Time, Trace};
 
 /// One authentic inbound request, as it came. Only a source's `authenticate` makes one, so holding a receipt means
 /// that its sender was verified.
@@ -29,6 +29,11 @@ impl Receipt {
     /// The value of a kept header; `name` in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The trace that it was sent in.
+    pub fn trace(&self) -> Option<Trace> {
+        Trace::read(self.header(Trace::PARENT)?, self.header(Trace::STATE))
     }
 }
 

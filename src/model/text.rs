@@ -11,7 +11,7 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::{Execution, State, Status, Task, Template, Time};
+use super::{Execution, State, Status, Task, Template, Time, Trace};
 
 /// `[execution, [task, …]]`
 pub(super) fn snapshot(state: &State) -> String {
@@ -27,6 +27,19 @@ pub(super) fn snapshot(state: &State) -> String {
     }
     out.push_str("]]");
     out
+}
+
+/// Adds the trace of a change to its snapshot: `[execution, [task, …], [traceparent, tracestate]]`.
+pub fn traced(snapshot: &mut String, trace: &Trace) {
+    snapshot.pop();
+    snapshot.push_str(",[");
+    text(snapshot, trace.parent());
+    snapshot.push(',');
+    match trace.state() {
+        Some(state) => text(snapshot, state),
+        None => snapshot.push_str("null"),
+    }
+    snapshot.push_str("]]");
 }
 
 /// `["…","…"]`
@@ -242,13 +255,18 @@ fn is_plain(bytes: &[u8]) -> bool {
 }
 
 /// What [`snapshot`] wrote.
-pub(super) fn state(snapshot: &str) -> serde_json::Result<State> {
-    let Stored(execution, tasks) = serde_json::from_str(snapshot)?;
-    Ok(State { execution, tasks: tasks.into_iter().map(|StoredTask(task)| task).collect() })
+pub(super) fn state(snapshot: &str) -> serde_json::Result<(State, Option<Trace>)> {
+    let Stored(execution, tasks, trace) = serde_json::from_str(snapshot)?;
+    let trace = trace.and_then(|(parent, state)| Trace::read(&parent, state.as_deref()));
+    Ok((State { execution, tasks: tasks.into_iter().map(|StoredTask(task)| task).collect() }, trace))
 }
 
 #[derive(Deserialize)]
-struct Stored(#[serde(with = "ExecutionList")] Execution, Vec<StoredTask>);
+struct Stored(
+    #[serde(with = "ExecutionList")] Execution,
+    Vec<StoredTask>,
+    #[serde(default)] Option<(String, Option<String>)>,
+);
 
 #[derive(Deserialize)]
 struct StoredTask(#[serde(with = "TaskList")] Task);
@@ -355,7 +373,14 @@ mod tests {
         update.tasks = vec![full, Task::new("bare".to_owned(), Status::Pending)];
         for update in [update, Update::default()] {
             let state = State::begin("media", update).state;
-            assert_eq!(super::state(&snapshot(&state)).expect("read back"), state);
+            assert_eq!(super::state(&snapshot(&state)).expect("read back"), (state.clone(), None));
+            let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+            for members in [None, Some("congo=\"\\")] {
+                let trace = Trace::read(parent, members).expect("valid");
+                let mut traced = snapshot(&state);
+                super::traced(&mut traced, &trace);
+                assert_eq!(super::state(&traced).expect("read back"), (state.clone(), Some(trace)));
+            }
         }
         let mut bare = State::begin("media", Update { key: "r-1".to_owned(), ..Update::default() }).state;
         assert_eq!(snapshot(&bare), r#"[["media","r-1",null,null,null,"running"],[]]"#);

@@ -8,12 +8,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use ipnet::IpNet;
 
 use super::Wake;
 use crate::measure::{Answer, OfSource};
-use crate::model::{Receipt, ReceiptStatus, Rules, Time};
+use crate::model::{Receipt, ReceiptStatus, Rules, Time, Trace};
 use crate::sources::{AuthError, RawRequest, Source};
 use crate::store::{Parsed, Recorded, Store, StoreError};
 
@@ -161,7 +161,12 @@ impl Intake {
 
     /// The receipt of a whole request that is admitted.
     fn authenticate(&self, raw: RawRequest, now: Time) -> Result<Receipt, Refusal> {
-        let receipt = self.source.authenticate(raw, now).map_err(Refusal::Auth)?;
+        let trace = trace(&raw.headers);
+        let mut receipt = self.source.authenticate(raw, now).map_err(Refusal::Auth)?;
+        if let Some(trace) = trace {
+            let state = trace.state().map(|state| (Trace::STATE.to_owned(), state.to_owned()));
+            receipt.headers.extend([(Trace::PARENT.to_owned(), trace.parent().to_owned())].into_iter().chain(state));
+        }
         if !self.source.screens_strangers() {
             self.is_in_rate(now)?;
         }
@@ -175,6 +180,14 @@ impl Intake {
             _ => Ok(()),
         }
     }
+}
+
+/// The trace that a request was sent in, which is kept with its receipt whatever else of its headers matters.
+fn trace(headers: &HeaderMap) -> Option<Trace> {
+    let mut parents = headers.get_all(Trace::PARENT).iter();
+    let (parent, None) = (parents.next()?.to_str().ok()?, parents.next()) else { return None };
+    let states: Vec<_> = headers.get_all(Trace::STATE).iter().filter_map(|state| state.to_str().ok()).collect();
+    Trace::read(parent, Some(&states.join(",")))
 }
 
 /// The receiving half, as one configuration wants it. A reload makes another one.

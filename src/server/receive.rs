@@ -55,8 +55,7 @@ impl Reception {
         ingest: &Ingest,
         limits: &Limits,
         intake: &Intake,
-        mut raw: RawRequest,
-        body: &mut Incoming,
+        (mut raw, body): (RawRequest, &mut Incoming),
         pulse: &Pulse,
         asked: &mut Asked<'_>,
     ) -> Result<Kept, Refusal> {
@@ -138,7 +137,7 @@ impl Endpoint for Reception {
                 let (rest, query) = (rest.to_owned(), uri.query().map(str::to_owned));
                 let raw = RawRequest { method, rest, query, headers, body: Bytes::new(), peer };
                 let mut asked = intake.measures.asked();
-                let outcome = self.receive(&ingest, &limits, intake, raw, &mut body, pulse, &mut asked).await;
+                let outcome = self.receive(&ingest, &limits, intake, (raw, &mut body), pulse, &mut asked).await;
                 match &outcome {
                     Ok(kept) => asked.is_answered(kept.counted()),
                     Err(refusal) => asked.is_answered(refusal.counted()),

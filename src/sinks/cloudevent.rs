@@ -129,7 +129,7 @@ pub(super) fn delivery(key: &str) -> crate::model::Delivery {
         received_at,
     };
     let change = Change { id: 41, execution_id: 5, state: accepted.state, links: Vec::new(), meta };
-    Delivery { id: 99, change: change.into(), attempts: 0, created_at: received_at, resume: None }
+    Delivery { id: 99, change: change.into(), attempts: 0, created_at: received_at, resume: None, trace: None }
 }
 
 #[cfg(test)]

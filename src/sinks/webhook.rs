@@ -7,7 +7,8 @@
 //!
 //! A secret written `whsec_<base64>` is decoded to its key, as the standard wants it; any other text is the key as it
 //! stands. What is taken, what is tried again and what is given up is [`outbound::judge`]'s; and an endpoint that says
-//! 410 Gone is left alone until an operator resumes it.
+//! 410 Gone is left alone until an operator resumes it. A change whose callback was sent in a trace (W3C Trace Context)
+//! is told in the same one, each try as a span of its own.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ use serde::Deserialize;
 use super::cloudevent::Envelope;
 use super::{Kind, Preview, Sink, Tried, starts_nothing};
 use crate::Boxed;
-use crate::model::{Delivery, Outcome, Status, Time};
+use crate::model::{Delivery, Outcome, Status, Time, Trace};
 use crate::options::{self, BuildContext, Fault, Section};
 use crate::outbound::{self, Answer, Client, Request, Settings, Verdict};
 use crate::secret::{Resolver, Secret, SecretSpec, SecretSpecs};
@@ -204,11 +205,26 @@ impl Sink for Webhook {
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery, now: Time) -> Boxed<'a, Tried> {
         Box::pin(async move {
-            let sent = self.client.send(self.request(delivery, now)).await;
+            let mut request = self.request(delivery, now);
+            if let Some(trace) = &delivery.trace {
+                follow(&mut request.headers, trace);
+            }
+            let sent = self.client.send(request).await;
             let status = sent.as_ref().map_or_else(|failure| failure.status(), |answer| Some(answer.status));
             let outcome = outcome(outbound::judge(&sent, now), status);
             Tried { outcome, status, answer: sent.ok().map(|answer| self.answer_text(&answer)) }
         })
+    }
+}
+
+/// Has the request stand in the trace of the callback that caused it, as a span of its own.
+fn follow(headers: &mut HeaderMap, trace: &Trace) {
+    let parent = Some(trace.child(fastrand::u64(1..)));
+    for (name, value) in [(Trace::PARENT, parent.as_deref()), (Trace::STATE, trace.state())] {
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+            // One that the configuration sets is what its operator wants.
+            headers.entry(name).or_insert(value);
+        }
     }
 }
 

@@ -49,7 +49,7 @@ fn delivery(key: &str, status: Status, ago: i64) -> Delivery {
         received_at: now,
     };
     let change = Change { id: 41, execution_id: 5, state: accepted.state, links: Vec::new(), meta };
-    Delivery { id: 99, change: Arc::new(change), attempts: 0, created_at: now, resume: None }
+    Delivery { id: 99, change: Arc::new(change), attempts: 0, created_at: now, resume: None, trace: None }
 }
 
 /// One try; no part of the token is in anything that is kept.

@@ -67,7 +67,14 @@ fn delivery(inputs: Value) -> Delivery {
     };
     let state = State { execution, tasks: Vec::new() };
     let change = Change { id: 3, execution_id: 2, state, links: Vec::new(), meta };
-    Delivery { id: 1_700_000_000_000_001, change: Arc::new(change), attempts: 0, created_at: now, resume: None }
+    Delivery {
+        id: 1_700_000_000_000_001,
+        change: Arc::new(change),
+        attempts: 0,
+        created_at: now,
+        resume: None,
+        trace: None,
+    }
 }
 
 fn asks_for(object: &str) -> Delivery {

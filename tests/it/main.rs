@@ -46,6 +46,7 @@ mod strangers;
 mod stream;
 mod stub;
 mod tail;
+mod traces;
 mod upkeep;
 mod way_back;
 mod whole_circle;

@@ -96,7 +96,7 @@ pub(crate) fn task(key: &str, status: Status) -> Task {
 }
 
 pub(crate) fn delivery(change: Change) -> Delivery {
-    Delivery { id: 1, change: Arc::new(change), attempts: 0, created_at: now(), resume: None }
+    Delivery { id: 1, change: Arc::new(change), attempts: 0, created_at: now(), resume: None, trace: None }
 }
 
 pub(crate) fn succeeded(run: &str) -> Delivery {

@@ -98,7 +98,7 @@ fn change() -> Change {
 }
 
 fn delivery(id: i64) -> Delivery {
-    Delivery { id, change: Arc::new(change()), attempts: 0, created_at: now(), resume: None }
+    Delivery { id, change: Arc::new(change()), attempts: 0, created_at: now(), resume: None, trace: None }
 }
 
 /// Delivers, and makes sure that no credential is in anything that is kept.

@@ -76,7 +76,7 @@ pub(crate) fn delivery(id: i64, status: Status) -> Delivery {
         received_at: NOW,
     };
     let change = Change { id: 41, execution_id: 5, state: accepted.state, links: Vec::new(), meta };
-    Delivery { id, change: Arc::new(change), attempts: 0, created_at: NOW, resume: None }
+    Delivery { id, change: Arc::new(change), attempts: 0, created_at: NOW, resume: None, trace: None }
 }
 
 async fn tell(sink: &dyn Sink, delivery: &Delivery) -> Tried {

@@ -102,6 +102,16 @@ kept run-first || fail "executions list does not show what was acknowledged: $(l
 wait_for 10 "the sink was not told" journal_has 'run-first'
 ok "a callback through the socket is acknowledged, kept and told"
 
+# What is logged can be searched by field, and the line still says all of it.
+refused=$(curl --silent --output /dev/null --write-out '%{http_code}' --data x "$url/media?token=wrong")
+[[ $refused == 401 ]] || fail "a wrong token was answered $refused"
+found() {
+  journalctl --no-pager -o json -u callbackd.service SOURCE_NAME=media PRIORITY=4 |
+    grep -E '"MESSAGE":"refused a callback source.name=\\"media\\"' | grep -E '"SYSLOG_IDENTIFIER":"callbackd"' | grep -q '"PEER":'
+}
+wait_for 10 "the journal has no field SOURCE_NAME: $(journalctl --no-pager -o json -n 3 -u callbackd.service)" found
+ok "the journal has the fields of what is logged"
+
 # --- killed, under load ----------------------------------------------------------------------------------------------
 [[ $(stat -c %a /var/lib/private/callbackd) == 700 ]] || fail "others can look into the state directory"
 # sender NAME: sends one callback after another and repeats what was not acknowledged, as a real one does.

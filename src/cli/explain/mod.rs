@@ -227,7 +227,8 @@ impl World {
                 known_by(&*rule.with_key, &rule.of);
             }
         }
-        let delivery = Delivery { id: 0, change: Arc::new(change), attempts: 0, created_at: self.now, resume: None };
+        let delivery =
+            Delivery { id: 0, change: Arc::new(change), attempts: 0, created_at: self.now, resume: None, trace: None };
         for name in self.rules.targets(source, &data).sinks {
             let sink = self.sinks.iter().find(|(n, _)| *n == name);
             let requests = sink.map(|(_, sink)| sink.preview(&delivery, self.now)).unwrap_or_default();

@@ -150,7 +150,14 @@ impl Judge {
             return Value::Null;
         };
         let received_at = change.meta.received_at;
-        let delivery = Delivery { id: 0, change: Arc::new(change), attempts: 0, created_at: received_at, resume: None };
+        let delivery = Delivery {
+            id: 0,
+            change: Arc::new(change),
+            attempts: 0,
+            created_at: received_at,
+            resume: None,
+            trace: None,
+        };
         let requests = sink.preview(&delivery, received_at).into_iter().map(|request| {
             // Place by place where it is JSON, else as it is.
             let body = serde_json::from_str(&request.body).unwrap_or(Value::String(request.body));

@@ -128,7 +128,7 @@ fn made_up(status: Status, instance: &str, now: Time) -> Delivery {
     };
     let state: State = State::begin(MARK, update).state;
     let change = Change { id, execution_id: id, state, links: Vec::new(), meta };
-    Delivery { id, change: change.into(), attempts: 0, created_at: now, resume: None }
+    Delivery { id, change: change.into(), attempts: 0, created_at: now, resume: None, trace: None }
 }
 
 impl Report {

@@ -149,7 +149,7 @@ mod tests {
             received_at: NOW,
         };
         let change = Change { id: 1, execution_id: 1, state, links: Vec::new(), meta };
-        Delivery { id, change: change.into(), attempts: 0, created_at: NOW, resume: None }
+        Delivery { id, change: change.into(), attempts: 0, created_at: NOW, resume: None, trace: None }
     }
 
     /// These deliveries, and more where they came from.

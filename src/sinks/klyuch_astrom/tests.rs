@@ -68,7 +68,7 @@ fn change(status: Status) -> Change {
 }
 
 fn delivery(change: Change) -> Delivery {
-    Delivery { id: 99, change: Arc::new(change), attempts: 0, created_at: NOW, resume: None }
+    Delivery { id: 99, change: Arc::new(change), attempts: 0, created_at: NOW, resume: None, trace: None }
 }
 
 /// The event as it is sent, and the notes.

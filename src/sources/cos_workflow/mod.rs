@@ -170,7 +170,7 @@ struct CosWorkflow {
 }
 
 /// The headers that may matter later. Whatever could hold a credential is not among them.
-const KEPT_HEADERS: [&str; 5] = ["content-type", "user-agent", "traceparent", "x-ci-request-id", "x-cos-request-id"];
+const KEPT_HEADERS: [&str; 4] = ["content-type", "user-agent", "x-ci-request-id", "x-cos-request-id"];
 
 impl Source for CosWorkflow {
     fn methods(&self) -> &'static [Method] {

@@ -38,7 +38,7 @@ const TIMESTAMP: &str = "x-port-timestamp";
 const SIGNATURE: &str = "x-port-signature";
 
 /// The headers that are kept with a receipt, beside the one that may hold the run id.
-const KEPT: [&str; 4] = ["content-type", "user-agent", TIMESTAMP, "traceparent"];
+const KEPT: [&str; 3] = ["content-type", "user-agent", TIMESTAMP];
 
 /// Headers that are credentials, and so are never kept.
 const CREDENTIALS: [&str; 4] = [SIGNATURE, "authorization", "proxy-authorization", "cookie"];

@@ -9,7 +9,7 @@ use super::ready::{ReadyParsed, ready};
 use super::record::{apply_all, hex};
 use super::writer::{Fault, Tx};
 use super::{inquire, news};
-use crate::model::{ReceiptStatus, Rules, Time};
+use crate::model::{ReceiptStatus, Rules, Time, Trace};
 use crate::store::{Parsed, ReceiptRow, Recorded, StoreError};
 
 /// A stored receipt with what it is understood as now.
@@ -31,7 +31,9 @@ impl ReadyAgain {
         rules: Arc<Rules>,
         now: Time,
     ) -> ReadyAgain {
-        let parsed = ready(&row.source, now, parsed, &rules);
+        let header = |name| row.headers.get(name)?.as_str();
+        let trace = header(Trace::PARENT).and_then(|parent| Trace::read(parent, header(Trace::STATE)));
+        let parsed = ready(&row.source, now, parsed, &rules).traced(trace);
         let digest = (row.status == ReceiptStatus::Held).then(|| hex(&Sha256::digest(body)));
         ReadyAgain { receipt, parsed, rules, source: row.source.as_str().into(), now, digest }
     }

@@ -99,9 +99,9 @@ impl Claimed {
     fn into_delivery(self, fresh: &Fresh) -> Result<Delivery, StoreError> {
         let unreadable =
             |e: String| StoreError::Unusable(format!("change {} cannot be read from the store: {e}", self.change));
-        let state = match (self.sequence == 1).then(|| fresh.take(self.execution)).flatten() {
-            Some(state) => state,
-            None => State::of_snapshot(&self.snapshot).map_err(|e| unreadable(e.to_string()))?,
+        let (state, trace) = match (self.sequence == 1).then(|| fresh.take(self.execution)).flatten() {
+            Some(known) => known,
+            None => State::of_traced_snapshot(&self.snapshot).map_err(|e| unreadable(e.to_string()))?,
         };
         let previous_status =
             self.previous_status.as_deref().map(str::parse::<Status>).transpose().map_err(unreadable)?;
@@ -121,6 +121,7 @@ impl Claimed {
             attempts: self.attempts,
             created_at: Time::from_micros(self.created_at),
             resume: self.resume.and_then(|text| serde_json::from_str(&text).ok()),
+            trace,
         })
     }
 }

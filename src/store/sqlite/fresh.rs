@@ -4,18 +4,21 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use crate::model::State;
+use crate::model::{State, Trace};
 
 /// So many bytes are kept, about; and so many states.
 const BYTES_MAX: usize = 1 << 20;
 const STATES_MAX: usize = 1024;
+
+/// What stands in a snapshot.
+type Held = (State, Option<Trace>);
 
 #[derive(Default)]
 pub(super) struct Fresh(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    states: HashMap<i64, (State, usize)>,
+    states: HashMap<i64, (Held, usize)>,
     /// In the order in which they came; those that were taken, too.
     order: VecDeque<i64>,
     bytes: usize,
@@ -23,11 +26,11 @@ struct Kept {
 
 impl Fresh {
     /// Keeps how an execution began, whose snapshot is so long; the oldest make room.
-    pub(super) fn keep(&self, execution: i64, state: State, bytes: usize) {
+    pub(super) fn keep(&self, execution: i64, held: Held, bytes: usize) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.bytes += bytes;
         kept.order.push_back(execution);
-        kept.states.insert(execution, (state, bytes));
+        kept.states.insert(execution, (held, bytes));
         while kept.bytes > BYTES_MAX || kept.order.len() > STATES_MAX {
             let Some(oldest) = kept.order.pop_front() else { return };
             kept.remove(oldest);
@@ -35,21 +38,21 @@ impl Fresh {
     }
 
     /// How an execution began, once.
-    pub(super) fn take(&self, execution: i64) -> Option<State> {
+    pub(super) fn take(&self, execution: i64) -> Option<Held> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = kept.remove(execution)?;
+        let held = kept.remove(execution)?;
         if kept.states.is_empty() {
             kept.order.clear();
         }
-        Some(state)
+        Some(held)
     }
 }
 
 impl Kept {
-    fn remove(&mut self, execution: i64) -> Option<State> {
-        let (state, bytes) = self.states.remove(&execution)?;
+    fn remove(&mut self, execution: i64) -> Option<Held> {
+        let (held, bytes) = self.states.remove(&execution)?;
         self.bytes -= bytes;
-        Some(state)
+        Some(held)
     }
 }
 
@@ -60,7 +63,7 @@ mod tests {
 
     #[test]
     fn the_newest_are_kept_within_bounds() {
-        let (fresh, state) = (Fresh::default(), State::begin("media", Update::default()).state);
+        let (fresh, state) = (Fresh::default(), (State::begin("media", Update::default()).state, None));
         for execution in 0..STATES_MAX as i64 + 10 {
             fresh.keep(execution, state.clone(), 100);
         }

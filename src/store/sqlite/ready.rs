@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::identity::hash_of;
 use super::link::{self, KnownBy};
-use crate::model::{Accepted, Change, ChangeMeta, Rules, State, Status, Targets, Task, Time, Update, text};
+use crate::model::{Accepted, Change, ChangeMeta, Rules, State, Status, Targets, Task, Time, Trace, Update, text};
 use crate::store::Parsed;
 
 pub(super) enum ReadyParsed {
@@ -65,6 +65,21 @@ pub(super) struct ReadyUpdate {
     /// By when an execution that begins with it is expected to be finished.
     pub(super) expected_by: Option<Time>,
     pub(super) first: Rendered,
+    /// What its callback was sent in; rendered with `first` already.
+    pub(super) trace: Option<Trace>,
+}
+
+impl ReadyParsed {
+    /// The same, of a callback that was sent in this trace.
+    pub(super) fn traced(mut self, trace: Option<Trace>) -> ReadyParsed {
+        if let (ReadyParsed::Updates(updates), Some(trace)) = (&mut self, trace) {
+            for update in updates {
+                text::traced(&mut update.first.snapshot, &trace);
+                update.trace = Some(trace.clone());
+            }
+        }
+        self
+    }
 }
 
 /// A change in the form that is stored.
@@ -97,7 +112,7 @@ pub(super) fn ready_update(source: &str, now: Time, mut update: Update, rules: &
     let accepted = State::begin(source, update);
     let first = render(&accepted, 0, 1, None, now, rules);
     let expected_by = rules.expected_by(&accepted.state.execution, now);
-    ReadyUpdate { hash, says: accepted.state, says_status, identity, known_only, expected_by, first }
+    ReadyUpdate { hash, says: accepted.state, says_status, identity, known_only, expected_by, first, trace: None }
 }
 
 /// Renders an accepted change. Routes and links judge it without the ids that only the transaction gives: there, an

@@ -31,7 +31,7 @@ pub(super) struct Applied {
 
 impl Ready {
     pub(super) fn new(receipt: Receipt, parsed: Parsed, rules: Arc<Rules>) -> Ready {
-        let parsed = ready(&receipt.source, receipt.received_at, parsed, &rules);
+        let parsed = ready(&receipt.source, receipt.received_at, parsed, &rules).traced(receipt.trace());
         Ready { headers: text::pairs(&receipt.headers), receipt, parsed, rules }
     }
 
@@ -89,7 +89,7 @@ impl Ready {
             && execution > recorded.receipt
             && let (Some(update), true) = (updates.pop(), updates.is_empty())
         {
-            fresh.keep(execution, update.says, update.first.snapshot.len());
+            fresh.keep(execution, (update.says, update.trace), update.first.snapshot.len());
         }
     }
 }
@@ -287,7 +287,10 @@ pub(super) fn apply(
         Verdict::Accepted(accepted) => accepted,
     };
     let sequence = head.sequence + 1;
-    let rendered = render(&accepted, head.id, sequence, receipt, now, rules);
+    let mut rendered = render(&accepted, head.id, sequence, receipt, now, rules);
+    if let Some(trace) = &ready.trace {
+        text::traced(&mut rendered.snapshot, trace);
+    }
     if rendered.snapshot.len() > (head.snapshot.len() + SNAPSHOT_BYTES_MAX / 128).max(SNAPSHOT_BYTES_MAX) {
         let reason = format!("the execution would take more than {SNAPSHOT_BYTES_MAX} bytes");
         return Ok(of(ReceiptStatus::Conflict, Some(reason)));

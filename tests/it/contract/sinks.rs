@@ -313,7 +313,7 @@ pub(crate) fn delivery() -> Delivery {
     };
     let tasks = vec![Task::new("j1".to_owned(), Status::Running)];
     let change = Change { id: 41, execution_id: 5, state: State { execution, tasks }, links, meta };
-    Delivery { id: 99, change: Arc::new(change), attempts: 0, created_at: NOW, resume: None }
+    Delivery { id: 99, change: Arc::new(change), attempts: 0, created_at: NOW, resume: None, trace: None }
 }
 
 fn found(tried: &Tried) -> Expected {

@@ -24,12 +24,19 @@ pub(crate) enum Reply {
 pub(crate) struct Seen {
     /// `webhook-id`.
     pub(crate) id: String,
+    head: Arc<str>,
     body: Arc<[u8]>,
     /// False when it came, true when it is about to be answered 2xx.
     pub(crate) taken: bool,
 }
 
 impl Seen {
+    /// A header's value; `name` in lower case.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut fields = self.head.lines().filter_map(|line| line.split_once(": "));
+        fields.find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
     /// The CloudEvent.
     pub(crate) fn change(&self) -> Value {
         serde_json::from_slice(&self.body).expect("JSON")
@@ -192,7 +199,7 @@ fn serve(mut stream: TcpStream, seen: &Mutex<Vec<Seen>>, reply: &Replies) -> io:
         }
         let body = unread.drain(..length).collect();
         let id = header("webhook-id").expect("an id");
-        let mut step = Seen { id, body, taken: false };
+        let mut step = Seen { id, head: head.as_str().into(), body, taken: false };
         seen.lock().expect("sound").push(step.clone());
         let status = match reply {
             Reply::Status(status) => status,
