@@ -179,8 +179,14 @@ impl Stage {
             ..Rules::default()
         });
         let wake = Wake::default();
-        let intake =
-            Intake { name: SOURCE.into(), source: Box::new(Believer), allow: Vec::new(), rate: None, confirm: false, measures: Arc::new(measure::OfSource::new(SOURCE)) };
+        let intake = Intake {
+            name: SOURCE.into(),
+            source: Box::new(Believer),
+            allow: Vec::new(),
+            rate: None,
+            confirm: false,
+            measures: Arc::new(measure::OfSource::new(SOURCE)),
+        };
         let kept: Arc<dyn Store> = Arc::clone(&store) as _;
         let ingest = Ingest::new(vec![("/".to_owned(), intake)], Arc::clone(&rules), kept, wake.clone());
         let (sender, taken) = mpsc::unbounded_channel();
