@@ -75,7 +75,6 @@ pub struct Running {
     shutdown: Shutdown,
     doors: Vec<JoinHandle<()>>,
     forwarders: Mutex<Forwarders>,
-    drain: Duration,
 }
 
 /// The forwarders of one configuration, and of earlier ones that still finish what they had begun.
@@ -123,7 +122,6 @@ impl Running {
                 )),
             ],
             forwarders: Mutex::new(Forwarders { stop: Shutdown::new(), running: Vec::new() }),
-            drain: config.server.drain_timeout.0,
         };
         running.forward(parts.sinks, &parts.rules).await;
         Ok(running)
@@ -234,7 +232,9 @@ impl Running {
                 let _ = task.await;
             }
         };
-        if tokio::time::timeout(self.drain, finish).await.is_err() {
+        // As the configuration says by now.
+        let drain = self.limits.load().drain_timeout;
+        if tokio::time::timeout(drain, finish).await.is_err() {
             tracing::warn!("deliveries under way were cut off; they go on at the next start");
         }
         self.store.close().await;

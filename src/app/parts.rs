@@ -113,7 +113,8 @@ fn service(common: &SinkCommon) -> Service {
     }
 }
 
-fn limits(config: &Config) -> Limits {
+/// What the callbacks' door lets in.
+pub(super) fn limits(config: &Config) -> Limits {
     let server = &config.server;
     Limits {
         trusted_proxies: server.trusted_proxies.clone(),

@@ -116,4 +116,80 @@ mod tests {
         assert_eq!(kept_until_restart(&old, &new), ["server.listen", "admin.token"]);
         assert!(kept_until_restart(&old, &old).is_empty());
     }
+
+    /// What a reload hands on, of the sections that are not built anew whole (as sources, sinks, routes and links are).
+    fn taken_over(config: &Config) -> String {
+        let Config { server, admin: _, store: _, outbound, log, .. } = config;
+        let limits = crate::app::parts::limits(config);
+        // The certificate's files, as long as there is TLS before and after.
+        let files = server.tls.as_ref().map(|tls| (&tls.cert, &tls.key));
+        let built = (&server.instance, outbound);
+        format!("{limits:?} {:?} {files:?} {built:?} {}", crate::app::keep(config), log.level)
+    }
+
+    /// Every key of the manual is either taken over by a reload, or named as one that waits for a restart.
+    #[test]
+    fn no_key_is_lost_between_a_reload_and_a_restart() {
+        let manual = include_str!("../../config/callbackd.toml");
+        let on = |line: &str| match line.strip_prefix('#') {
+            Some(key) if !key.is_empty() && !key.starts_with([' ', ':']) => key.to_owned(),
+            _ => line.to_owned(),
+        };
+        let whole: String = manual.lines().map(|line| on(line) + "\n").collect();
+        let whole: toml::Table = whole.parse().expect("TOML");
+        let section = |name: &str| whole[name].as_table().expect("a table").clone();
+        let load = |name: &str, table: &toml::Table| {
+            let text = toml::Table::from_iter([(name.to_owned(), toml::Value::Table(table.clone()))]).to_string();
+            Config::from_toml(&text, &Environment::default()).unwrap_or_else(|faults| panic!("{faults}\n{text}"))
+        };
+        let mut walked = 0;
+        for name in ["server", "admin", "store", "outbound", "log"] {
+            let table = section(name);
+            let old = load(name, &table);
+            for (key, value) in &table {
+                let value = match value {
+                    toml::Value::Integer(n) => vec![(n * 2 + 1).into()],
+                    toml::Value::String(text) if text.ends_with('%') => vec!["7%".into()],
+                    toml::Value::String(text) if crate::options::Span::parse(text).is_ok() => vec!["1234567ms".into()],
+                    toml::Value::Array(_) => vec![vec!["192.0.2.0/24"].into()],
+                    _ => match (name, key.as_str()) {
+                        ("server", "tls") => {
+                            let other: toml::Table = "cert = \"a.pem\"\nkey = \"b.pem\"".parse().expect("TOML");
+                            vec![other.into(), toml::Value::Boolean(false)]
+                        }
+                        ("server", "listen") => vec!["systemd".into()],
+                        ("admin", "listen") => vec!["127.0.0.1:1".into()],
+                        ("store", "url") => vec!["sqlite:other.db".into()],
+                        ("outbound", "proxy") => {
+                            let other: toml::Table = "file = \"/run/proxy\"".parse().expect("TOML");
+                            vec![other.into()]
+                        }
+                        ("log", "level") => vec!["debug".into()],
+                        ("log", "format") => vec!["json".into()],
+                        _ => vec!["other".into()],
+                    },
+                };
+                for value in value {
+                    walked += 1;
+                    let mut changed = table.clone();
+                    match value {
+                        // That it is left out.
+                        toml::Value::Boolean(false) => drop(changed.remove(key)),
+                        value => drop(changed.insert(key.clone(), value)),
+                    }
+                    // A body has to fit.
+                    if key == "body_bytes_max" {
+                        changed.insert("bodies_bytes_max".to_owned(), table["bodies_bytes_max"].clone());
+                    }
+                    let new = load(name, &changed);
+                    let named = kept_until_restart(&old, &new);
+                    let is_named = named.iter().any(|said| *said == format!("{name}.{key}"));
+                    let is_taken = taken_over(&old) != taken_over(&new);
+                    assert!(is_named || is_taken, "{name}.{key} is neither taken over nor named");
+                    assert!(named.len() <= 1, "{name}.{key}: {named:?}");
+                }
+            }
+        }
+        assert!(walked >= 25, "{walked}");
+    }
 }
