@@ -18,13 +18,13 @@ comma := ,
 
 ran = @echo "  ran       $(1)" >>$(REPORT)
 
-.PHONY: check tools format clippy test power disk docs deny packages interleavings network systemd signer zabbix instructions
+.PHONY: check tools format clippy test power disk docs deny packages interleavings network systemd signer schema zabbix instructions
 .PHONY: fmt bless soak fuzz fuzz-keep bench peers
 
 check:
 	@mkdir -p $(TARGET)
 	@: >$(REPORT)
-	@$(MAKE) --no-print-directory tools format clippy test power disk docs deny packages interleavings network systemd signer zabbix instructions
+	@$(MAKE) --no-print-directory tools format clippy test power disk docs deny packages interleavings network systemd signer schema zabbix instructions
 	@echo
 	@cat $(REPORT)
 	@echo "make check: passed"
@@ -135,6 +135,17 @@ signer:
 	else \
 	  echo "left out: Huawei Cloud's own signer (needs pip and a network; tests/peers/huawei_signer.sh)"; \
 	  echo "  left out  Huawei Cloud's own signer (needs pip and a network; tests/peers/huawei_signer.sh)" >>$(REPORT); \
+	fi
+
+# The same, for a validator of JSON Schema.
+schema:
+	@cargo build --locked --bin callbackd
+	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
+	  tests/peers/schema.sh $(TARGET)/debug/callbackd; \
+	  echo "  ran       the JSON Schemas: what is shipped, what check refuses, what the fixtures make" >>$(REPORT); \
+	else \
+	  echo "left out: the JSON Schemas (needs pip and a network; tests/peers/schema.sh)"; \
+	  echo "  left out  the JSON Schemas (needs pip and a network; tests/peers/schema.sh)" >>$(REPORT); \
 	fi
 
 # The same: a real PostgreSQL and a real Zabbix are installed and started for it.

@@ -21,11 +21,15 @@ mod judge;
 mod layers;
 mod load;
 mod proxies;
+mod schema;
 mod tree;
 
 pub use build::{Adapters, Report, check};
 pub use faults::{Faults, no_such};
 pub use load::Environment;
+pub use schema::SCHEMA;
+#[cfg(test)]
+pub(crate) use schema::blessed;
 
 /// What the variables that belong to the configuration begin with.
 const PREFIX: &str = "CALLBACKD";
@@ -59,6 +63,7 @@ pub struct Config {
 
 /// `[server]`.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
     /// `address:port`, `unix:/path`, or `systemd` for a socket handed over by systemd.
@@ -69,6 +74,7 @@ pub struct Server {
     pub instance: Option<String>,
     /// Proxies whose `X-Forwarded-For` is believed.
     #[serde(deserialize_with = "nets")]
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
     pub trusted_proxies: Vec<IpNet>,
     /// A larger body is refused with 413, in bytes.
     pub body_bytes_max: usize,
@@ -115,6 +121,7 @@ impl Default for Server {
 
 /// `tls = { cert, key }`: PEM files, read again when they change.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// The certificate, and those between it and the root.
@@ -125,6 +132,7 @@ pub struct Tls {
 
 /// `[admin]`.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     /// `address:port` or `unix:/path`.
@@ -141,6 +149,7 @@ impl Default for Admin {
 
 /// `[store]`.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
     /// `sqlite:PATH`.
@@ -169,6 +178,7 @@ impl Default for Store {
 
 /// `[outbound]`.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Outbound {
     /// `http://host:port`, for every peer; may hold a credential. Default: what the environment says.
@@ -179,11 +189,14 @@ pub struct Outbound {
 
 /// `[log]`.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// `error`, `warn`, `info`, `debug` or `trace`.
+    #[cfg_attr(test, schemars(extend("enum" = ["error", "warn", "info", "debug", "trace"])))]
     pub level: String,
     /// `text` or `json`.
+    #[cfg_attr(test, schemars(extend("enum" = ["text", "json"])))]
     pub format: String,
 }
 
@@ -207,12 +220,14 @@ pub struct SourceEntry {
 
 /// The keys of every source.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SourceCommon {
     /// The path it is registered under.
     pub path: String,
     /// Addresses that may call; empty for all.
     #[serde(default, deserialize_with = "nets")]
+    #[cfg_attr(test, schemars(with = "Vec<String>"))]
     pub allow: Vec<IpNet>,
     /// Requests a second at the most, over all senders; 0 for no limit.
     #[serde(default)]
@@ -241,6 +256,7 @@ pub struct SinkEntry {
 
 /// The keys of every sink.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SinkCommon {
     /// Deliveries under way at one time.
@@ -281,18 +297,22 @@ impl Default for SinkCommon {
 
 /// One `[[routes]]`.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RouteEntry {
     /// Names of sources.
+    #[cfg_attr(test, schemars(length(min = 1)))]
     pub from: Vec<String>,
     /// jq over the `data` of the normalized change.
     pub when: Option<String>,
     /// Names of sinks.
+    #[cfg_attr(test, schemars(length(min = 1)))]
     pub to: Vec<String>,
 }
 
 /// One `[[links]]`.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LinkEntry {
     /// The source whose executions look for a partner.

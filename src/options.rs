@@ -97,6 +97,16 @@ pub fn examine<T: DeserializeOwned>(table: toml::de::ValueDeserializer<'_>) -> R
     T::deserialize(table).map(drop)
 }
 
+/// Describes an adapter's options as JSON Schema. Write it as `options::schema::<Options>`.
+#[cfg(test)]
+pub type SchemaOf = fn(&mut schemars::SchemaGenerator) -> schemars::Schema;
+
+/// The [`SchemaOf`] of a type.
+#[cfg(test)]
+pub fn schema<T: schemars::JsonSchema>(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    T::json_schema(generator)
+}
+
 /// Builds an adapter from its options, or says everything that is wrong with them.
 pub type Build<T> = fn(&Section, &BuildContext<'_>) -> Result<Box<T>, Vec<Fault>>;
 

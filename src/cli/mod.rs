@@ -25,6 +25,7 @@ mod print;
 mod reach;
 mod receipts;
 mod replay;
+mod schema;
 mod serve;
 mod sinks;
 mod zabbix;
@@ -68,6 +69,9 @@ enum Command {
     /// What the zabbix sink needs at Zabbix
     #[command(subcommand)]
     Zabbix(zabbix::Zabbix),
+    /// The JSON Schema of the configuration, or of what sinks are told
+    #[command(subcommand)]
+    Schema(schema::Schema),
 }
 
 impl Cli {
@@ -89,6 +93,7 @@ impl Cli {
             Command::Sinks(command) => command.run(&context),
             Command::Explain(command) => command.run(&context),
             Command::Zabbix(command) => command.run(&context),
+            Command::Schema(command) => command.run(),
         };
         match ended {
             Ok(()) => 0,

@@ -7,6 +7,7 @@ use super::{Accepted, Execution, State, Status, Task, Time};
 
 /// What changed, beside the snapshot of what is now true.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ChangeMeta {
     /// The CloudEvents type: `callbackd.execution.<status>`; `.updated` when only tasks or details changed, `.overdue` when it is late.
     #[serde(rename = "type")]
@@ -27,6 +28,7 @@ pub struct ChangeMeta {
 
 /// One execution tied to another.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Link {
     /// The other execution's source.
     pub source: String,

@@ -7,6 +7,7 @@ use super::{Advance, ExecutionPart, Status, Time, Update};
 
 /// What we hold to be true of one execution. Absent is `null`, never an empty string.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Execution {
     /// The configured name of the source it came from.
     pub source: String,
@@ -36,6 +37,7 @@ pub struct Execution {
 
 /// One step of an execution.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Task {
     /// The vendor's own id.
     pub key: String,
@@ -64,6 +66,7 @@ pub struct Task {
 
 /// What a task was told to do.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Template {
     /// The vendor's own id.
     pub id: Option<String>,

@@ -5,8 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Where an execution or task stands. A vendor's word that we do not know is [`Status::Unknown`], never success.
+/// Where an execution or task stands. A vendor's word that we do not know is `unknown`, never success.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Accepted by the vendor, not begun.

@@ -11,10 +11,8 @@
 //! at, too: where there is any, the delivery becomes a dead letter that names it, and an operator's retry starts anew.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
 
 use http::Method;
-use serde::Deserialize;
 use serde_json::{Map, json};
 
 use super::{Kind, Preview, Sink, Tried, cut, starts_nothing};
@@ -22,13 +20,23 @@ use crate::Boxed;
 use crate::clock;
 use crate::jq::Jq;
 use crate::model::{Delivery, ExecutionPart, Learned, Outcome, Program, Status, Time, Update};
-use crate::options::{self, BuildContext, Fault as Wrong, Faults, Section};
-use crate::secret::SecretSpec;
+use crate::options::{BuildContext, Fault as Wrong, Faults, Section};
 use crate::tencent::{self, Access, Call, Ci, Element, Fault, Seen};
 
+mod options;
+
+use options::Options;
+
 /// `kind = "cos_trigger"`.
-pub(super) const KIND: Kind =
-    Kind { name: "cos_trigger", aliases: &[], build, examine: options::examine::<Options>, starts: starts_nothing };
+pub(super) const KIND: Kind = Kind {
+    name: "cos_trigger",
+    aliases: &[],
+    build,
+    examine: crate::options::examine::<Options>,
+    starts: starts_nothing,
+    #[cfg(test)]
+    schema: crate::options::schema::<Options>,
+};
 
 /// The source kind whose executions are started.
 const SOURCE_KIND: &str = "cos_workflow";
@@ -40,23 +48,6 @@ const OBJECT_BYTES_MAX: usize = 1024;
 const SKEW_S: i64 = 60;
 const PAGE: usize = 100;
 const PAGES_MAX: usize = 10;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Options {
-    workflow_id: String,
-    bucket: String,
-    region: Option<String>,
-    secret_id: SecretSpec,
-    secret_key: SecretSpec,
-    security_token: Option<SecretSpec>,
-    source: Option<String>,
-    object: Option<String>,
-    name: Option<String>,
-    when: Option<String>,
-    url: Option<String>,
-    ca_file: Option<PathBuf>,
-}
 
 struct CosTrigger {
     ci: Ci,

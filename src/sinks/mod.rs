@@ -7,7 +7,7 @@
 //! `config/callbackd.toml`.
 
 use crate::Boxed;
-use crate::model::{Delivery, Outcome, Time};
+use crate::model::{Delivery, Outcome, Status, Time};
 use crate::options::{Build, Examine, Section};
 
 mod cloudevent;
@@ -53,6 +53,12 @@ pub trait Sink: Send + Sync {
     /// Tells the peer. Idempotent as far as the peer allows: it may be called again for a delivery that arrived.
     fn deliver<'a>(&'a self, delivery: &'a Delivery, now: Time) -> Boxed<'a, Tried>;
 
+    /// The status of a change that tells the peer something and sets nothing off there, for `sinks test`; `None` where
+    /// every change would start, report or open something.
+    fn harmless(&self) -> Option<Status> {
+        None
+    }
+
     /// Tries the credentials without changing anything at the peer: what was found, or what is wrong.
     fn probe(&self) -> Boxed<'_, Result<String, String>> {
         Box::pin(async { Ok("nothing to probe".to_owned()) })
@@ -77,6 +83,9 @@ pub struct Kind {
     pub build: Build<dyn Sink>,
     /// Deserializes the options from a TOML table only to find what is wrong with its keys and types.
     pub examine: Examine,
+    /// The JSON Schema of the options.
+    #[cfg(test)]
+    pub schema: crate::options::SchemaOf,
     /// Whether one with these options starts executions whose source is the sink itself, so that routes and links can
     /// name it as one.
     pub starts: fn(&Section) -> bool,

@@ -14,13 +14,21 @@ use super::cloudevent::Envelope;
 use super::{Kind, Preview, Sink, Tried, starts_nothing};
 use crate::Boxed;
 use crate::model::words::{self, plain};
-use crate::model::{Change, Delivery, Outcome, Time};
+use crate::model::{Change, Delivery, Outcome, Status, Time};
 use crate::options::{self, BuildContext, Fault, Section};
 
-pub(super) const KIND: Kind =
-    Kind { name: "stdout", aliases: &[], build, examine: options::examine::<Options>, starts: starts_nothing };
+pub(super) const KIND: Kind = Kind {
+    name: "stdout",
+    aliases: &[],
+    build,
+    examine: options::examine::<Options>,
+    starts: starts_nothing,
+    #[cfg(test)]
+    schema: crate::options::schema::<Options>,
+};
 
 #[derive(Deserialize, Default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 struct Options {
     /// `json` or `text`.
@@ -28,6 +36,7 @@ struct Options {
 }
 
 #[derive(Clone, Copy, Deserialize, Default)]
+#[cfg_attr(test, derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "lowercase")]
 enum Format {
     #[default]
@@ -70,6 +79,10 @@ impl Sink for Stdout {
     fn preview(&self, delivery: &Delivery, _now: Time) -> Vec<Preview> {
         let body = self.line(&delivery.change).trim_end().to_owned();
         vec![Preview { action: "write a line to standard output".to_owned(), body }]
+    }
+
+    fn harmless(&self) -> Option<Status> {
+        Some(Status::Succeeded)
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery, _now: Time) -> Boxed<'a, Tried> {

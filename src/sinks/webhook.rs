@@ -19,16 +19,24 @@ use serde::Deserialize;
 use super::cloudevent::Envelope;
 use super::{Kind, Preview, Sink, Tried, starts_nothing};
 use crate::Boxed;
-use crate::model::{Delivery, Outcome, Time};
+use crate::model::{Delivery, Outcome, Status, Time};
 use crate::options::{self, BuildContext, Fault, Section};
 use crate::outbound::{self, Answer, Client, Request, Settings, Verdict};
 use crate::secret::{Resolver, Secret, SecretSpec, SecretSpecs};
 use crate::signature;
 
-pub(super) const KIND: Kind =
-    Kind { name: "webhook", aliases: &[], build, examine: options::examine::<Options>, starts: starts_nothing };
+pub(super) const KIND: Kind = Kind {
+    name: "webhook",
+    aliases: &[],
+    build,
+    examine: options::examine::<Options>,
+    starts: starts_nothing,
+    #[cfg(test)]
+    schema: crate::options::schema::<Options>,
+};
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Options {
     /// Where to POST.
@@ -47,6 +55,7 @@ struct Options {
 }
 
 #[derive(Clone, Copy, Deserialize, Default)]
+#[cfg_attr(test, derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "lowercase")]
 enum Mode {
     #[default]
@@ -187,6 +196,10 @@ impl Sink for Webhook {
         let query = if self.url.query().is_some() { "?…" } else { "" };
         let action = format!("{} {scheme}://{authority}{}{query}", request.method, self.url.path());
         vec![Preview { action, body: String::from_utf8_lossy(&request.body).into_owned() }]
+    }
+
+    fn harmless(&self) -> Option<Status> {
+        Some(Status::Succeeded)
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery, now: Time) -> Boxed<'a, Tried> {

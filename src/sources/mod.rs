@@ -193,6 +193,9 @@ pub struct Kind {
     pub build: Build<dyn Source>,
     /// Deserializes the options from a TOML table only to find what is wrong with its keys and types.
     pub examine: Examine,
+    /// The JSON Schema of the options.
+    #[cfg(test)]
+    pub schema: crate::options::SchemaOf,
 }
 
 /// Every kind of source.

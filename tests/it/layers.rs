@@ -1,6 +1,6 @@
 //! The source tree's own rules: which module may know which, and where a technology may be spoken of.
 //!
-//! Only code counts: comments, everything from `#[cfg(test)]` on, and files of their own named `tests` do not.
+//! Only code counts: comments, everything from the tests' `#[cfg(test)]` on, and files of their own named `tests` do not.
 
 use std::fs;
 use std::path::Path;
@@ -70,8 +70,13 @@ fn files() -> Vec<File> {
                 let text = fs::read_to_string(&path).expect("readable source");
                 let path = path.strip_prefix(&src).expect("below src").display().to_string();
                 let module = path.split(['/', '.']).next().unwrap_or_default().to_owned();
-                let untested: Vec<&str> =
-                    text.lines().take_while(|line| !line.trim_start().starts_with("#[cfg(test)]")).collect();
+                let untested = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+                // One item alone, between others, is two lines.
+                let is_mark = |line: &str| line.trim_start().starts_with("#[cfg(test)]");
+                let marks: Vec<bool> = untested.lines().map(is_mark).collect();
+                let untested = untested.lines().enumerate();
+                let is_product = |at: usize| !marks[at] && (at == 0 || !marks[at - 1]);
+                let untested: Vec<&str> = untested.filter(|(at, _)| is_product(*at)).map(|(_, line)| line).collect();
                 found.push(File { path, module, code: code(&untested), lines: untested.len() });
             }
         }

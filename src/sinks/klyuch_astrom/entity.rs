@@ -11,6 +11,7 @@ const SELECTOR_CHARS_MAX: usize = 2000;
 
 /// `entity = { type = "HOST", name = "…" }`, or jq over the change with such an object as its result.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(
     untagged,
     expecting = "expected { type = \"HOST\", name = \"…\" } with type, id, name and tag, or jq that makes such an object"
@@ -22,12 +23,17 @@ pub(super) enum EntityOption {
 
 /// What has to hold of the entity, all of it.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Criteria {
+    /// The type of the entity, like HOST.
     #[serde(rename = "type")]
     kind: Option<String>,
+    /// Its id.
     id: Option<String>,
+    /// Its name.
     name: Option<String>,
+    /// A tag that it bears.
     tag: Option<String>,
 }
 

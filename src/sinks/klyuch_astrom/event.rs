@@ -32,6 +32,7 @@ const WRITABLE: [&str; 3] = ["dt.event.", "dt.davis.", "dt.entity."];
 
 /// `eventType`. `MARKED_FOR_TERMINATION` is not among them: it mutes a host's problems.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum EventType {
     AvailabilityEvent,
@@ -97,6 +98,16 @@ impl Types {
             Status::Cancelled => self.cancelled,
             Status::Pending | Status::Running | Status::Paused | Status::Unknown => self.others,
         }
+    }
+}
+
+impl Types {
+    /// The status of a change that makes an event, and no problem.
+    pub(super) fn harmless(&self) -> Option<Status> {
+        [(Status::Succeeded, self.succeeded), (Status::Cancelled, self.cancelled), (Status::Running, self.others)]
+            .into_iter()
+            .find(|(_, event)| event.class().is_some_and(|class| class != Class::Problem))
+            .map(|(status, _)| status)
     }
 }
 

@@ -19,7 +19,7 @@ use serde_json::json;
 use super::{Kind, Preview, Sink, Tried, starts_nothing};
 use crate::Boxed;
 use crate::jq::Jq;
-use crate::model::{Delivery, Outcome, Time};
+use crate::model::{Delivery, Outcome, Status, Time};
 use crate::options::{self, BuildContext, Fault, Faults, Section, Span};
 use crate::outbound::{self, Answer, Client, Request, Settings, Verdict};
 use crate::secret::{Secret, SecretSpec};
@@ -41,31 +41,46 @@ pub(super) const KIND: Kind = Kind {
     build,
     examine: options::examine::<Options>,
     starts: starts_nothing,
+    #[cfg(test)]
+    schema: crate::options::schema::<Options>,
 };
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Options {
     /// What the API's paths are appended to.
     url: String,
+    /// An API token with the scope events.ingest.
     token: SecretSpec,
+    /// A PEM file of certificates that are trusted beside this machine's.
     ca_file: Option<PathBuf>,
+    /// The type of the event for what failed.
     #[serde(default = "error_event")]
     failed: EventType,
+    /// The type of the event for what succeeded.
     #[serde(default = "custom_info")]
     succeeded: EventType,
+    /// The type of the event for what was cancelled.
     #[serde(default)]
     cancelled: EventType,
+    /// The type of the event for what is late.
     #[serde(default = "availability_event")]
     overdue: EventType,
+    /// The type of the event for what is pending, running, paused or unknown.
     #[serde(default)]
     others: EventType,
+    /// A problem closes after this time by itself: whole minutes, at most 6h.
     #[serde(default = "default_open_for")]
     open_for: Span,
+    /// Lets the server merge the problem with others that it takes for the same.
     #[serde(default)]
     allow_davis_merge: bool,
+    /// Whom an event is about; default: the environment.
     entity: Option<EntityOption>,
+    /// jq over the change: the title.
     title: Option<String>,
+    /// jq over the change: an object with further properties.
     properties: Option<String>,
 }
 
@@ -131,6 +146,10 @@ impl Sink for Astrom {
             Ok((event, _)) => Preview { action: format!("POST {}{INGEST}", self.base), body: json!(event).to_string() },
             Err(nothing) => Preview { action: nothing, body: String::new() },
         }]
+    }
+
+    fn harmless(&self) -> Option<Status> {
+        self.shape.types.harmless()
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery, now: Time) -> Boxed<'a, Tried> {

@@ -36,38 +36,62 @@ use report::Report;
 use run::Found;
 
 /// `kind = "port_run"`.
-pub(super) const KIND: Kind =
-    Kind { name: "port_run", aliases: &[], build, examine: options::examine::<Options>, starts: starts_nothing };
+pub(super) const KIND: Kind = Kind {
+    name: "port_run",
+    aliases: &[],
+    build,
+    examine: options::examine::<Options>,
+    starts: starts_nothing,
+    #[cfg(test)]
+    schema: crate::options::schema::<Options>,
+};
 
 /// The source kind whose executions are Port's runs.
 const SOURCE_KIND: &str = "port_action";
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Options {
+    /// The API of Port's region.
     #[serde(default = "default_url")]
     url: String,
+    /// The organization's client id.
     client_id: SecretSpec,
+    /// The organization's client secret.
     client_secret: SecretSpec,
+    /// jq over the change: the id of the run to report on; default: the linked run.
     run_id: Option<String>,
+    /// `false` makes entities only, and reports on no run.
     #[serde(default = "default_true")]
     reports: bool,
+    /// What a change makes in Port's catalog.
     entity: Option<entity::Options>,
+    /// What becomes of a change that belongs to no run within `link_within`.
     unlinked: Option<Unlinked>,
+    /// So long a change waits for its run to be known.
     link_within: Option<Span>,
+    /// What carries the final status: the last log line, or an update of the run.
     #[serde(default)]
     terminal: Terminal,
+    /// jq over the change: the run's summary.
     summary: Option<String>,
+    /// jq over the change: the link on the run's page.
     link: Option<String>,
+    /// jq over the change: the run's status label.
     status_label: Option<String>,
+    /// `false` leaves out the log line of each finished task.
     #[serde(default = "default_true")]
     progress: bool,
+    /// Sources of kind port_action whose executions are this organization's runs; default: all of them.
     source: Option<Vec<String>>,
+    /// A PEM file of certificates that are trusted beside this machine's.
     ca_file: Option<PathBuf>,
 }
 
 /// What becomes of a change that no run was found for.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 enum Unlinked {
     Discard,
@@ -78,6 +102,7 @@ enum Unlinked {
 
 /// What carries an action run's final status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "lowercase")]
 enum Terminal {
     #[default]

@@ -38,8 +38,15 @@ use said::Fault;
 use token::Account;
 
 /// `kind = "secmaster"`.
-pub(super) const KIND: Kind =
-    Kind { name: "secmaster", aliases: &[], build, examine: options::examine::<Options>, starts };
+pub(super) const KIND: Kind = Kind {
+    name: "secmaster",
+    aliases: &[],
+    build,
+    examine: options::examine::<Options>,
+    starts,
+    #[cfg(test)]
+    schema: crate::options::schema::<Options>,
+};
 
 /// The gateway takes no larger body.
 const BODY_BYTES_MAX: usize = 12 << 20;
@@ -48,31 +55,52 @@ const PAGE: usize = 100;
 const OFFSET_MAX: usize = 10_000;
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Options {
+    /// A region of Huawei Cloud, or `url`.
     region: Option<String>,
+    /// The base URL, for clouds of partners.
     url: Option<String>,
+    /// The project.
     project_id: String,
+    /// The workspace.
     workspace_id: String,
+    /// The workflow of which instances are started.
     workflow_id: String,
+    /// An access key, which signs every request.
     access_key: Option<SecretSpec>,
+    /// The key that belongs to `access_key`.
     secret_key: Option<SecretSpec>,
+    /// Of a temporary access key.
     security_token: Option<SecretSpec>,
+    /// The domain of an IAM user, instead of a key.
     domain: Option<String>,
+    /// The IAM user.
     user: Option<String>,
+    /// The IAM user's password.
     password: Option<SecretSpec>,
+    /// The project that the token is for; default: the region.
     project: Option<String>,
+    /// Where tokens are had, beside `url`.
     iam_url: Option<String>,
+    /// The data class of what the workflow is given; "" names none.
     #[serde(default = "default_dataclass")]
     dataclass: String,
+    /// Its id.
     dataclass_id: Option<String>,
+    /// jq over the change: an object; default: the change's `data`.
     content: Option<String>,
+    /// Follows the instance until it ends.
     #[serde(default)]
     follow: bool,
+    /// So often it is looked at.
     #[serde(default = "default_follow_every")]
     follow_every: Span,
+    /// What still runs then becomes `unknown`.
     #[serde(default = "default_follow_within")]
     follow_within: Span,
+    /// A PEM file of certificates that are trusted beside this machine's.
     ca_file: Option<PathBuf>,
 }
 

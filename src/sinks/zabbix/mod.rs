@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{Kind, Preview, Sink, Tried, cut, starts_nothing};
 use crate::Boxed;
-use crate::model::{Delivery, Outcome, Time};
+use crate::model::{Delivery, Outcome, Status, Time};
 use crate::options::{self, BuildContext, Fault, Faults, Section};
 use crate::outbound::{Client, Dial, Settings, TlsFiles};
 use crate::secret::SecretSpec;
@@ -39,8 +39,15 @@ use apply::{Wanted, Written};
 use trapper::Trapper;
 
 /// `kind = "zabbix"`.
-pub(crate) const KIND: Kind =
-    Kind { name: "zabbix", aliases: &[], build, examine: options::examine::<Options>, starts: starts_nothing };
+pub(crate) const KIND: Kind = Kind {
+    name: "zabbix",
+    aliases: &[],
+    build,
+    examine: options::examine::<Options>,
+    starts: starts_nothing,
+    #[cfg(test)]
+    schema: crate::options::schema::<Options>,
+};
 
 const ANSWER_CHARS_MAX: usize = 500;
 /// Zabbix's own bounds for a host's technical name and an item's key.
@@ -52,30 +59,46 @@ const TYPE_HTTP_AGENT: &str = "19";
 const VALUE_TYPE_TEXT: &str = "4";
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Options {
+    /// The frontend.
     url: Option<String>,
+    /// An API token.
     token: Option<SecretSpec>,
+    /// A user, instead of a token.
     user: Option<String>,
+    /// The user's password.
     password: Option<SecretSpec>,
+    /// How values are told; default: trapper, where it is written.
     via: Option<Via>,
+    /// Where the server, or the proxy that monitors the host, takes values: host:port.
     trapper: Option<String>,
+    /// TLS for the trapper, with certificates on both sides.
     trapper_tls: Option<TrapperTls>,
+    /// The technical name of the host of the item.
     #[serde(default = "default_host")]
     host: String,
+    /// The item's key.
     #[serde(default = "default_key")]
     key: String,
+    /// The host group in which `zabbix apply` makes them.
     #[serde(default = "default_host_group")]
     host_group: String,
+    /// The severity of the trigger: "high", for example.
     #[serde(default = "default_severity")]
     severity: Word,
+    /// Who may send values to the item.
     allowed_hosts: Option<String>,
+    /// What tells people; a list, or the path of a file with what action.create takes.
     action: Option<Described>,
+    /// A PEM file of certificates that are trusted beside this machine's.
     ca_file: Option<PathBuf>,
 }
 
 /// How values get there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 enum Via {
     Trapper,
@@ -83,11 +106,16 @@ enum Via {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct TrapperTls {
+    /// The certificates of which one has signed the server's.
     ca: PathBuf,
+    /// Our certificate.
     cert: PathBuf,
+    /// Its private key.
     key: PathBuf,
+    /// The name in the server's certificate; default: the host that is called.
     name: Option<String>,
 }
 
@@ -296,6 +324,10 @@ impl Sink for Zabbix {
             Way::History(api) => (format!("POST {} {}", api.url(), push::METHOD), values),
         };
         vec![Preview { action, body: body.to_string() }]
+    }
+
+    fn harmless(&self) -> Option<Status> {
+        Some(Status::Succeeded)
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery, now: Time) -> Boxed<'a, Tried> {

@@ -36,10 +36,17 @@ mod time;
 mod wire;
 mod xml;
 
-pub(super) const KIND: Kind = Kind { name: "cos_workflow", build, examine: examine::<Options> };
+pub(super) const KIND: Kind = Kind {
+    name: "cos_workflow",
+    build,
+    examine: examine::<Options>,
+    #[cfg(test)]
+    schema: crate::options::schema::<Options>,
+};
 
 /// The keys of a `cos_workflow` source beside those of every source.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 struct Options {
     /// What the URL registered with Tencent ends in; two at once while workflows are moved from one to the other.
@@ -52,17 +59,23 @@ struct Options {
     depth_max: usize,
     /// With what CI is asked. Without it, it is not.
     secret_id: Option<SecretSpec>,
+    /// The key that belongs to `secret_id`.
     secret_key: Option<SecretSpec>,
+    /// Of temporary credentials.
     security_token: Option<SecretSpec>,
     /// Where the buckets are that may be asked about.
     region: Option<String>,
+    /// The buckets that may be asked about: one, or a list.
     bucket: Buckets,
+    /// Another address than `https://BUCKET.ci.REGION.myqcloud.com`, for a proxy that hands everything on.
     url: Option<String>,
+    /// A PEM file of certificates that are trusted beside this machine's.
     ca_file: Option<PathBuf>,
 }
 
 /// One bucket or a list of them.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged, expecting = "expected a bucket's name or a list of them")]
 enum Buckets {
     One(String),

@@ -25,7 +25,13 @@ use crate::signature;
 
 mod body;
 
-pub(super) const KIND: Kind = Kind { name: "port_action", build, examine: options::examine::<Options> };
+pub(super) const KIND: Kind = Kind {
+    name: "port_action",
+    build,
+    examine: options::examine::<Options>,
+    #[cfg(test)]
+    schema: crate::options::schema::<Options>,
+};
 
 const TIMESTAMP: &str = "x-port-timestamp";
 const SIGNATURE: &str = "x-port-signature";
@@ -40,6 +46,7 @@ const CREDENTIALS: [&str; 4] = [SIGNATURE, "authorization", "proxy-authorization
 const DEPTH_LIMIT: usize = 127;
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 struct Options {
     /// The organization's client secret; two while it is rotated, newest first.
@@ -70,6 +77,7 @@ impl Default for Options {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged, expecting = "expected a JSON pointer like \"/context/runId\", or { header = \"RUN_ID\" }")]
 enum RunId {
     Pointer(String),
@@ -77,8 +85,10 @@ enum RunId {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct RunIdHeader {
+    /// The name of a header.
     header: String,
 }
 

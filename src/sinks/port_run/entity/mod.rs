@@ -34,28 +34,43 @@ const REASONS_CHARS_MAX: usize = 2_000;
 
 /// `[sinks.NAME.entity]`.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, schemars(rename = "PortEntity"))]
 pub(super) struct Options {
+    /// The identifier of a blueprint that exists in Port.
     blueprint: String,
+    /// jq over the change: each result that is not null makes an entity.
     each: Option<String>,
+    /// jq over what `each` gave: the identifier, as text.
     #[serde(default = "default_identifier")]
     identifier: String,
+    /// jq: the title.
     title: Option<String>,
+    /// jq: the icon.
     icon: Option<String>,
+    /// jq: the team, a text or a list.
     team: Option<String>,
+    /// jq: an object of properties.
     properties: Option<String>,
+    /// jq: an object of relations.
     relations: Option<String>,
+    /// What is not said stays (upsert) or is gone (replace); or the entity is deleted.
     #[serde(default)]
     action: Action,
+    /// Makes Port create what relations name and is not there.
     #[serde(default)]
     create_missing_related_entities: bool,
+    /// With action = "delete": deletes what requires the entity, too.
     #[serde(default)]
     delete_dependents: bool,
 }
 
 /// What becomes of the entity at Port.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(test, schemars(rename = "PortEntityAction"))]
 enum Action {
     /// What is said is set, what is not stays.
     #[default]

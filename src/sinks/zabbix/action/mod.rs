@@ -15,6 +15,8 @@ use crate::secret::{Resolver, SecretSpec};
 mod command;
 mod condition;
 mod operation;
+#[cfg(test)]
+mod schema;
 mod translate;
 pub(super) mod words;
 
@@ -118,7 +120,9 @@ fn of_json(text: &str) -> Result<Vec<Action>, String> {
 
 /// An action. Members whose names begin with `_` are the server's own: they are read, and not needed.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, schemars(rename = "ZabbixAction"))]
 pub(super) struct Action {
     name: String,
     eventsource: Option<Word>,
@@ -205,7 +209,9 @@ impl Action {
 
 /// Which events an action is for.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, schemars(rename = "ZabbixFilter"))]
 pub(super) struct Filter {
     evaltype: Option<Word>,
     formula: Option<String>,
@@ -217,7 +223,9 @@ pub(super) struct Filter {
 
 /// One condition of a filter, or of an operation.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, schemars(rename = "ZabbixCondition"))]
 pub(super) struct Condition {
     conditiontype: Word,
     operator: Option<Word>,
@@ -236,7 +244,9 @@ pub(super) struct Condition {
 
 /// What is done.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, schemars(rename = "ZabbixOperation"))]
 pub(super) struct Operation {
     operationtype: Word,
     esc_period: Option<Word>,
@@ -272,7 +282,9 @@ pub(super) struct Operation {
 
 /// What a message says, and by which media type.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, schemars(rename = "ZabbixMessage"))]
 struct Message {
     default_msg: Option<Word>,
     subject: Option<String>,
@@ -284,7 +296,9 @@ struct Message {
 
 /// Whom or what an operation is about: one of the ids, or a name for it.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, schemars(rename = "ZabbixRef"))]
 struct Ref {
     usrgrpid: Option<Word>,
     userid: Option<Word>,
@@ -301,7 +315,9 @@ struct Ref {
 
 /// What is run: a script, or, until 5.2, a command of the operation's own.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, schemars(rename = "ZabbixCommand"))]
 struct Command {
     #[serde(rename = "type")]
     kind: Option<Word>,
@@ -319,7 +335,9 @@ struct Command {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, schemars(rename = "ZabbixInventory"))]
 struct Inventory {
     inventory_mode: Word,
     #[serde(rename = "operationid")]
@@ -327,7 +345,9 @@ struct Inventory {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, schemars(rename = "ZabbixTag"))]
 struct Tag {
     tag: String,
     #[serde(default)]

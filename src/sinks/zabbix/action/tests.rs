@@ -496,7 +496,7 @@ fn the_default_action_is_right_everywhere() {
 fn the_manual_shows_the_default_action() {
     let manual = include_str!("../../../../config/callbackd.toml");
     let on = |line: &str| match line.strip_prefix('#') {
-        Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => format!("{rest}\n"),
+        Some(rest) if !rest.is_empty() && !rest.starts_with([' ', ':']) => format!("{rest}\n"),
         _ => format!("{line}\n"),
     };
     let whole: toml::Table = manual.lines().map(on).collect::<String>().parse().expect("TOML");
