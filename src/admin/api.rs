@@ -99,7 +99,7 @@ pub(super) async fn answer(
         Path::ReceiptBody(id) => {
             let (receipt, body) = state.store.receipt(number("receipt", id)?).await?;
             if body.is_empty() && receipt.body_bytes > 0 {
-                let text = format!("receipt {id} is a {}: its bytes are not kept again", receipt.status);
+                let text = receipt.bodiless();
                 return Err(StoreError::NotFound(text).into());
             }
             return Ok(respond::bytes(body));

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::api::Noun;
 use super::bad_request;
-use crate::model::{DeliveryStatus, ReceiptStatus, Status, Time};
+use crate::model::{DeliveryStatus, ReceiptStatus, Time};
 use crate::options::Since;
 use crate::server::respond::Problem;
 use crate::store::Filter;
@@ -95,7 +95,7 @@ impl Page {
 
 fn statuses(noun: Noun) -> Vec<&'static str> {
     match noun {
-        Noun::Execution => Status::ALL.map(Status::as_str).into_iter().chain(["overdue"]).collect(),
+        Noun::Execution => Filter::EXECUTION_WORDS.to_vec(),
         Noun::Receipt => ReceiptStatus::ALL.map(ReceiptStatus::as_str).to_vec(),
         Noun::Delivery => DeliveryStatus::ALL.map(DeliveryStatus::as_str).to_vec(),
     }
@@ -127,6 +127,7 @@ mod tests {
             execution: Some(7),
             since: Some(Time::from_seconds(1_700_000_000 - 3600)),
             before: Some(99),
+            after: None,
             limit: Some(3),
         };
         assert_eq!(read(query, Noun::Delivery).expect("read").filter(), expected);

@@ -11,7 +11,10 @@ use super::print::{age, cell, fields, json_line, section, when_json};
 use super::reach::{Context, queries};
 use super::{Failure, block_on, print};
 use crate::clock;
-use crate::model::{Status, Time};
+use crate::model::Time;
+use crate::store::Filter;
+
+mod timeline;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Executions {
@@ -19,7 +22,7 @@ pub(super) enum Executions {
     List {
         /// Only these; may be repeated, or a list with commas. `overdue` is what is not finished in time, whatever its
         /// status
-        #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(words()))]
+        #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(Filter::EXECUTION_WORDS))]
         status: Vec<String>,
         #[command(flatten)]
         selection: Selection,
@@ -51,16 +54,12 @@ impl Executions {
                 }
                 Executions::Show { id, json } => {
                     let found = queries.execution(id).await?;
-                    print::stdout(|out| if json { json_line(out, &found) } else { show(out, &found) })
+                    let colours = print::colours(context.env);
+                    print::stdout(|out| if json { json_line(out, &found) } else { show(out, &found, now, colours) })
                 }
             }
         })
     }
-}
-
-/// The statuses, and the mark.
-fn words() -> impl Iterator<Item = &'static str> {
-    Status::ALL.map(Status::as_str).into_iter().chain(["overdue"])
 }
 
 /// Its status, with the mark.
@@ -112,7 +111,7 @@ pub(super) fn members<'v>(of: &'v Value, key: &str) -> &'v [Value] {
     of[key].as_array().map_or(&[], Vec::as_slice)
 }
 
-fn show(out: &mut dyn Write, found: &Value) -> io::Result<()> {
+fn show(out: &mut dyn Write, found: &Value, now: Time, colours: bool) -> io::Result<()> {
     let e = &found["execution"];
     let text = |key: &str| cell(&e[key]);
     let time = |key: &str| when_json(&e[key]);
@@ -135,6 +134,7 @@ fn show(out: &mut dyn Write, found: &Value) -> io::Result<()> {
             ("links", text("links")),
         ],
     )?;
+    timeline::write(out, found, now, colours)?;
     section(out, "Tasks", TASK_HEADER, members(found, "tasks").iter().map(task_row).collect())?;
     let receipts = members(found, "receipts").iter();
     let receipts = receipts.map(|r| {
@@ -193,7 +193,7 @@ mod tests {
             "deliveries": [{"id": "9", "sink": "portal", "status": "dead", "attempts": 4, "reason": "404"}],
         });
         let mut out = Vec::new();
-        show(&mut out, &found).expect("written");
+        show(&mut out, &found, Time::from_seconds(1_795_257_080), false).expect("written");
         let out = String::from_utf8(out).expect("UTF-8");
         for part in [
             "key            r1\n",
@@ -209,7 +209,7 @@ mod tests {
             assert!(out.contains(part), "{part:?} is missing in\n{out}");
         }
         for absent in ["name ", "links", "\u{1b}"] {
-            assert!(!out.split("\nTasks").next().expect("fields").contains(absent), "{absent:?} is in\n{out}");
+            assert!(!out.split("\nTimeline").next().expect("fields").contains(absent), "{absent:?} is in\n{out}");
         }
     }
 }

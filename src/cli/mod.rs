@@ -16,12 +16,15 @@ use crate::config::{Environment, Faults};
 use crate::store::StoreError;
 use crate::{app, telemetry};
 
+mod backup;
 mod check;
 mod deliveries;
+mod doctor;
 mod executions;
 mod explain;
 mod list;
 mod print;
+mod progress;
 mod reach;
 mod receipts;
 mod replay;
@@ -69,6 +72,10 @@ enum Command {
     /// What the zabbix sink needs at Zabbix
     #[command(subcommand)]
     Zabbix(zabbix::Zabbix),
+    /// Say whether anything is wrong with configuration, daemon, store and disk, and which command mends it
+    Doctor(doctor::Doctor),
+    /// Copy the store, while the daemon works
+    Backup(backup::Backup),
     /// The JSON Schema of the configuration, or of what sinks are told
     #[command(subcommand)]
     Schema(schema::Schema),
@@ -93,6 +100,8 @@ impl Cli {
             Command::Sinks(command) => command.run(&context),
             Command::Explain(command) => command.run(&context),
             Command::Zabbix(command) => command.run(&context),
+            Command::Doctor(command) => command.run(&context),
+            Command::Backup(command) => command.run(&context),
             Command::Schema(command) => command.run(),
         };
         match ended {

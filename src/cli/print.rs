@@ -2,13 +2,14 @@
 //!
 //! Whatever could steer one is shown escaped (`model::words`). Nothing here panics when stdout is closed, as `println!` would.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 
 use comfy_table::Table;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::Failure;
+use crate::config::Environment;
 use crate::model::Time;
 use crate::model::words;
 pub(super) use crate::model::words::plain;
@@ -22,6 +23,12 @@ pub(super) fn stdout(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Re
     write(&mut out)?;
     out.flush()?;
     Ok(())
+}
+
+/// Whether colours are seen: on a terminal, and by those who want them (`NO_COLOR`, `TERM=dumb`).
+pub(super) fn colours(env: &Environment) -> bool {
+    let is_unwanted = env.get("NO_COLOR").is_some_and(|text| !text.is_empty());
+    io::stdout().is_terminal() && !is_unwanted && env.get("TERM").is_some_and(|term| term != "dumb")
 }
 
 /// Writes a remark to stderr. It has no reader who could be told that this failed.
@@ -133,6 +140,28 @@ pub(super) fn age(time: Option<Time>, now: Time) -> String {
     }))
 }
 
+/// Bytes as people read them: `512 B`, `1.4 MiB`, `20 GiB`.
+pub(super) fn size(bytes: u64) -> String {
+    let unit = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)].into_iter().find(|(_, bits)| bytes >> bits > 0);
+    match unit {
+        None => format!("{bytes} B"),
+        Some((unit, bits)) if bytes >> bits >= 10 => format!("{} {unit}", bytes >> bits),
+        Some((unit, bits)) => format!("{}.{} {unit}", bytes >> bits, ((bytes % (1 << bits)) * 10) >> bits),
+    }
+}
+
+/// A span as people read it: `850 ms`, `12 s`, `4m 13s`, `2h 05m`, `3d 4h`.
+pub(super) fn span(ms: u64) -> String {
+    let s = ms / 1000;
+    match s {
+        0 => format!("{ms} ms"),
+        1..60 => format!("{s} s"),
+        60..3_600 => format!("{}m {:02}s", s / 60, s % 60),
+        3_600..86_400 => format!("{}h {:02}m", s / 3_600, s % 3_600 / 60),
+        _ => format!("{}d {}h", s / 86_400, s % 86_400 / 3_600),
+    }
+}
+
 fn cut(text: &str) -> String {
     match text.char_indices().nth(CELL_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -154,6 +183,25 @@ mod tests {
         assert_eq!(lines[0], "ONE   TWO   THREE");
         assert_eq!(lines[1], format!("a     视频  {}…", "x".repeat(CELL_CHARS_MAX)));
         assert_eq!(lines[2], "long  b\\n   -");
+    }
+
+    #[test]
+    fn sizes_and_spans_are_short() {
+        for (bytes, text) in
+            [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (10 << 20, "10 MiB"), (3 << 40, "3.0 TiB")]
+        {
+            assert_eq!(size(bytes), text);
+        }
+        for (ms, text) in [
+            (0, "0 ms"),
+            (999, "999 ms"),
+            (59_999, "59 s"),
+            (253_000, "4m 13s"),
+            (7_500_000, "2h 05m"),
+            (273_600_000, "3d 4h"),
+        ] {
+            assert_eq!(span(ms), text);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use serde_json::Value;
 
-use super::Failure;
+use super::{Failure, print};
 use crate::config::{Config, Environment};
 use crate::outbound::{self, Client, Settings};
 use crate::secret::{Resolver, Secret};
@@ -73,7 +73,13 @@ pub(super) fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
         return Err(Failure::Failed(format!("there is no store at {}", path.display())));
     }
     match SqliteStore::open(path, &sqlite::Options::default()) {
-        Ok(store) => Ok(Arc::new(store)),
+        Ok(store) => {
+            print::complain(&format!(
+                "note: no daemon listens at admin.listen = {:?}, so this is done in the store itself",
+                config.admin.listen
+            ));
+            Ok(Arc::new(store))
+        }
         Err(StoreError::Unusable(why)) => Err(Failure::Failed(format!(
             "{why}; and no daemon listens at admin.listen = {:?}: is it this daemon's configuration?",
             config.admin.listen
@@ -113,17 +119,28 @@ impl Daemon {
     /// Asks the daemon to do something. `None` when none listens, `Err` when it does and refuses.
     pub(super) async fn post(&self, path: &str, body: Option<&Value>) -> Result<Option<Value>, Failure> {
         let body = body.map(Value::to_string).unwrap_or_default();
-        let answered = match &self.at {
-            Address::Tcp(address, client) => self.post_tcp(client, address, path, body).await?,
-            Address::Unix(socket) => self
-                .post_unix(socket, path, &body)
-                .map_err(|e| Failure::Failed(format!("the daemon at {} does not answer: {e}", socket.display())))?,
-        };
+        let answered = self.ask(Method::POST, path, body).await?;
         answered.map(|(status, body)| judge(status, &body)).transpose()
     }
 
-    async fn post_tcp(
+    /// What it says at `path` of its health: status and text. `None` when none listens.
+    pub(super) async fn probe(&self, path: &str) -> Result<Option<(u16, String)>, Failure> {
+        let answered = self.ask(Method::GET, path, String::new()).await?;
+        Ok(answered.map(|(status, body)| (status, String::from_utf8_lossy(&body).into_owned())))
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: String) -> Result<Option<(u16, Bytes)>, Failure> {
+        match &self.at {
+            Address::Tcp(address, client) => self.ask_tcp(method, client, address, path, body).await,
+            Address::Unix(socket) => self
+                .ask_unix(&method, socket, path, &body)
+                .map_err(|e| Failure::Failed(format!("the daemon at {} does not answer: {e}", socket.display()))),
+        }
+    }
+
+    async fn ask_tcp(
         &self,
+        method: Method,
         client: &Client,
         address: &str,
         path: &str,
@@ -140,7 +157,7 @@ impl Daemon {
             value.set_sensitive(true);
             headers.insert(header::AUTHORIZATION, value);
         }
-        let request = outbound::Request { method: Method::POST, url, headers, body: body.into() };
+        let request = outbound::Request { method, url, headers, body: body.into() };
         match tokio::time::timeout(ANSWER_TIMEOUT, client.send(request)).await {
             Ok(Ok(answer)) => Ok(Some((answer.status, answer.body))),
             // Nothing was sent; if a daemon runs after all, it has the store's lock.
@@ -151,7 +168,7 @@ impl Daemon {
     }
 
     /// In HTTP/1.0, which knows no chunks: the answer ends with the connection.
-    fn post_unix(&self, socket: &Path, path: &str, body: &str) -> io::Result<Option<(u16, Bytes)>> {
+    fn ask_unix(&self, method: &Method, socket: &Path, path: &str, body: &str) -> io::Result<Option<(u16, Bytes)>> {
         let mut stream = match UnixStream::connect(socket) {
             Ok(stream) => stream,
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
@@ -161,7 +178,7 @@ impl Daemon {
         };
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-        let mut request = format!("POST {path} HTTP/1.0\r\nhost: localhost\r\ncontent-type: application/json\r\n");
+        let mut request = format!("{method} {path} HTTP/1.0\r\nhost: localhost\r\ncontent-type: application/json\r\n");
         if let Some(token) = &self.token {
             request.push_str(&format!("authorization: Bearer {}\r\n", token.expose()));
         }

@@ -67,7 +67,7 @@ impl Receipts {
                 Receipts::Body { id } => {
                     let (row, body) = context.queries()?.receipt(id).await?;
                     if body.is_empty() && row.body_bytes > 0 {
-                        let why = format!("receipt {id} is a {}: its bytes are not kept again", row.status);
+                        let why = row.bodiless();
                         return Err(Failure::Failed(why));
                     }
                     print::stdout(|out| out.write_all(&body))

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::{DeliveryStatus, Receipt, ReceiptStatus, Time};
+use crate::model::{DeliveryStatus, Receipt, ReceiptStatus, Status, Time};
 
 /// A list's filters, for executions, receipts and deliveries alike.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
@@ -21,8 +21,23 @@ pub struct Filter {
     pub since: Option<Time>,
     /// Only ids below this one: the cursor.
     pub before: Option<i64>,
+    /// Only ids above this one.
+    pub after: Option<i64>,
     /// At most so many, newest first; `None` for all.
     pub limit: Option<u64>,
+}
+
+impl Filter {
+    /// The words that mean executions: the statuses, and `overdue`, which is a mark.
+    pub const EXECUTION_WORDS: [&str; 8] = {
+        let mut words = ["overdue"; 8];
+        let mut at = 0;
+        while at < Status::ALL.len() {
+            words[at] = Status::ALL[at].as_str();
+            at += 1;
+        }
+        words
+    };
 }
 
 /// A receipt as it is listed.
@@ -51,6 +66,11 @@ pub struct ReceiptRow {
 }
 
 impl ReceiptRow {
+    /// Why there is no body of it.
+    pub fn bodiless(&self) -> String {
+        format!("receipt {} is a {}: its bytes are not kept again", self.id, self.status)
+    }
+
     /// The receipt again, as a source reads it.
     pub fn into_receipt(self, body: Vec<u8>) -> Receipt {
         let headers = match self.headers {

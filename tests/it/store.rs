@@ -321,6 +321,46 @@ async fn dead_letters_are_retried_and_discarded_by_id_and_by_filter() {
     assert_eq!((sinks[0].name.as_str(), sinks[0].dead, sinks[0].backlog), ("a", 0, 499));
 }
 
+/// However many are changed at once: callbacks are committed in between, and each transaction has a bound.
+#[tokio::test]
+async fn callbacks_are_committed_while_many_dead_letters_are_retried() {
+    const ALL: usize = 2000;
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    for n in 0..ALL {
+        record(&*store, "media", at(1), vec![update(&format!("i{n}"), Status::Failed)]).await;
+    }
+    let conn = rusqlite::Connection::open(folder.path().join("store.db")).expect("opens");
+    conn.execute_batch("UPDATE deliveries SET status = 'dead', due_at = NULL, finished_at = 1").expect("dead");
+    let all = DeliveryFilter::All(Filter { sink: Some("a".to_owned()), ..Filter::default() });
+    let mut retry = std::pin::pin!(store.retry(all.clone(), at(5000)));
+    // What is committed of it each time that somebody else had a turn.
+    let mut seen = Vec::new();
+    let due = || -> usize {
+        let sql = "SELECT count(*) FROM deliveries WHERE status = 'waiting'";
+        conn.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("counted") as usize
+    };
+    let count = loop {
+        tokio::select! {
+            biased;
+            done = &mut retry => break done.expect("retried"),
+            () = tokio::task::yield_now() => {
+                // A command of somebody else's gets its turn behind one chunk, not behind all.
+                store.pause("nobody".to_owned(), None).await.expect("answered");
+                seen.push(due());
+            }
+        }
+    };
+    assert_eq!(count, ALL as u64);
+    assert!(seen.iter().filter(|n| (1..ALL).contains(n)).count() > 1, "nobody had a turn in between: {seen:?}");
+    // Only between two ids, as a command does that goes on by itself.
+    let to_a = Filter { sink: Some("a".to_owned()), ..Filter::default() };
+    let rows = store.deliveries(to_a.clone()).await.expect("listed");
+    let id = |n: usize| Some(rows[n].id.parse::<i64>().expect("an id"));
+    let some = Filter { after: id(1500), before: id(500), status: vec!["waiting".to_owned()], ..to_a };
+    assert_eq!(store.discard(DeliveryFilter::All(some), at(5001)).await.expect("discarded"), 999);
+}
+
 #[tokio::test]
 async fn dead_letters_of_one_execution_are_retried_in_their_order() {
     const LIFE: [Status; 3] = [Status::Pending, Status::Running, Status::Succeeded];

@@ -80,6 +80,7 @@ pub(super) fn conditions(filter: &Filter, columns: &Columns) -> (String, Vec<Sql
     add(format!("{} = ?", columns.execution), filter.execution.map(Sql::Integer));
     add(format!("{} >= ?", columns.since), filter.since.map(|t| Sql::Integer(t.micros())));
     add(format!("{} < ?", columns.id), filter.before.map(Sql::Integer));
+    add(format!("{} > ?", columns.id), filter.after.map(Sql::Integer));
     let clause = if wheres.is_empty() { String::new() } else { format!("WHERE {}", wheres.join(" AND ")) };
     (clause, values)
 }

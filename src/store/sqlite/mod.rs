@@ -26,6 +26,7 @@ use crate::model::{Attempt, Receipt, Rules, Time};
 use crate::shutdown::Shutdown;
 
 mod again;
+mod backup;
 mod checkpoint;
 mod claim;
 mod deliver;
@@ -43,7 +44,11 @@ mod read;
 mod ready;
 mod record;
 mod room;
+mod survey;
 mod writer;
+
+pub use backup::{Contents, Copied};
+pub use survey::{Backlog, Oddity, Schema, Survey, Traffic, Window};
 
 /// Whoever held a lease is gone.
 const TAKE_OVER: &str =
@@ -161,7 +166,11 @@ impl SqliteStore {
         change: fn(&mut Tx<'_>, &DeliveryFilter, i64, Time) -> Result<deliver::Touched, Fault>,
     ) -> Result<u64, StoreError> {
         let mut filter = filter;
-        let (mut count, mut after) = (0, 0);
+        let (mut after, before) = match &filter {
+            DeliveryFilter::All(all) => (all.after.unwrap_or(0), all.before.unwrap_or(i64::MAX)),
+            DeliveryFilter::One(_) => (0, i64::MAX),
+        };
+        let mut count = 0;
         loop {
             let chunk = filter.clone();
             let touched = self.call(0, move |tx| change(tx, &chunk, after, now)).await?;
@@ -171,7 +180,7 @@ impl SqliteStore {
                 *limit = limit.saturating_sub(touched.count());
             }
             match touched.next() {
-                Some(next) if all.limit != Some(0) => after = next,
+                Some(next) if all.limit != Some(0) && next.saturating_add(1) < before => after = next,
                 _ => return Ok(count),
             }
         }

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::store::StoreError;
 
 /// The schema, a step a version; `user_version` counts the steps taken. Append only.
-const MIGRATIONS: &[&str] = &[
+pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_initial.sql"),
     include_str!("../migrations/0002_inquiries.sql"),
     include_str!("../migrations/0003_lists.sql"),
@@ -119,18 +119,33 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
 
 /// A connection that only reads; never waits for the writer.
 pub(super) fn reader(path: &Path) -> Result<Connection, StoreError> {
-    let fault = unusable(path);
-    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-        .map_err(&fault)?;
-    conn.execute_batch("PRAGMA busy_timeout = 5000; PRAGMA cache_size = -1024; PRAGMA query_only = 1;")
-        .map_err(&fault)?;
-    let version = version_of(&conn, path)?;
+    let (conn, version) = reader_of_any(path)?;
     if version < MIGRATIONS.len() {
         return Err(StoreError::Unusable(format!(
             "{} has schema {version}, this callbackd reads schema {}; start the daemon once to bring it up to date",
             path.display(),
             MIGRATIONS.len()
         )));
+    }
+    Ok(conn)
+}
+
+/// The same, of this schema or an earlier one; and which.
+pub(super) fn reader_of_any(path: &Path) -> Result<(Connection, usize), StoreError> {
+    let fault = unusable(path);
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(&fault)?;
+    conn.execute_batch("PRAGMA busy_timeout = 5000; PRAGMA cache_size = -1024; PRAGMA query_only = 1;")
+        .map_err(&fault)?;
+    let version = version_of(&conn, path)?;
+    Ok((conn, version))
+}
+
+/// A store of schema `version` that holds nothing, in memory.
+pub(super) fn empty(version: usize) -> rusqlite::Result<Connection> {
+    let conn = Connection::open_in_memory()?;
+    for step in &MIGRATIONS[..version.min(MIGRATIONS.len())] {
+        conn.execute_batch(step)?;
     }
     Ok(conn)
 }

@@ -29,7 +29,7 @@ impl Readers {
     }
 }
 
-fn extent(conn: &Connection, path: &Path) -> Result<Extent, StoreError> {
+pub(super) fn extent(conn: &Connection, path: &Path) -> Result<Extent, StoreError> {
     let silent =
         |e: std::io::Error| StoreError::Unavailable(format!("the store's file system says nothing of its size: {e}"));
     let stat = rustix::fs::statvfs(path).map_err(|e| silent(e.into()))?;

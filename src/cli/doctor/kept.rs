@@ -1,0 +1,238 @@
+//! What `doctor` finds in the store: whether it is whole, what waits in it, and how long its disk will do.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::{Findings, Level};
+use crate::cli::Failure;
+use crate::cli::print::{age, size};
+use crate::cli::progress::Progress;
+use crate::clock;
+use crate::config::Config;
+use crate::model::Time;
+use crate::store::sqlite::{self, Oddity, Survey, Traffic};
+use crate::store::{Extent, SinkRow, StoreError};
+
+/// What has waited longer than this waits too long, in milliseconds.
+const LATE_MS: u64 = 15 * 60_000;
+/// A vendor that is asked answers sooner than this.
+const HELD_MS: u64 = 60 * 60_000;
+/// What was quarantined longer ago has been seen.
+const NEWS_MS: u64 = 24 * 3_600_000;
+/// The log stays far below this, unless somebody reads for long.
+const LOG_BYTES_MAX: u64 = 256 << 20;
+/// Ids may run ahead of the clock by this.
+const AHEAD_MS: u64 = 60_000;
+
+pub(super) async fn look(
+    config: &Config,
+    path: &Path,
+    within: Duration,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    let now = clock::now();
+    let mut survey = match Survey::open(path) {
+        Ok(survey) => survey,
+        Err(StoreError::NotFound(text)) => {
+            findings.wrong("store", text, "the daemon makes it at its first start; or mend store.url");
+            return Ok(());
+        }
+        Err(e) => {
+            findings.wrong("store", e.to_string(), "stop the daemon, and put a backup in its place");
+            return Ok(());
+        }
+    };
+    private(path, findings);
+    whole(&mut survey, path, within, findings)?;
+    log(&survey, findings);
+    let traffic = survey.traffic(now)?;
+    receipts(&survey, now, findings)?;
+    clocks(&traffic, now, findings);
+    let extent = survey.extent()?;
+    forecast(config, &traffic, &extent, now, findings);
+    match sqlite::open_read_only(path) {
+        Ok(queries) => queries.sinks().await?.iter().for_each(|sink| told(config, sink, now, findings)),
+        Err(e) => findings.note("sinks", "what waits for them cannot be read", e.to_string()),
+    }
+    Ok(())
+}
+
+fn private(path: &Path, findings: &mut Findings) {
+    for end in ["", "-wal", "-shm"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(end);
+        let mode = std::fs::metadata(&file).map_or(0, |meta| meta.permissions().mode());
+        if mode & 0o077 != 0 {
+            let file = Path::new(&file).display();
+            let found = format!("others can read {file}, which holds what senders sent (mode {:o})", mode & 0o777);
+            findings.wrong("store", found, format!("chmod 600 {file}"));
+        }
+    }
+}
+
+fn whole(survey: &mut Survey, path: &Path, within: Duration, findings: &mut Findings) -> Result<(), Failure> {
+    let schema = survey.schema()?;
+    for oddity in &schema.oddities {
+        match oddity {
+            Oddity::Foreign(name) => {
+                let remedy = "take it out again; callbackd's migrations do not know of it";
+                findings.note("store", format!("somebody else's {name} is in it"), remedy);
+            }
+            Oddity::Missing(name) => {
+                findings.wrong(
+                    "store",
+                    format!("its {name} is missing"),
+                    "stop the daemon, and put a backup in its place",
+                );
+            }
+        }
+    }
+    if schema.version < schema.newest {
+        let found = format!("its schema is {}, of {}", schema.version, schema.newest);
+        findings.note("store", found, "the next start of this callbackd brings it up to date");
+    }
+    let mut progress = Progress::of("checking the store");
+    let begun = Instant::now();
+    let (wrong, unfinished) = survey.check(within, |table| progress.doing(table))?;
+    drop(progress);
+    for line in &wrong {
+        let remedy = "stop the daemon, keep the damaged files, and put a backup in their place";
+        findings.wrong("store", format!("damaged: {line}"), remedy);
+    }
+    match unfinished {
+        _ if !wrong.is_empty() => {}
+        None => {
+            let took = begun.elapsed().as_secs_f64();
+            findings.ok("store", format!("{}: schema {}, checked in {took:.1} s", path.display(), schema.version));
+        }
+        Some(table) => findings.note(
+            "store",
+            format!("no damage found; the time was up at the table {table}"),
+            "callbackd doctor --within 10m, or callbackd backup FILE, which checks all of its copy",
+        ),
+    }
+    Ok(())
+}
+
+fn log(survey: &Survey, findings: &mut Findings) {
+    let bytes = survey.log_bytes();
+    match bytes > LOG_BYTES_MAX {
+        true => findings.wrong(
+            "store",
+            format!("its log is {}", size(bytes)),
+            "look for a program that has been reading the store for long (lsof), and end it",
+        ),
+        false => findings.ok("store", format!("its log is {}", size(bytes))),
+    }
+}
+
+fn receipts(survey: &Survey, now: Time, findings: &mut Findings) -> Result<(), Failure> {
+    let quarantined = survey.receipts("quarantined")?;
+    if let Some(newest) = quarantined.newest {
+        let level = if now.ms_since(newest) < NEWS_MS { Level::Wrong } else { Level::Note };
+        let found = format!("{} not understood, the newest {} ago", quarantined.count, age(Some(newest), now));
+        let remedy = "callbackd receipts list --status quarantined; after an upgrade, callbackd receipts replay ID";
+        findings.add(level, "receipts", found, Some(remedy.to_owned()));
+    }
+    let held = survey.receipts("held")?;
+    if let Some(oldest) = held.oldest {
+        let level = if now.ms_since(oldest) > HELD_MS { Level::Wrong } else { Level::Note };
+        let found = format!("{} wait to be confirmed, the oldest for {}", held.count, age(Some(oldest), now));
+        let remedy = "callbackd receipts list --status held says why";
+        findings.add(level, "receipts", found, Some(remedy.to_owned()));
+    }
+    let refused = survey.receipts("refused")?;
+    if refused.count > 0 {
+        let remedy =
+            "callbackd receipts list --status refused; one that was true after all: callbackd receipts replay ID";
+        findings.note("receipts", format!("{} were not confirmed by their vendor", refused.count), remedy);
+    }
+    if quarantined.count + held.count + refused.count == 0 {
+        findings.ok("receipts", "all were understood");
+    }
+    Ok(())
+}
+
+fn told(config: &Config, sink: &SinkRow, now: Time, findings: &mut Findings) {
+    let (name, before) = (&sink.name, findings.0.len());
+    let about = format!("sinks.{name}");
+    if !config.sinks.iter().any(|known| known.name == *name) && sink.backlog > 0 {
+        let remedy = format!("configure it again, or: callbackd deliveries discard --status waiting --sink {name}");
+        findings.wrong(&about, format!("{} wait for it, and it is not configured", sink.backlog), remedy);
+    }
+    if let Some(why) = &sink.paused {
+        let found = format!("paused, with {} waiting: {why}", sink.backlog);
+        findings.wrong(&about, found, format!("callbackd sinks resume {name}, when the reason is gone"));
+    }
+    if sink.dead > 0 {
+        let remedy = format!(
+            "callbackd deliveries list --status dead --sink {name}; then callbackd deliveries retry --sink {name}, or discard"
+        );
+        findings.wrong(&about, format!("dead letters: {}", sink.dead), remedy);
+    }
+    if let Some(oldest) = sink.oldest.filter(|oldest| now.ms_since(*oldest) > LATE_MS && sink.paused.is_none()) {
+        let why = sink.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        let found = format!("{} wait, the oldest for {}{why}", sink.backlog, age(Some(oldest), now));
+        findings.wrong(&about, found, format!("callbackd check --probe; callbackd sinks test {name}"));
+    }
+    if findings.0.len() == before {
+        findings.ok(about, format!("{} wait", sink.backlog));
+    }
+}
+
+fn clocks(traffic: &Traffic, now: Time, findings: &mut Findings) {
+    let Some(latest) = traffic.latest else { return };
+    match latest.ms_since(now) > AHEAD_MS {
+        true => findings.wrong(
+            "clock",
+            format!("the store holds what came at {latest}, and it is {now} now: this machine's clock was ahead, or is behind"),
+            "set the clock right (timedatectl); what is due waits until then",
+        ),
+        false => findings.ok("clock", format!("it is {now}, and the last callback came {} ago", age(Some(latest), now))),
+    }
+}
+
+/// How the store will grow: what a day brings, against what its disk, `disk_max` and `keep` let it become.
+fn forecast(config: &Config, traffic: &Traffic, extent: &Extent, now: Time, findings: &mut Findings) {
+    let limit = config.store.disk_max.of(extent.disk).min(extent.held.saturating_add(extent.room));
+    let takes = format!(
+        "takes {}, may take {}, and {} are left on its disk",
+        size(extent.held),
+        size(limit),
+        size(extent.room)
+    );
+    if extent.is_full() {
+        let remedy = "free room on the disk: senders are told 503 until there is some";
+        return findings.wrong("disk", takes, remedy);
+    }
+    let day = daily(traffic, extent, now);
+    if day == 0 {
+        return findings.ok("disk", takes);
+    }
+    let keep = u128::from(config.store.keep.ms());
+    let levels_off = u64::try_from(u128::from(day) * keep / 86_400_000).unwrap_or(u64::MAX);
+    if levels_off <= limit {
+        let found = format!(
+            "{takes}; {} a day, which levels off at {} (keep = \"{}\")",
+            size(day),
+            size(levels_off.max(extent.held)),
+            config.store.keep
+        );
+        return findings.ok("disk", found);
+    }
+    let days = limit.saturating_sub(extent.held) / day;
+    let found = format!("{takes}; {} a day, so it is full in {days} days", size(day));
+    let remedy = "then the oldest that is finished and told goes sooner than store.keep says; give it more room, or a shorter keep";
+    let level = if days < 7 { Level::Wrong } else { Level::Note };
+    findings.add(level, "disk", found, Some(remedy.to_owned()));
+}
+
+/// What the last day brought, in bytes; nothing is told of a store that is younger than an hour.
+fn daily(traffic: &Traffic, extent: &Extent, now: Time) -> u64 {
+    let Some(oldest) = traffic.oldest.filter(|oldest| now.ms_since(*oldest) > 3_600_000) else { return 0 };
+    let each = extent.held / traffic.executions.max(1);
+    let span_ms = now.ms_since(oldest).min(86_400_000);
+    u64::try_from(u128::from(each) * u128::from(traffic.last_day) * 86_400_000 / u128::from(span_ms))
+        .unwrap_or(u64::MAX)
+}
