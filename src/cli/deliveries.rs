@@ -1,6 +1,7 @@
 //! `deliveries`: who was told what, who has still to be told, and the dead letters' second chance.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
@@ -8,11 +9,18 @@ use serde_json::{Value, json};
 
 use super::list::{Form, Selection, know_names, list};
 use super::print::{age, complain, fields, json_line, or_none, section, when};
-use super::reach::{Context, Daemon, open_store, queries};
+use super::progress::Progress;
+use super::reach::{Context, Daemon, open_store, queries, store_path};
 use super::{Failure, block_on, print};
 use crate::clock;
+use crate::config::Config;
 use crate::model::{Attempt, DeliveryStatus, Time};
-use crate::store::{DeliveryFilter, DeliveryRow, Filter};
+use crate::store::sqlite::Survey;
+use crate::store::{DeliveryFilter, DeliveryRow, Filter, Store};
+
+mod pace;
+
+use pace::Pace;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Deliveries {
@@ -54,6 +62,12 @@ pub(super) struct Which {
     /// Whatever source, sink and time
     #[arg(long, conflicts_with_all = ["source", "sink", "since"])]
     all: bool,
+    /// Only count them
+    #[arg(long)]
+    dry_run: bool,
+    /// At most so many in a second (100/s) or a minute (600/m); default: as quickly as callbacks allow
+    #[arg(long, value_name = "N/s", conflicts_with = "ids")]
+    rate: Option<pace::Rate>,
     /// The count as a JSON object
     #[arg(long)]
     json: bool,
@@ -161,6 +175,14 @@ impl Which {
 }
 
 impl Act {
+    /// The statuses that it can change.
+    fn from(self) -> &'static [DeliveryStatus] {
+        match self {
+            Act::Retry => &OPEN,
+            Act::Discard => &[DeliveryStatus::Waiting, DeliveryStatus::Dead],
+        }
+    }
+
     fn word(self) -> &'static str {
         match self {
             Act::Retry => "retry",
@@ -170,56 +192,109 @@ impl Act {
 }
 
 async fn act(context: &Context<'_>, act: Act, which: Which) -> Result<(), Failure> {
-    let now = clock::now();
-    let filters = which.filters(now)?;
+    let filters = which.filters(clock::now())?;
+    if let (Act::Discard, true) = (act, which.status.iter().any(|status| status == DeliveryStatus::Discarded.as_str()))
+    {
+        return Err(Failure::Usage("what is discarded cannot be discarded; only what waits or is dead".to_owned()));
+    }
     let config = context.config()?;
-    let daemon = Daemon::of(&config, context.env)?;
-    let mut store = None;
+    let mut hand = Hand { config: &config, daemon: Daemon::of(&config, context.env)?, store: None };
     let (mut count, mut failed) = (0, false);
     for filter in filters {
-        let asked = match &store {
-            Some(_) => Ok(None),
-            None => ask(&daemon, act, &filter).await,
-        };
-        let done = match asked {
-            Ok(Some(said)) => Ok(said["count"].as_u64().unwrap_or(1)),
-            Ok(None) => {
-                let store = match &store {
-                    Some(store) => store,
-                    None => store.insert(open_store(&config)?),
-                };
-                match act {
-                    Act::Retry => store.retry(filter.clone(), now).await,
-                    Act::Discard => store.discard(filter.clone(), now).await,
+        match filter {
+            DeliveryFilter::One(id) if which.dry_run => {
+                let (row, _) = queries(&config)?.delivery(id).await?;
+                count += u64::from(act.from().contains(&row.status));
+            }
+            DeliveryFilter::One(id) => match hand.does(act, &filter).await {
+                Ok(n) => count += n,
+                // One that cannot be does not stop the next.
+                Err(Failure::Failed(why)) => {
+                    failed = true;
+                    complain(&format!("error: delivery {id}: {why}"));
                 }
-                .map_err(Failure::from)
-            }
-            Err(failure) => Err(failure),
-        };
-        match (done, &filter) {
-            (Ok(0), DeliveryFilter::All(filter)) => {
-                let queries = queries(&config)?;
-                know_names(&config, filter, &|f| queries.deliveries(f)).await?;
-            }
-            (Ok(n), _) => count += n,
-            // One that cannot be does not stop the next.
-            (Err(Failure::Failed(why)), DeliveryFilter::One(id)) => {
-                failed = true;
-                complain(&format!("error: delivery {id}: {why}"));
-            }
-            (Err(failure), _) => return Err(failure),
+                Err(failure) => return Err(failure),
+            },
+            DeliveryFilter::All(filter) => count += hand.does_all(act, filter, &which).await?,
         }
     }
-    if let Some(store) = store {
+    if let Some(store) = hand.store {
         store.close().await;
     }
-    print::stdout(|out| match (which.json, act) {
-        (true, _) => json_line(out, &json!({ "count": count })),
-        (false, Act::Retry) => writeln!(out, "{count} due again"),
-        (false, Act::Discard) => writeln!(out, "{count} discarded"),
+    print::stdout(|out| match (which.json, act, which.dry_run) {
+        (true, ..) => json_line(out, &json!({ "count": count })),
+        (false, Act::Retry, false) => writeln!(out, "{count} due again"),
+        (false, Act::Discard, false) => writeln!(out, "{count} discarded"),
+        (false, Act::Retry, true) => writeln!(out, "{count} would be due again"),
+        (false, Act::Discard, true) => writeln!(out, "{count} would be discarded"),
     })?;
     if failed { Err(Failure::Told) } else { Ok(()) }
 }
+
+/// Who changes deliveries: the daemon, or where none listens, this process on the store itself.
+struct Hand<'c> {
+    config: &'c Config,
+    daemon: Daemon,
+    store: Option<Arc<dyn Store>>,
+}
+
+impl Hand<'_> {
+    async fn does(&mut self, act: Act, filter: &DeliveryFilter) -> Result<u64, Failure> {
+        if self.store.is_none()
+            && let Some(said) = ask(&self.daemon, act, filter).await?
+        {
+            return Ok(said["count"].as_u64().unwrap_or(1));
+        }
+        let store = match &self.store {
+            Some(store) => store,
+            None => self.store.insert(open_store(self.config)?),
+        };
+        let done = match act {
+            Act::Retry => store.retry(filter.clone(), clock::now()).await,
+            Act::Discard => store.discard(filter.clone(), clock::now()).await,
+        };
+        Ok(done?)
+    }
+
+    /// A few at a time, in the order of their ids, and none twice, however soon it is dead again.
+    async fn does_all(&mut self, act: Act, filter: Filter, which: &Which) -> Result<u64, Failure> {
+        let survey = Survey::open(store_path(self.config)?)?;
+        let (all, end) = total(&survey, &filter)?;
+        if all == 0 {
+            let queries = queries(self.config)?;
+            know_names(self.config, &filter, &|f| queries.deliveries(f)).await?;
+        }
+        if which.dry_run {
+            return Ok(all);
+        }
+        // What dies from now on is not meant.
+        let filter = Filter { before: Some(end.saturating_add(1)), ..filter };
+        let mut pace = Pace::new(which.rate);
+        let mut progress = Progress::of(act.word());
+        let (mut after, mut done) = (0, 0);
+        while let Some(window) = survey.window(&filter, after, pace.step())? {
+            let some = Filter { after: Some(after), before: Some(window.end.saturating_add(1)), ..filter.clone() };
+            done += self.does(act, &DeliveryFilter::All(some)).await?;
+            after = window.end;
+            progress.at(done, all);
+            pace.rest(window.count).await;
+        }
+        Ok(done)
+    }
+}
+
+/// How many a filter means now, and the last of them.
+fn total(survey: &Survey, filter: &Filter) -> Result<(u64, i64), Failure> {
+    let (mut count, mut end) = (0, 0);
+    while let Some(window) = survey.window(filter, end, COUNTED_AT_A_TIME)? {
+        count += window.count;
+        end = window.end;
+    }
+    Ok((count, end))
+}
+
+/// So many are counted in one snapshot.
+const COUNTED_AT_A_TIME: u64 = 50_000;
 
 async fn ask(daemon: &Daemon, act: Act, filter: &DeliveryFilter) -> Result<Option<Value>, Failure> {
     let word = act.word();
