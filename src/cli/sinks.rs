@@ -14,6 +14,10 @@ use crate::config::{Config, no_such};
 use crate::model::Time;
 use crate::store::{SinkRow, sqlite};
 
+mod trial;
+
+use trial::Trial;
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Sinks {
     /// By name
@@ -40,6 +44,8 @@ pub(super) enum Sinks {
         #[command(flatten)]
         sink: One,
     },
+    /// Tell it a made-up change, marked as one, where that does no harm; else try its credentials
+    Test(Trial),
 }
 
 #[derive(Args, Debug)]
@@ -61,8 +67,12 @@ struct Listed {
 impl Sinks {
     pub(super) fn run(self, context: &Context<'_>) -> Result<(), Failure> {
         let config = context.config()?;
+        if let Sinks::Test(trial) = &self {
+            return trial.run(context, &config);
+        }
         block_on(async {
             match self {
+                Sinks::Test(_) => Ok(()),
                 Sinks::List { status, selection, form } => {
                     let rows = sqlite::open_read_only(store_path(&config)?)?.sinks().await?;
                     let now = clock::now();
