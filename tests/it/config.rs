@@ -166,10 +166,11 @@ fn no_secret_gets_into_what_is_said() {
     assert!(broken.starts_with("line 2: this is not TOML") && !broken.contains("hunter2"), "{broken}");
 }
 
-/// The manual with every key switched on: lines that begin with # and no blank are keys and sections.
+/// The manual with every key switched on: lines that begin with # and no blank are keys and sections (and `#:schema` is
+/// for editors).
 fn everything_on(manual: &str) -> String {
     let on = |line: &str| match line.strip_prefix('#') {
-        Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => rest.to_owned(),
+        Some(rest) if !rest.is_empty() && !rest.starts_with([' ', ':']) => rest.to_owned(),
         _ => line.to_owned(),
     };
     manual.lines().map(|line| on(line) + "\n").collect()
@@ -284,5 +285,79 @@ fn the_examples_work() {
         assert_eq!((adapters.sources.len(), adapters.sinks.len()), (config.sources.len(), config.sinks.len()));
         let faults = faults_of(&file, &Environment::default());
         assert!(faults.to_string().contains("the environment variable "), "{faults}");
+    }
+}
+
+/// Every key of the manual, misspelt, one at a time: what is said names the right one.
+#[test]
+fn a_misspelt_key_is_recognized_wherever_it_stands() {
+    fn walk(table: &toml::Table, path: &[String], found: &mut Vec<Vec<String>>) {
+        for (key, value) in table {
+            let here = [path, std::slice::from_ref(key)].concat();
+            // Names are free; what has several forms says which they are.
+            let parent = path.last().map_or("", String::as_str);
+            if !["sources", "sinks", "headers", "expect"].contains(&parent) && key != "kind" {
+                found.push(here.clone());
+            }
+            let has_forms =
+                value.as_table().is_some_and(|t| ["file", "env", "type"].iter().any(|k| t.contains_key(*k)));
+            match value {
+                toml::Value::Table(inner) if !has_forms => walk(inner, &here, found),
+                toml::Value::Array(items) => {
+                    for (position, item) in items.iter().enumerate() {
+                        let here = [&here[..], &[position.to_string()]].concat();
+                        item.as_table().filter(|t| !t.contains_key("file")).inspect(|t| walk(t, &here, found));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn misspell(value: &mut toml::Value, path: &[String]) {
+        let (first, rest) = path.split_first().expect("a way");
+        match value {
+            toml::Value::Array(items) => misspell(&mut items[first.parse::<usize>().expect("a position")], rest),
+            toml::Value::Table(table) if rest.is_empty() => {
+                let inner = table.remove(first).expect("it is there");
+                table.insert(format!("{first}x"), inner);
+            }
+            toml::Value::Table(table) => misspell(table.get_mut(first).expect("it is there"), rest),
+            _ => panic!("no way to {path:?}"),
+        }
+    }
+
+    let whole: toml::Table = everything_on(&manual()).parse().expect("TOML");
+    let mut keys = Vec::new();
+    walk(&whole, &[], &mut keys);
+    assert!(keys.len() > 150, "{}", keys.len());
+    for path in keys {
+        let mut changed = toml::Value::Table(whole.clone());
+        misspell(&mut changed, &path);
+        let said = said(&toml::to_string(&changed).expect("TOML"), &[]);
+        let key = path.last().expect("a key");
+        assert!(said.contains(&format!("did you mean {key:?}?")), "{path:?}: {said}");
+    }
+}
+
+#[test]
+fn a_misspelt_word_is_recognized_too() {
+    let sink = |kind: &str, rest: &str| format!("[sinks.one]\nkind = '{kind}'\n{rest}\n");
+    for (text, word) in [
+        ("[log]\nlevel = 'inof'".to_owned(), "info"),
+        ("[log]\nformat = 'jsn'".to_owned(), "json"),
+        (sink("webhok", ""), "webhook"),
+        (sink("dynatrce", ""), "dynatrace"),
+        (sink("stdout", "format = 'txt'"), "text"),
+        (sink("webhook", "url = 'http://a/'\nmode = 'binry'"), "binary"),
+        (sink("port_run", "client_id = 'a'\nclient_secret = 'b'\nunlinked = 'ded'"), "dead"),
+        (sink("port_run", "client_id = 'a'\nclient_secret = 'b'\nterminal = 'patsch'"), "patch"),
+        (sink("klyuch_astrom", "url = 'http://a/e/b'\ntoken = 'b'\nfailed = 'EROR_EVENT'"), "ERROR_EVENT"),
+        (sink("zabbix", "trapper = 'a'\nvia = 'histroy'"), "history"),
+        ("[sources.media]\nkind = 'cos_workflw'\npath = '/a'".to_owned(), "cos_workflow"),
+        ("[sinks.portal]\nkind = 'stdout'\n[[routes]]\nfrom = ['x']\nto = ['portl']".to_owned(), "portal"),
+    ] {
+        let said = said(&text, &[]);
+        assert!(said.contains(&format!("did you mean {word:?}?")), "{text}: {said}");
     }
 }

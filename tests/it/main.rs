@@ -7,6 +7,7 @@ mod backlog;
 mod bombs;
 mod callbacks;
 mod circle;
+mod commands;
 mod config;
 mod contract;
 mod cos_trigger;
