@@ -218,9 +218,10 @@ class Bench:
 class Answer(Process):
     """The bare hyper server."""
 
-    def __init__(self, bench, under=(), keep=None):
+    def __init__(self, bench, under=(), keep=None, rows=False, read=False, forward=None):
         self.port = free_port()
         words = ["--keep", keep] if keep is not None else []
+        words += ["--rows"] * rows + ["--read"] * read + (["--forward", forward] if forward is not None else [])
         super().__init__("answer", [*under, bench.executable, "answer", "--listen", f"127.0.0.1:{self.port}", *words])
         self.url = f"http://127.0.0.1:{self.port}/"
         self.wait_for(self.port)

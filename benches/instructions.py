@@ -55,20 +55,22 @@ def read_answer(answer, word):
         sys.exit(f"not acknowledged: {status!r} {content!r}")
 
 
-def whole(callbacks, connections, bench=None):
+def whole(callbacks, connections, bench=None, **how):
     """The instructions of a whole run."""
     out, store = FOLDER / "callgrind.out", FOLDER / "counted.db"
     under = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"]
-    with Answer(bench, under=under) if bench else Daemon(store, under=under) as process:
+    with Answer(bench, under=under, **how) if bench else Daemon(store, under=under) as process:
         send(process.port, callbacks, connections, b"" if bench else b'"accepted"')
     remove(store)
+    if "keep" in how:
+        remove(how["keep"])
     return int(re.search(r"^(?:summary|totals): (\d+)", out.read_text(), re.M)[1])
 
 
-def count(connections, bench=None):
-    """Instructions per callback: the daemon's, or those of the bare hyper server."""
+def count(connections, bench=None, **how):
+    """Instructions per callback: the daemon's, or those of the bare hyper server, told how to work."""
     need("valgrind", "valgrind")
-    few, many = (whole(callbacks, connections, bench) for callbacks in (SHORT, LONG))
+    few, many = (whole(callbacks, connections, bench, **how) for callbacks in (SHORT, LONG))
     return (many - few) // (LONG - SHORT)
 
 

@@ -11,6 +11,7 @@ failure; what could not be measured is one.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -72,6 +73,12 @@ def readme():
     return {"config": FOLDER / "readme.toml", "environment": {"CREDENTIALS_DIRECTORY": str(credentials)}}
 
 
+# The least that it can cost to answer when a body is on disk, one thing more each time.
+LEAST = {"appended": {}, "rows": {"rows": True}, "read": {"rows": True, "read": True}}
+LEAST_SAYS = {
+    "appended": "least: appended and synced", "rows": "least: two rows of SQLite", "read": "least: XML read, two rows of SQLite"}
+
+
 class Measures:
     """Each method is a part of the table."""
 
@@ -85,6 +92,14 @@ class Measures:
     def daemon(self, name, **more):
         return Daemon(FOLDER / f"{name}.db", **more)
 
+    @contextlib.contextmanager
+    def least(self, **how):
+        """A server that keeps each body before it answers, and no more."""
+        kept = FOLDER / "kept"
+        with Answer(self.bench, keep=kept, **how) as answer:
+            yield answer
+        remove(kept)
+
     def loaded(self, daemon, **load):
         """Sends to the daemon, and asks its store whether it has all that was acknowledged."""
         before = ask(daemon.store, "SELECT count(*) FROM executions")
@@ -96,17 +111,22 @@ class Measures:
 
     def ingest(self):
         """Durable callbacks a second over bare hyper's and over SQLite's own; the longest answers; disk."""
-        over_hyper, least, over_sqlite, tails, latencies, disk = {64: [], 256: []}, {64: [], 256: []}, [], [], {}, []
+        over_hyper, over_sqlite, tails, latencies, disk = {64: [], 256: []}, [], [], {}, []
         rates, bare_rates, memory = {64: [], 256: []}, {64: [], 256: []}, []
+        least = {(name, connections): [] for name in LEAST for connections in (64, 256)}
+        least_sqlite, least_tails = [], []
         for round in range(ROUNDS):
             for connections in (64, 256):
                 with Answer(self.bench) as answer:
                     bare = self.bench.send(answer.url, connections=connections, seconds=self.seconds)
-                kept = FOLDER / "kept"
-                with Answer(self.bench, keep=kept) as answer:
-                    synced = self.bench.send(answer.url, connections=connections, seconds=self.seconds)
-                remove(kept)
-                least[connections].append(synced["rate"] / bare["rate"])
+                for name, how in LEAST.items():
+                    with self.least(**how) as answer:
+                        floor = self.bench.send(answer.url, connections=connections, seconds=self.seconds)
+                    least[name, connections].append(floor["rate"] / bare["rate"])
+                    if (name, connections) == ("appended", 64):
+                        appended = floor["rate"]
+                    if (name, connections) == ("rows", 64):
+                        least_tails.append(floor["p99_ms"] / floor["p50_ms"])
                 with self.daemon("ingest") as daemon:
                     figures = self.loaded(daemon, connections=connections, seconds=self.seconds)
                     if connections == 64:
@@ -126,18 +146,21 @@ class Measures:
             plain = self.bench.run("commit", "--file", store, "--seconds", self.seconds, "--batch", 32, "--rows", 5)
             remove(store)
             over_sqlite.append(rates[64][-1] / plain["rate"])
+            least_sqlite.append(appended / plain["rate"])
         row("ingest_64", "durable ingest / bare hyper, 64 connections", over_hyper[64], at_least=0.45,
             note=f"{number(median(rates[64]))} of {number(median(bare_rates[64]))} a second")
         row("ingest_256", "durable ingest / bare hyper, 256 connections", over_hyper[256], at_least=0.55,
             note=f"{number(median(rates[256]))} of {number(median(bare_rates[256]))} a second")
-        for connections in (64, 256):
-            row(f"kept_{connections}", f"appended, synced, and no more / bare hyper, {connections} connections", least[connections])
+        for (name, connections), ratios in least.items():
+            row(f"{name}_{connections}", f"  {LEAST_SAYS[name]} / bare hyper, {connections} connections", ratios)
         row("ingest_sqlite", "durable ingest, 64 connections / SQLite alone, 5 rows, batches of 32", over_sqlite, at_least=1.2)
+        row("appended_sqlite", f"  {LEAST_SAYS['appended']} / the same", least_sqlite)
         for part in ("a quarter", "half", "full"):
             for field, label in (("p50_ms", "p50"), ("p99_ms", "p99"), ("p999_ms", "p99.9")):
                 row(f"latency_{part.split()[-1]}_{field[:-3]}", f"{label} at {part} of the maximum",
                     [figures[field] for figures in latencies[part]], "ms")
         row("tail", "p99 / p50, 64 connections", tails, at_most=5)
+        row("rows_tail", f"  {LEAST_SAYS['rows']}: p99 / p50, 64 connections", least_tails)
         row("memory_load", "memory, high water under load", memory, "MiB", at_most=48)
         row("disk", "disk per callback of two tasks, raw body of 1.1 kB kept", disk, "kB", at_most=2.5)
 
@@ -145,10 +168,8 @@ class Measures:
         """One connection: an answer beside a commit of one row."""
         ratios, least, ours, plain = [], [], [], []
         for _ in range(ROUNDS):
-            kept = FOLDER / "kept"
-            with Answer(self.bench, keep=kept) as answer:
+            with self.least() as answer:
                 synced = self.bench.send(answer.url, connections=1, seconds=self.seconds / 2)["p50_ms"]
-            remove(kept)
             with self.daemon("single") as daemon:
                 ours.append(self.loaded(daemon, connections=1, seconds=self.seconds / 2)["p50_ms"])
             remove(daemon.store)
@@ -160,7 +181,7 @@ class Measures:
             least.append(synced / plain[-1])
         row("single", "p50 with one connection / SQLite commit of one row", ratios, at_most=1.4,
             note=f"{number(median(ours))} of {number(median(plain))} ms")
-        row("single_kept", "p50 with one connection, appended, synced, and no more / the same commit", least)
+        row("single_kept", f"  {LEAST_SAYS['appended']}: p50 with one connection / the same commit", least)
 
     def waiting(self, daemon, count):
         """So many deliveries that wait."""
@@ -205,8 +226,13 @@ class Measures:
 
     def together(self):
         """Ingest while all of it is forwarded, over ingest alone."""
-        ratios, keeping_up = [], []
+        ratios, keeping_up, least = [], [], []
         for _ in range(ROUNDS):
+            with self.least(**LEAST["read"]) as answer:
+                alone = self.bench.send(answer.url, connections=64, seconds=self.seconds)
+            with Answer(self.bench) as sink, self.least(**LEAST["read"], forward=sink.url) as answer:
+                both = self.bench.send(answer.url, connections=64, seconds=self.seconds)
+            least.append(both["rate"] / alone["rate"])
             with self.daemon("alone") as daemon:
                 alone = self.loaded(daemon, connections=64, seconds=self.seconds)
             remove(daemon.store)
@@ -222,11 +248,12 @@ class Measures:
             remove(daemon.store)
             ratios.append(both["rate"] / alone["rate"])
         row("together", "ingest while everything is forwarded / ingest alone", ratios, at_least=0.6)
+        row("together_least", f"  {LEAST_SAYS['read']}, and posted by a bare client / the same not posted", least)
         row("together_forwarded", "of it forwarded when the last was acknowledged", keeping_up, at_least=0.95)
 
     def footprint(self):
         """Memory and the time to become ready, without work and with ten thousand connections."""
-        ready, idle, usual = [], [], []
+        ready, idle, usual, least = [], [], [], []
         for _ in range(5 if self.quick else 20):
             with self.daemon("idle") as daemon:
                 ready.append(daemon.ready_ms)
@@ -234,11 +261,15 @@ class Measures:
                 idle.append(daemon.memory("VmRSS"))
             remove(daemon.store)
         for _ in range(3):
+            with self.least(rows=True) as answer:
+                time.sleep(1)
+                least.append(answer.memory("VmRSS"))
             with self.daemon("usual", **readme()) as daemon:
                 time.sleep(1)
                 usual.append(daemon.memory("VmRSS"))
             remove(daemon.store)
         row("memory_idle", "memory, idle", idle, "MiB", at_most=10)
+        row("memory_least", f"  {LEAST_SAYS['rows']}: memory, idle", least, "MiB")
         row("memory_usual", "memory, idle, README's configuration", usual, "MiB", at_most=10)
         row("ready_empty", "start to ready, empty store", ready, "ms", at_most=30)
         connections = 10_000
@@ -306,6 +337,8 @@ class Measures:
             reach = {"at_most": 55_000} if connections == 64 else {}
             row(f"instructions_{connections}", f"instructions per callback, {connections} connections", [count], **reach)
             reach = {"at_most": 6} if connections == 64 else {}
+            row(f"instructions_{connections}_least", f"  {LEAST_SAYS['read']}, {connections} connections",
+                [instructions.count(connections, self.bench, keep=FOLDER / "kept", **LEAST["read"])])
             row(f"instructions_{connections}_ratio", f"instructions / bare hyper's, {connections} connections",
                 [count / bare], note=f"of {number(bare)}", **reach)
 

@@ -3,7 +3,7 @@
 //!
 //! Five rows are a callback's receipt with its body, execution, change and two tasks; one row is the receipt.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -33,14 +33,20 @@ const SCHEMA: &str = "
     CREATE TABLE changes (id INTEGER PRIMARY KEY, execution INTEGER, sequence INTEGER, status TEXT, at INTEGER);
     CREATE TABLE tasks (id INTEGER PRIMARY KEY, execution INTEGER, key TEXT, name TEXT, status TEXT, at INTEGER);";
 
-pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    if options.file.exists() {
-        return Err(format!("{} is there already", options.file.display()).into());
+/// A new database with these tables.
+pub(crate) fn create(file: &Path) -> Result<Connection, Failure> {
+    if file.exists() {
+        return Err(format!("{} is there already", file.display()).into());
     }
-    let conn = Connection::open(&options.file)?;
+    let conn = Connection::open(file)?;
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "synchronous", "FULL")?;
     conn.execute_batch(SCHEMA)?;
+    Ok(conn)
+}
+
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    let conn = create(&options.file)?;
     let mut receipt = conn.prepare("INSERT INTO receipts VALUES (?, ?, ?)")?;
     let mut execution = conn.prepare("INSERT INTO executions VALUES (?, ?, ?, ?, ?)")?;
     let mut change = conn.prepare("INSERT INTO changes VALUES (?, ?, ?, ?, ?)")?;

@@ -1,7 +1,8 @@
 //! What the measurements need beside the daemon, as one program: who sends, who answers, and what it is compared with.
 //!
 //!     bench answer [--listen ADDRESS]         a bare hyper server: what ingest is compared with, and the sink;
-//!                  [--keep FILE]              the same, where each body is on disk before it is answered
+//!                  [--keep FILE] [--rows]     the same, where each body is on disk before it is answered,
+//!                  [--read] [--forward URL]   is read, or is posted to somebody else, too
 //!     bench send --to URL …                   sends callbacks, as fast as they are answered or at a given rate
 //!     bench forward --to URL …                a bare hyper client: what forwarding is compared with
 //!     bench commit --file FILE …              SQLite alone: what a durable callback is compared with

@@ -3,7 +3,7 @@
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Accepted, Execution, State, Status, Task, Time};
+use super::{Accepted, Execution, State, Status, Task, Time, told};
 
 /// What changed, beside the snapshot of what is now true.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -75,6 +75,11 @@ impl Change {
             Status::Cancelled => "callbackd.execution.cancelled",
             Status::Unknown => "callbackd.execution.unknown",
         }
+    }
+
+    /// Writes the `data` of the normalized change: what serializing it would write, sooner.
+    pub fn write(&self, out: &mut String) {
+        told::change(out, self);
     }
 
     /// The task of that key.

@@ -22,6 +22,7 @@ mod route;
 mod status;
 pub mod text;
 mod time;
+mod told;
 mod update;
 pub mod words;
 

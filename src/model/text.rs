@@ -170,7 +170,12 @@ pub fn number(out: &mut String, held: i64) {
     out.push_str(itoa::Buffer::new().format(held));
 }
 
-fn value(out: &mut String, held: &Value) {
+/// In RFC 3339, quoted.
+pub fn time(out: &mut String, held: Time) {
+    held.with_text(|text| plain_text(out, text));
+}
+
+pub(super) fn value(out: &mut String, held: &Value) {
     match held {
         Value::Null => out.push_str("null"),
         Value::String(held) => text(out, held),
@@ -189,7 +194,7 @@ fn value(out: &mut String, held: &Value) {
     }
 }
 
-fn object(out: &mut String, held: &Map<String, Value>) {
+pub(super) fn object(out: &mut String, held: &Map<String, Value>) {
     out.push('{');
     for (position, (key, one)) in held.iter().enumerate() {
         if position > 0 {
@@ -202,7 +207,8 @@ fn object(out: &mut String, held: &Map<String, Value>) {
     out.push('}');
 }
 
-fn text(out: &mut String, held: &str) {
+/// A text of anybody's, quoted.
+pub fn text(out: &mut String, held: &str) {
     if is_plain(held.as_bytes()) {
         plain_text(out, held);
     } else {
@@ -211,7 +217,8 @@ fn text(out: &mut String, held: &str) {
     }
 }
 
-fn plain_text(out: &mut String, held: &str) {
+/// A word of ours, quoted: nothing in it is to be escaped.
+pub fn plain_text(out: &mut String, held: &str) {
     out.reserve(held.len() + 2);
     out.push('"');
     out.push_str(held);

@@ -52,7 +52,7 @@ broken "a queue that takes more in after it closed" close 300 \
 broken "a close that wakes nobody" close 100 \
   store/sqlite/queue.rs "self.filled.notify_all();" ""
 broken "a batch that is told it was kept, though one of it was refused" "refused by SQLite" 300 \
-  store/sqlite/writer.rs "commit(tx, &mut vec![command], health);" "command.reply(Ok(()));"
+  store/sqlite/writer.rs "commit(tx, &mut vec![command], health, replies);" "command.reply(Ok(()));"
 broken "a wake-up before there is anything to wake for" way 300 \
   pipeline/ingest.rs "self.store.record(receipt" "self.wake.sinks(&[\"sink\"]); self.store.record(receipt" \
   pipeline/ingest.rs "wake.sinks(&recorded.wake);" ""

@@ -782,12 +782,14 @@ async fn a_faulty_condition_is_a_dead_letter_never_a_lost_change() {
 async fn what_cannot_be_read_is_a_dead_letter_and_holds_nothing_up() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(&folder);
-    let store = &*store;
     for (key, status) in [("e1", Status::Running), ("e1", Status::Succeeded), ("e2", Status::Failed)] {
-        record(store, "media", at(0), vec![update(key, status)]).await;
+        record(&*store, "media", at(0), vec![update(key, status)]).await;
     }
+    store.close().await;
     let conn = rusqlite::Connection::open(folder.path().join("store.db")).expect("opens");
     conn.execute("UPDATE earlier_changes SET snapshot = '{'", []).expect("spoiled");
+    let store = open(&folder);
+    let store = &*store;
     let claim = store.claim("a".to_owned(), 10, LEASE_MS, at(1), at(1)).await.expect("claimed");
     assert_eq!(statuses(&claim.deliveries), [("e2", Status::Failed)]);
     assert_eq!(claim.next_due, Some(at(1)), "the next one of that execution is due");

@@ -9,6 +9,7 @@ use rusqlite::{Row, params};
 
 use super::SqliteStore;
 use super::deliver::{self, ReadySettlement};
+use super::fresh::Fresh;
 use super::writer::{Fault, Tx};
 use crate::model::{Change, ChangeMeta, Delivery, Link, Rules, State, Status, Time};
 use crate::store::{Claim, StoreError};
@@ -23,16 +24,16 @@ impl SqliteStore {
         now: Time,
     ) -> Result<Claim, StoreError> {
         let until = now.plus_ms(lease_ms);
-        let window = self.call(0, move |tx| claim(tx, &sink, limit, by, now, until)).await?;
+        let window = self.call(move |tx| claim(tx, &sink, limit, by, now, until)).await?;
         let (mut deliveries, mut next_due) = (Vec::with_capacity(window.claimed.len()), window.next_due);
         for one in window.claimed {
             let id = one.id;
-            match one.into_delivery() {
+            match one.into_delivery(&self.fresh) {
                 Ok(delivery) => deliveries.push(delivery),
                 // Not to hold up the others: a dead letter, which a later version may be able to read.
                 Err(e) => {
                     let dead = ReadySettlement::unreadable(id, e.to_string(), until, now);
-                    match self.call(0, move |tx| deliver::settle(tx, &dead, &Rules::default(), now)).await {
+                    match self.call(move |tx| deliver::settle(tx, &dead, &Rules::default(), now)).await {
                         Ok(wake) if wake.is_empty() => {}
                         // The next one of its execution is due.
                         Ok(_) => next_due = Some(now),
@@ -95,10 +96,13 @@ impl Claimed {
         })
     }
 
-    fn into_delivery(self) -> Result<Delivery, StoreError> {
+    fn into_delivery(self, fresh: &Fresh) -> Result<Delivery, StoreError> {
         let unreadable =
             |e: String| StoreError::Unusable(format!("change {} cannot be read from the store: {e}", self.change));
-        let state = State::of_snapshot(&self.snapshot).map_err(|e| unreadable(e.to_string()))?;
+        let state = match (self.sequence == 1).then(|| fresh.take(self.execution)).flatten() {
+            Some(state) => state,
+            None => State::of_snapshot(&self.snapshot).map_err(|e| unreadable(e.to_string()))?,
+        };
         let previous_status =
             self.previous_status.as_deref().map(str::parse::<Status>).transpose().map_err(unreadable)?;
         let meta = ChangeMeta {
@@ -143,13 +147,17 @@ fn claim(tx: &mut Tx<'_>, sink: &str, limit: usize, by: Time, now: Time, until: 
         claimed.push(one);
     }
     drop(rows);
+    // Where no rule links anything, nothing is looked up for each.
+    let is_linked = !claimed.is_empty() && tx.sql.is_linked.query_row([], |row| row.get(0))?;
     for delivery in &mut claimed {
         tx.sql.lease.execute(params![delivery.id, until.micros()])?;
-        let links = tx.sql.links.query_map([delivery.execution], |row| {
-            let id: i64 = row.get(2)?;
-            Ok(Link { source: row.get(0)?, key: row.get(1)?, execution: id.to_string() })
-        })?;
-        delivery.links = links.collect::<Result<_, _>>()?;
+        if is_linked {
+            let links = tx.sql.links.query_map([delivery.execution], |row| {
+                let id: i64 = row.get(2)?;
+                Ok(Link { source: row.get(0)?, key: row.get(1)?, execution: id.to_string() })
+            })?;
+            delivery.links = links.collect::<Result<_, _>>()?;
+        }
     }
     // A short answer means that nothing else is due now; only then does the caller need to know until when.
     let next_due = if claimed.len() < limit && bytes < BYTES_MAX {

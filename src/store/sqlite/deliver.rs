@@ -93,13 +93,9 @@ pub(super) fn settle(
         }
     };
     let finished_at = due_at.is_none().then_some(now.micros());
-    let leased = params![settlement.delivery, settlement.lease.micros()];
-    let leased: Option<(i64, String)> =
-        tx.sql.leased.query_row(leased, |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    // The lease ran out, and somebody else has or had it since: their word stands.
-    let Some((execution, sink)) = leased else { return Ok(Vec::new()) };
-    tx.sql.settle.execute(params![
+    let settled = tx.sql.settle.execute(params![
         settlement.delivery,
+        settlement.lease.micros(),
         status,
         due_at,
         i64::from(counts),
@@ -108,6 +104,10 @@ pub(super) fn settle(
         resume,
         attempt.reason
     ])?;
+    if settled == 0 {
+        // The lease ran out, and somebody else has or had it since: their word stands.
+        return Ok(Vec::new());
+    }
     let id = tx.new_id(now);
     tx.sql.insert_attempt.execute(params![
         id,
@@ -120,7 +120,14 @@ pub(super) fn settle(
         attempt.answer,
     ])?;
     let mut wake = Vec::new();
-    if tx.sql.next_in_line.execute(params![execution, sink, now.micros()])? > 0 {
+    let hands_on = tx.sql.hand_on.execute([settlement.delivery, now.micros()])? > 0;
+    if !hands_on && settlement.learned.is_empty() {
+        return Ok(wake);
+    }
+    let sql = "SELECT execution, sink FROM deliveries WHERE id = ?1";
+    let (execution, sink) =
+        tx.conn.query_row(sql, [settlement.delivery], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+    if hands_on {
         if finished_at.is_none() {
             // An older one was retried by an operator during the try, and goes first.
             tx.conn.execute(

@@ -12,11 +12,13 @@ use serde_json::Value;
 use self::again::ReadyAgain;
 use self::checkpoint::Log;
 use self::deliver::ReadySettlement;
+use self::fresh::Fresh;
 use self::inquire::{Claimed, ReadyLateness, ReadyRuling};
 use self::queue::Queue;
 use self::read::Readers;
 use self::record::Ready;
-use self::writer::{Command, Fault, Health, Tx, command};
+use self::reply::Replies;
+use self::writer::{Command, Fault, Health, Tx};
 use super::{
     Claim, DeliveryFilter, DeliveryRow, Extent, Filter, Inquiries, Lateness, Parsed, Pruned, Queries, ReceiptRow,
     Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
@@ -27,10 +29,12 @@ use crate::shutdown::Shutdown;
 
 mod again;
 mod backup;
+mod call;
 mod checkpoint;
 mod claim;
 mod deliver;
 mod filter;
+mod fresh;
 mod identity;
 mod inquire;
 mod link;
@@ -43,6 +47,7 @@ mod queue;
 mod read;
 mod ready;
 mod record;
+mod reply;
 mod room;
 mod survey;
 mod writer;
@@ -80,6 +85,7 @@ pub struct SqliteStore {
     health: Arc<Health>,
     log: Arc<Log>,
     readers: Readers,
+    fresh: Arc<Fresh>,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -125,10 +131,11 @@ impl SqliteStore {
         let (begun, begins) = std::sync::mpsc::sync_channel(1);
         let writer = spawn("store-writer", {
             let (queue, health, log) = (Arc::clone(&queue), Arc::clone(&health), Arc::clone(&log));
+            let replies = Replies::begin();
             Box::new(move || {
                 // However this thread ends, nobody is to wait for it; and with its connection the checkpointer ends.
                 let _closing = CloseOnDrop(Arc::clone(&queue));
-                writer::run(&conn, &queue, &health, &log, &begun);
+                writer::run(&conn, &queue, &health, &log, &replies, &begun);
             })
         })?;
         match begins.recv() {
@@ -137,24 +144,7 @@ impl SqliteStore {
         }
         let threads = Threads { writer, checkpointer, _lock: lock };
         let readers = Readers::new(path.to_owned(), options.readers);
-        Ok(SqliteStore { queue, health, log, readers, threads: Mutex::new(Some(threads)) })
-    }
-
-    /// Queues a command at once; the future only waits for its answer. Only a callback weighs something.
-    fn call<T: Send + 'static>(
-        &self,
-        weight: usize,
-        run: impl FnMut(&mut Tx<'_>) -> Result<T, Fault> + Send + 'static,
-    ) -> Boxed<'static, Result<T, StoreError>> {
-        let (command, heard) = command(run);
-        let put = self.queue.put(command, weight).map_err(|(_, reason)| StoreError::Unavailable(reason.to_owned()));
-        Box::pin(async move {
-            put?;
-            match heard.await {
-                Ok((result, _run)) => result,
-                Err(_) => Err(StoreError::Unavailable("the store's writer stopped".to_owned())),
-            }
-        })
+        Ok(SqliteStore { queue, health, log, readers, fresh: Arc::default(), threads: Mutex::new(Some(threads)) })
     }
 
     /// Carries out a mass change in chunks, so that callbacks are committed in between; oldest first, so that of one
@@ -173,7 +163,7 @@ impl SqliteStore {
         let mut count = 0;
         loop {
             let chunk = filter.clone();
-            let touched = self.call(0, move |tx| change(tx, &chunk, after, now)).await?;
+            let touched = self.call(move |tx| change(tx, &chunk, after, now)).await?;
             count += touched.count();
             let DeliveryFilter::All(all) = &mut filter else { return Ok(count) };
             if let Some(limit) = &mut all.limit {
@@ -207,8 +197,19 @@ impl Store for SqliteStore {
         if let Some(reason) = self.health.refusal() {
             return Box::pin(std::future::ready(Err(StoreError::Unavailable(reason.to_owned()))));
         }
-        let ready = Ready::new(receipt, parsed, rules);
-        self.call(ready.weight(), move |tx| ready.record(tx))
+        let ready = Arc::new(Ready::new(receipt, parsed, rules));
+        let of_writer = Arc::clone(&ready);
+        let recorded = self.put(ready.weight(), move |tx| of_writer.record(tx));
+        let fresh = Arc::clone(&self.fresh);
+        Box::pin(async move {
+            let recorded = recorded.await?;
+            if !recorded.wake.is_empty()
+                && let Some(ready) = Arc::into_inner(ready)
+            {
+                ready.keep_first(&recorded, &fresh);
+            }
+            Ok(recorded)
+        })
     }
 
     fn record_again(
@@ -221,7 +222,7 @@ impl Store for SqliteStore {
         Box::pin(async move {
             let (row, body) = self.receipt(receipt).await?;
             let ready = ReadyAgain::new(receipt, (&row, &body), parsed, rules, now);
-            self.call(0, move |tx| ready.record(tx)).await
+            self.call(move |tx| ready.record(tx)).await
         })
     }
 
@@ -235,7 +236,7 @@ impl Store for SqliteStore {
     ) -> Boxed<'_, Result<Inquiries, StoreError>> {
         Box::pin(async move {
             let until = now.plus_ms(lease_ms);
-            let claim = self.call(0, move |tx| inquire::claim(tx, &source, limit, asks, now, until));
+            let claim = self.call(move |tx| inquire::claim(tx, &source, limit, asks, now, until));
             let (claimed, next_due) = claim.await?;
             Ok(Inquiries { due: claimed.into_iter().filter_map(Claimed::into_inquiry).collect(), next_due })
         })
@@ -258,7 +259,7 @@ impl Store for SqliteStore {
                 Ruling::Refused(reason) => ReadyRuling::Refused(reason),
                 Ruling::Waits { due_at, answered, reason } => ReadyRuling::Waits { due_at, answered, reason },
             };
-            self.call(0, move |tx| ready.settle(tx, receipt, now)).await
+            self.call(move |tx| ready.settle(tx, receipt, now)).await
         })
     }
 
@@ -271,11 +272,11 @@ impl Store for SqliteStore {
         now: Time,
     ) -> Boxed<'_, Result<Vec<String>, StoreError>> {
         let ready = ReadyLateness::new(source, lateness, &rules, now);
-        self.call(0, move |tx| ready.settle(tx, execution, &rules, now))
+        self.call(move |tx| ready.settle(tx, execution, &rules, now))
     }
 
     fn hurry_inquiries(&self, source: String, now: Time) -> Boxed<'_, Result<(), StoreError>> {
-        self.call(0, move |tx| inquire::hurry(tx, &source, now))
+        self.call(move |tx| inquire::hurry(tx, &source, now))
     }
 
     fn claim(
@@ -290,7 +291,7 @@ impl Store for SqliteStore {
     }
 
     fn release(&self, deliveries: Vec<i64>, lease: Time) -> Boxed<'_, Result<(), StoreError>> {
-        self.call(0, move |tx| claim::release(tx, &deliveries, lease))
+        self.call(move |tx| claim::release(tx, &deliveries, lease))
     }
 
     fn settle_all(
@@ -300,7 +301,7 @@ impl Store for SqliteStore {
         now: Time,
     ) -> Boxed<'_, Result<Vec<String>, StoreError>> {
         let ready: Vec<_> = settlements.into_iter().map(|one| ReadySettlement::new(one, &rules, now)).collect();
-        self.call(0, move |tx| deliver::settle_all(tx, &ready, &rules, now))
+        self.call(move |tx| deliver::settle_all(tx, &ready, &rules, now))
     }
 
     fn retry(&self, filter: DeliveryFilter, now: Time) -> Boxed<'_, Result<u64, StoreError>> {
@@ -312,19 +313,19 @@ impl Store for SqliteStore {
     }
 
     fn hurry(&self, sink: String, by: Time, now: Time) -> Boxed<'_, Result<(), StoreError>> {
-        self.call(0, move |tx| deliver::hurry(tx, &sink, by, now))
+        self.call(move |tx| deliver::hurry(tx, &sink, by, now))
     }
 
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>> {
-        self.call(0, move |tx| pause::pause(tx, &sink, reason.as_deref()))
+        self.call(move |tx| pause::pause(tx, &sink, reason.as_deref()))
     }
 
     fn halt(&self, sink: String, reason: String, replaced: Shutdown) -> Boxed<'_, Result<bool, StoreError>> {
-        self.call(0, move |tx| pause::halt(tx, &sink, &reason, &replaced))
+        self.call(move |tx| pause::halt(tx, &sink, &reason, &replaced))
     }
 
     fn resume(&self, because: String) -> Boxed<'_, Result<(), StoreError>> {
-        self.call(0, move |tx| pause::resume(tx, &because))
+        self.call(move |tx| pause::resume(tx, &because))
     }
 
     fn prune(&self, from: i64, before: Time, most: usize) -> Boxed<'_, Result<Pruned, StoreError>> {

@@ -73,8 +73,20 @@ fn steps(count: i64) -> Vec<(&'static str, i32)> {
     let folder = tempfile::tempdir().expect("a folder");
     let conn = store(&folder);
     fill(&conn, count);
-    let of =
-        ["due", "next_due", "is_paused", "is_behind", "supersede", "hurry", "next_in_line", "links", "lease", "settle"];
+    let of = [
+        "due",
+        "next_due",
+        "is_paused",
+        "is_behind",
+        "supersede",
+        "hurry",
+        "next_in_line",
+        "hand_on",
+        "is_linked",
+        "links",
+        "lease",
+        "settle",
+    ];
     let mut steps = Vec::new();
     for (name, sql) in
         STATEMENTS.iter().chain(&[("take_over", TAKE_OVER)]).filter(|(n, _)| of.contains(n) || *n == "take_over")
@@ -89,7 +101,8 @@ fn steps(count: i64) -> Vec<(&'static str, i32)> {
             "hurry" => &[(1, &"a"), (2, &far), (3, &(far + 1))],
             "links" => &[(1, &0)],
             "lease" => &[(1, &1), (2, &far)],
-            "settle" => &[(1, &1), (2, &"delivered"), (4, &1), (5, &far), (6, &0)],
+            "settle" => &[(1, &1), (2, &far), (3, &"delivered"), (5, &1), (6, &far), (7, &0)],
+            "hand_on" => &[(1, &(2 * count)), (2, &far)],
             _ => &[],
         };
         for (position, value) in values {

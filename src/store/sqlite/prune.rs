@@ -101,7 +101,7 @@ impl SqliteStore {
         let (mut done, mut executions) = (0, 0);
         while done < going.len() {
             let all = Arc::clone(&going);
-            let piece = self.call(0, move |tx| forget(tx, &all[done..], before)).await?;
+            let piece = self.call(move |tx| forget(tx, &all[done..], before)).await?;
             done += piece.done;
             executions += piece.executions;
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rusqlite::{Statement, params};
 use sha2::{Digest, Sha256};
 
+use super::fresh::Fresh;
 use super::inquire;
 use super::link;
 use super::ready::{ReadyParsed, ReadyUpdate, Rendered, ready, ready_update, render};
@@ -77,6 +78,19 @@ impl Ready {
             done.several(),
         ])?;
         Ok(Recorded { receipt: id, ..done.recorded })
+    }
+}
+
+impl Ready {
+    /// Keeps the state of the execution that this has begun, for who tells of it in a moment.
+    pub(super) fn keep_first(self, recorded: &Recorded, fresh: &Fresh) {
+        if let (ReadyParsed::Updates(mut updates), &[execution]) = (self.parsed, &recorded.executions[..])
+            // One that was there before has a lower id than the receipt.
+            && execution > recorded.receipt
+            && let (Some(update), true) = (updates.pop(), updates.is_empty())
+        {
+            fresh.keep(execution, update.says, update.first.snapshot.len());
+        }
     }
 }
 

@@ -89,7 +89,7 @@ impl SqliteStore {
         let mut given = 0;
         while given < bytes {
             let (log, left) = (Arc::clone(&self.log), bytes - given);
-            let (step, is_last) = self.call(0, move |tx| step(tx, &log, left)).await?;
+            let (step, is_last) = self.call(move |tx| step(tx, &log, left)).await?;
             given += step;
             if is_last {
                 break;

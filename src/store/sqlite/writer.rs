@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::checkpoint::{self, Log};
 use super::identity::Recent;
 use super::queue::{Queue, Taken};
+use super::reply::Replies;
 use super::room::Watch;
 use crate::model::Time;
 use crate::store::StoreError;
@@ -230,6 +231,7 @@ prepared! {
                FROM (SELECT min(due_at) AS due_at FROM deliveries WHERE finished_at IS NULL AND status = 'leased' AND sink = ?1
                      UNION ALL
                      SELECT min(due_at) FROM deliveries WHERE finished_at IS NULL AND status = 'waiting' AND sink = ?1 AND due_at IS NOT NULL)";
+    is_linked: "SELECT max(id) IS NOT NULL FROM links";
     is_paused: "SELECT EXISTS (SELECT 1 FROM sink_pauses WHERE sink = ?1)";
     lease: "UPDATE deliveries SET status = 'leased', due_at = ?2 WHERE id = ?1";
     release: "UPDATE deliveries SET status = 'waiting', due_at = created_at WHERE id = ?1 AND status = 'leased' AND due_at = ?2";
@@ -238,11 +240,14 @@ prepared! {
     links: "SELECT h.source, h.key, h.id FROM links l JOIN execution_heads h ON h.id = l.with_execution WHERE l.execution = ?1
             UNION ALL
             SELECT h.source, h.key, h.id FROM links l JOIN execution_heads h ON h.id = l.execution WHERE l.with_execution = ?1";
-    leased: "SELECT execution, sink FROM deliveries WHERE id = ?1 AND status = 'leased' AND due_at = ?2";
     /// Of one row, and without RETURNING: SQLite would copy each page first that it changes.
-    settle: "UPDATE deliveries SET status = ?2, due_at = ?3, attempts = attempts + ?4, finished_at = ?5, until_linked = ?6, resume = ?7, reason = ?8
-             WHERE id = ?1";
+    settle: "UPDATE deliveries SET status = ?3, due_at = ?4, attempts = attempts + ?5, finished_at = ?6, until_linked = ?7, resume = ?8, reason = ?9
+             WHERE id = ?1 AND status = 'leased' AND due_at = ?2";
     insert_attempt: "INSERT INTO attempts (id, delivery, started_at, duration_ms, outcome, status, reason, answer) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    /// The same behind this one.
+    hand_on: "UPDATE deliveries SET due_at = ?2 WHERE due_at IS NULL AND id =
+              (SELECT n.id FROM deliveries d CROSS JOIN deliveries n ON n.execution = d.execution AND n.sink = d.sink AND n.finished_at IS NULL
+               WHERE d.id = ?1 ORDER BY n.id LIMIT 1)";
     next_in_line: "UPDATE deliveries SET due_at = ?3 WHERE due_at IS NULL AND id =
                    (SELECT id FROM deliveries WHERE execution = ?1 AND sink = ?2 AND finished_at IS NULL ORDER BY id LIMIT 1)";
 }
@@ -267,6 +272,7 @@ pub(super) fn run(
     queue: &Queue<Box<dyn Command>>,
     health: &Health,
     log: &Log,
+    replies: &Replies,
     begun: &SyncSender<rusqlite::Result<()>>,
 ) {
     let mut tx = match prepare(conn) {
@@ -285,7 +291,7 @@ pub(super) fn run(
             Taken::Closed => return,
             Taken::Nothing => {}
             Taken::Items => {
-                commit(&mut tx, &mut batch, health);
+                commit(&mut tx, &mut batch, health, replies);
                 checkpoint::finish(conn, log);
                 room.look(conn, health, log);
             }
@@ -301,7 +307,7 @@ pub(super) fn run(
 }
 
 /// Carries out the batch in one transaction and tells every caller.
-fn commit(tx: &mut Tx<'_>, batch: &mut Vec<Box<dyn Command>>, health: &Health) {
+fn commit(tx: &mut Tx<'_>, batch: &mut Vec<Box<dyn Command>>, health: &Health, replies: &Replies) {
     health.began();
     let before = tx.conn.total_changes();
     match try_commit(tx, batch) {
@@ -311,14 +317,12 @@ fn commit(tx: &mut Tx<'_>, batch: &mut Vec<Box<dyn Command>>, health: &Health) {
                 true => health.rests(),
                 false => drop(health.ended(None)),
             }
-            for command in batch.drain(..) {
-                command.reply(Ok(()));
-            }
+            replies.give(batch, Ok(()));
         }
         // One command that SQLite refuses must not take the others with it.
         Err(e) if batch.len() > 1 && !is_environment(&e) => {
             for command in batch.drain(..) {
-                commit(tx, &mut vec![command], health);
+                commit(tx, &mut vec![command], health, replies);
             }
         }
         Err(e) => {
@@ -336,9 +340,7 @@ fn commit(tx: &mut Tx<'_>, batch: &mut Vec<Box<dyn Command>>, health: &Health) {
                 (_, None) => tracing::error!(store.fault = %e, "SQLite refused a command, of which nothing is kept"),
                 (false, Some(_)) => {}
             }
-            for command in batch.drain(..) {
-                command.reply(Err(StoreError::Unavailable(reason.to_owned())));
-            }
+            replies.give(batch, Err(StoreError::Unavailable(reason.to_owned())));
         }
     }
 }
@@ -417,7 +419,7 @@ mod tests {
         let (begun, begins) = std::sync::mpsc::sync_channel(1);
         std::thread::scope(|scope| {
             let (queue, health) = (&queue, &health);
-            scope.spawn(move || run(&conn, queue, health, &Log::default(), &begun));
+            scope.spawn(move || run(&conn, queue, health, &Log::default(), &Replies::begin(), &begun));
             begins.recv().expect("a word").expect("begins");
             let nothing = "DELETE FROM receipts WHERE id < 0";
             let too_much = "CREATE TABLE load AS SELECT zeroblob(1000000)";

@@ -72,6 +72,27 @@ pub mod sync {
     }
 }
 
+pub mod runtime {
+    //! The one there is.
+
+    /// See tokio's.
+    pub struct Handle(());
+
+    impl Handle {
+        pub fn try_current() -> Result<Handle, ()> {
+            Ok(Handle(()))
+        }
+
+        pub fn spawn<F>(&self, future: F) -> crate::task::JoinHandle<F::Output>
+        where
+            F: Future + Send + 'static,
+            F::Output: Send + 'static,
+        {
+            crate::spawn(future)
+        }
+    }
+}
+
 pub mod task {
     //! Tasks on shuttle's scheduler.
     use std::collections::VecDeque;
