@@ -18,13 +18,13 @@ comma := ,
 
 ran = @echo "  ran       $(1)" >>$(REPORT)
 
-.PHONY: check tools format clippy test power disk docs deny packages interleavings network systemd signer schema zabbix instructions
+.PHONY: check tools format clippy test power disk docs deny packages interleavings network systemd signer openapi schema zabbix instructions
 .PHONY: fmt bless soak fuzz fuzz-keep bench peers
 
 check:
 	@mkdir -p $(TARGET)
 	@: >$(REPORT)
-	@$(MAKE) --no-print-directory tools format clippy test power disk docs deny packages interleavings network systemd signer schema zabbix instructions
+	@$(MAKE) --no-print-directory tools format clippy test power disk docs deny packages interleavings network systemd signer openapi schema zabbix instructions
 	@echo
 	@cat $(REPORT)
 	@echo "make check: passed"
@@ -146,6 +146,17 @@ schema:
 	else \
 	  echo "left out: the JSON Schemas (needs pip and a network; tests/peers/schema.sh)"; \
 	  echo "  left out  the JSON Schemas (needs pip and a network; tests/peers/schema.sh)" >>$(REPORT); \
+	fi
+
+# The same: Schemathesis asks the admin API what its description makes up.
+openapi:
+	@cargo build --locked --bin callbackd
+	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
+	  SEED=$(SEED) tests/peers/openapi.sh $(TARGET)/debug/callbackd; \
+	  echo "  ran       Schemathesis on the admin API$(comma) as /openapi.json describes it" >>$(REPORT); \
+	else \
+	  echo "left out: Schemathesis on the admin API (needs pip and a network; tests/peers/openapi.sh)"; \
+	  echo "  left out  Schemathesis on the admin API (needs pip and a network; tests/peers/openapi.sh)" >>$(REPORT); \
 	fi
 
 # The same: a real PostgreSQL and a real Zabbix are installed and started for it.

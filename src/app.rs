@@ -118,7 +118,14 @@ impl Running {
                 tokio::spawn(serve_callbacks(bound, Reception::new(ingest.clone(), limits), shutdown.clone())),
                 tokio::spawn(serve_admin(
                     admin,
-                    AdminState { store, ingest, wake, token: parts.admin_token, shutdown },
+                    AdminState {
+                        store,
+                        ingest,
+                        wake,
+                        token: parts.admin_token,
+                        measures: Arc::new(crate::measure::Measures::new(crate::clock::now())),
+                        shutdown,
+                    },
                 )),
             ],
             forwarders: Mutex::new(Forwarders { stop: Shutdown::new(), running: Vec::new() }),

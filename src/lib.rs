@@ -13,7 +13,8 @@
 //!
 //! The nouns are defined in [`model`]. Dependencies point one way too:
 //! `model ← store, sources, sinks ← pipeline ← server, admin ← app ← cli ← main`; [`signature`], [`secret`],
-//! [`clock`], [`shutdown`], [`jq`], [`outbound`], [`options`] and [`tencent`] are leaves that anyone above `model` may use.
+//! [`clock`], [`shutdown`], [`jq`], [`outbound`], [`options`], [`tencent`] and [`measure`] are leaves that anyone above
+//! `model` may use.
 
 pub mod admin;
 pub mod app;
@@ -21,6 +22,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod jq;
+pub mod measure;
 pub mod model;
 pub mod options;
 pub mod outbound;

@@ -4,124 +4,91 @@
 //! commands print with `--json` (`query` says what may be asked). What makes a delivery due wakes its forwarder, so an
 //! operator sees the effect at once.
 
-use http::{Method, StatusCode};
+use http::StatusCode;
+use http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::query::{self, Page};
-use super::{AdminState, bad_request};
+use super::operations::Does;
+pub(super) use super::operations::{DeliveryVerb, Noun, SinkVerb};
+use super::query::{self, Page, Wanted};
+use super::{Admin, AdminState, Reply, bad_request, no_such_path, openapi, whole};
 use crate::clock;
+use crate::model::DeliveryStatus;
 use crate::server::respond::{self, Answer, Problem};
 use crate::store::{DeliveryFilter, Filter, Recorded, StoreError};
 
-/// What a path means.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Path<'p> {
-    List(Noun),
-    Show(Noun, &'p str),
-    ReceiptBody(&'p str),
-    ReceiptReplay(&'p str),
-    Sinks,
-    Sink(&'p str, SinkVerb),
-    Deliveries(DeliveryVerb),
-    Delivery(&'p str, DeliveryVerb),
-}
-
-/// What is listed and shown.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Noun {
-    Execution,
-    Receipt,
-    Delivery,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum SinkVerb {
-    Pause,
-    Resume,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum DeliveryVerb {
-    Retry,
-    Discard,
-}
-
-/// The methods of a path that only tells something, and of one that changes something.
-const READS: &[Method] = &[Method::GET, Method::HEAD];
-const CHANGES: &[Method] = &[Method::POST];
-
-/// What is at `path`, and the methods it takes.
-pub(super) fn find(path: &str) -> Option<(Path<'_>, &'static [Method])> {
-    let mut segments = path.strip_prefix("/api/v1/")?.split('/');
-    let segments = [segments.next(), segments.next(), segments.next(), segments.next()];
-    let delivery_verb = |word| match word {
-        "retry" => Some(DeliveryVerb::Retry),
-        "discard" => Some(DeliveryVerb::Discard),
-        _ => None,
-    };
-    let noun = match segments[0]? {
-        "executions" => Some(Noun::Execution),
-        "receipts" => Some(Noun::Receipt),
-        "deliveries" => Some(Noun::Delivery),
-        _ => None,
-    };
-    Some(match (noun, &segments[1..]) {
-        (Some(Noun::Delivery), [Some(verb @ ("retry" | "discard")), None, _]) => {
-            (Path::Deliveries(delivery_verb(verb)?), CHANGES)
-        }
-        (Some(noun), [None, ..]) => (Path::List(noun), READS),
-        (Some(noun), [Some(id), None, _]) if !id.is_empty() => (Path::Show(noun, id), READS),
-        (Some(Noun::Delivery), [Some(id), Some(verb), None]) => (Path::Delivery(id, delivery_verb(verb)?), CHANGES),
-        (Some(Noun::Receipt), [Some(id), Some("body"), None]) => (Path::ReceiptBody(id), READS),
-        (Some(Noun::Receipt), [Some(id), Some("replay"), None]) => (Path::ReceiptReplay(id), CHANGES),
-        (None, rest) if segments[0] == Some("sinks") => match rest {
-            [None, ..] => (Path::Sinks, READS),
-            [Some(name), Some("pause"), None] => (Path::Sink(name, SinkVerb::Pause), CHANGES),
-            [Some(name), Some("resume"), None] => (Path::Sink(name, SinkVerb::Resume), CHANGES),
-            _ => return None,
-        },
-        _ => return None,
-    })
-}
-
-/// Does what the path says.
+/// Does it. `named` is what the path names, as it came.
 pub(super) async fn answer(
-    state: &AdminState,
-    path: Path<'_>,
-    query: Option<&str>,
+    admin: &Admin,
+    does: Does,
+    named: &str,
+    head: &Parts,
     body: &[u8],
-) -> Result<Answer, Problem> {
-    let answer = match path {
-        Path::List(noun) => list(state, noun, query).await?,
-        Path::Show(noun, id) => show(state, noun, id).await?,
-        Path::ReceiptBody(id) => {
-            let (receipt, body) = state.store.receipt(number("receipt", id)?).await?;
+) -> Result<Reply, Problem> {
+    let (state, query) = (&admin.state, head.uri.query());
+    let answer = match does {
+        Does::Lives => return Ok(whole(respond::text(StatusCode::OK, "ok"))),
+        Does::IsReady => {
+            let (status, said) = match admin.ready() {
+                Ok(word) => (StatusCode::OK, word.to_owned()),
+                Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
+            };
+            return Ok(whole(respond::text(status, said)));
+        }
+        Does::Describe => return Ok(whole(respond::json(StatusCode::OK, openapi::DOCUMENT))),
+        Does::Stream => {
+            let wanted = Wanted::read(query, clock::now())?;
+            return admin.stream.answer(wanted, head).await;
+        }
+        Does::List(noun) => list(state, noun, query).await?,
+        does => {
+            // Where nothing can be asked with, what is asked with is a slip: `retry?sink=a` is not to retry all.
+            query::read(query, does)?;
+            return one(state, does, named, body).await.map(whole);
+        }
+    };
+    Ok(whole(respond::json(StatusCode::OK, answer.to_string())))
+}
+
+/// What speaks of one thing, or changes something.
+async fn one(state: &AdminState, does: Does, named: &str, body: &[u8]) -> Result<Answer, Problem> {
+    let answer = match does {
+        Does::Show(noun) => show(state, noun, named).await?,
+        Does::ReceiptBody => {
+            let (receipt, body) = state.store.receipt(number("receipt", named)?).await?;
             if body.is_empty() && receipt.body_bytes > 0 {
                 let text = receipt.bodiless();
                 return Err(StoreError::NotFound(text).into());
             }
             return Ok(respond::bytes(body));
         }
-        Path::Sinks => json!({ "items": state.store.sinks().await? }),
-        Path::Sink(name, SinkVerb::Pause) => {
-            let reason =
-                if body.is_empty() { Pause::default() } else { read(body, "{\"reason\": \"…\"}, or nothing")? };
-            let reason = reason.reason.unwrap_or_else(|| "by an operator".to_owned());
-            set_paused(state, name, Some(reason)).await?
+        Does::Sinks => json!({ "items": state.store.sinks().await? }),
+        Does::Sink(verb) => {
+            let name = query::decoded(named)?;
+            let reason = match verb {
+                SinkVerb::Resume => None,
+                SinkVerb::Pause if body.is_empty() => Some(Pause::default()),
+                SinkVerb::Pause => Some(read::<Pause>(body, "{\"reason\": \"…\"}, or nothing")?),
+            };
+            let reason = reason.map(|pause| pause.reason.unwrap_or_else(|| "by an operator".to_owned()));
+            set_paused(state, &name, reason).await?
         }
-        Path::Sink(name, SinkVerb::Resume) => set_paused(state, name, None).await?,
-        Path::Deliveries(verb) => {
+        Does::Deliveries(verb) => {
             let filter: Filter =
                 read(body, "a filter, like {\"status\": [\"dead\"], \"sink\": \"portal\"}; {} for all")?;
+            for word in &filter.status {
+                word.parse::<DeliveryStatus>().map_err(bad_request)?;
+            }
             settle(state, verb, DeliveryFilter::All(filter)).await?
         }
-        Path::Delivery(id, verb) => settle(state, verb, DeliveryFilter::One(number("delivery", id)?)).await?,
-        Path::ReceiptReplay(id) => {
-            let recorded = state.ingest.load().take_again(number("receipt", id)?, clock::now()).await?;
+        Does::Delivery(verb) => settle(state, verb, DeliveryFilter::One(number("delivery", named)?)).await?,
+        Does::ReceiptReplay => {
+            let recorded = state.ingest.load().take_again(number("receipt", named)?, clock::now()).await?;
             replayed(&recorded)
         }
+        Does::Lives | Does::IsReady | Does::Describe | Does::Stream | Does::List(_) => return Err(no_such_path()),
     };
     Ok(respond::json(StatusCode::OK, answer.to_string()))
 }
@@ -165,22 +132,40 @@ fn values<T: Serialize>(rows: Vec<T>) -> Vec<Value> {
 
 /// The body of a pause.
 #[derive(Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct Pause {
+pub(super) struct Pause {
+    /// Why, for whoever looks at it later.
     reason: Option<String>,
 }
 
+/// An object. (serde would take a list for one as well, its values in the order of the fields.) Where a whole number belongs,
+/// `1.0` is one, as in JSON Schema.
 fn read<T: DeserializeOwned>(body: &[u8], expected: &str) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|e| bad_request(format!("The body is not understood ({e}). Send {expected}.")))
+    let object: Result<Map<String, Value>, _> = serde_json::from_slice(body);
+    let read = object.and_then(|mut object| {
+        for value in object.values_mut().filter(|value| value.is_f64()) {
+            match value.as_f64() {
+                Some(whole) if whole.fract() == 0.0 && whole.abs() < 9e18 => *value = (whole as i64).into(),
+                _ => {}
+            }
+        }
+        T::deserialize(Value::Object(object))
+    });
+    read.map_err(|e| bad_request(format!("The body is not understood ({e}). Send {expected}.")))
 }
 
 /// The number behind an id. What is none is nothing that we ever named.
-fn number(what: &str, id: &str) -> Result<i64, StoreError> {
+pub(super) fn number(what: &str, id: &str) -> Result<i64, StoreError> {
     let unknown = || StoreError::NotFound(format!("no {what} has the id {id:?}"));
     id.parse().ok().filter(|&n: &i64| n > 0).ok_or_else(unknown)
 }
 
-async fn settle(state: &AdminState, verb: DeliveryVerb, filter: DeliveryFilter) -> Result<Value, StoreError> {
+pub(super) async fn settle(
+    state: &AdminState,
+    verb: DeliveryVerb,
+    filter: DeliveryFilter,
+) -> Result<Value, StoreError> {
     let now = clock::now();
     let count = match verb {
         DeliveryVerb::Retry => state.store.retry(filter, now).await?,
@@ -193,7 +178,7 @@ async fn settle(state: &AdminState, verb: DeliveryVerb, filter: DeliveryFilter) 
 
 /// Pauses a sink, or lets it go on. It has to be one that is configured, or that the store knows of: a slip of the pen
 /// would otherwise pause nothing, and look well.
-async fn set_paused(state: &AdminState, name: &str, reason: Option<String>) -> Result<Value, StoreError> {
+pub(super) async fn set_paused(state: &AdminState, name: &str, reason: Option<String>) -> Result<Value, StoreError> {
     let is_configured = state.ingest.load().rules().sinks.iter().any(|sink| sink.name == name);
     if !is_configured && !state.store.sinks().await?.iter().any(|sink| sink.name == name) {
         return Err(StoreError::NotFound(format!("no sink is called {name:?}")));
@@ -213,40 +198,6 @@ fn wake_all(state: &AdminState) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_are_what_the_contract_says() {
-        use DeliveryVerb::{Discard, Retry};
-        for (path, expected) in [
-            ("/api/v1/executions", Some(Path::List(Noun::Execution))),
-            ("/api/v1/executions/i123", Some(Path::Show(Noun::Execution, "i123"))),
-            ("/api/v1/executions/retry", Some(Path::Show(Noun::Execution, "retry"))),
-            ("/api/v1/executions/i123/tasks", None),
-            ("/api/v1/executions/", None),
-            ("/api/v1/receipts", Some(Path::List(Noun::Receipt))),
-            ("/api/v1/receipts/7", Some(Path::Show(Noun::Receipt, "7"))),
-            ("/api/v1/receipts/7/body", Some(Path::ReceiptBody("7"))),
-            ("/api/v1/deliveries", Some(Path::List(Noun::Delivery))),
-            ("/api/v1/deliveries/7", Some(Path::Show(Noun::Delivery, "7"))),
-            ("/api/v1/sinks", Some(Path::Sinks)),
-            ("/api/v1/sinks/portal", None),
-            ("/api/v1/sinks/portal/pause", Some(Path::Sink("portal", SinkVerb::Pause))),
-            ("/api/v1/sinks/portal/resume", Some(Path::Sink("portal", SinkVerb::Resume))),
-            ("/api/v1/deliveries/retry", Some(Path::Deliveries(Retry))),
-            ("/api/v1/deliveries/discard", Some(Path::Deliveries(Discard))),
-            ("/api/v1/deliveries/7/retry", Some(Path::Delivery("7", Retry))),
-            ("/api/v1/deliveries/7/discard", Some(Path::Delivery("7", Discard))),
-            ("/api/v1/receipts/7/replay", Some(Path::ReceiptReplay("7"))),
-            ("/api/v1/receipts/7/replay/x", None),
-            ("/api/v1/sinks/portal/pause/", None),
-            ("/api/v1/sinks/", None),
-            ("/api/v1/", None),
-            ("/api/v2/sinks", None),
-            ("/", None),
-        ] {
-            assert_eq!(find(path).map(|(path, _)| path), expected, "{path}");
-        }
-    }
 
     #[test]
     fn an_id_is_a_number_of_ours() {

@@ -1,21 +1,117 @@
-//! What stands behind the `?` of a list: which rows are meant, how many, and where the last page ended.
+//! What stands behind the `?`: of a list, which rows are meant, how many, and where the last page ended; of the stream, what
+//! is to be told, from when on and for how long.
 //!
-//! `status` (a list with commas, or several), `source`, `sink`, `since` (a span like `2h`, or a time), `execution` (of
-//! receipts and deliveries), `limit`, and `cursor`: the `next` of the page before. Whatever else stands there is an error,
-//! because a filter that is overlooked shows too much.
+//! [`names`] has what may stand there. Whatever else does is an error, because a filter that is overlooked shows too much.
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::api::Noun;
 use super::bad_request;
+use super::operations::{Does, Noun};
 use crate::model::{DeliveryStatus, ReceiptStatus, Time};
-use crate::options::Since;
+use crate::options::{Since, Span};
 use crate::server::respond::Problem;
 use crate::store::Filter;
 
 /// Rows of a page, where nothing is said, and at most.
 const LIMIT: u64 = 100;
 const LIMIT_MAX: u64 = 1000;
+
+/// What may be asked with. `status` is a list with commas, or several; `since` a span like `2h`, or a time; `cursor` the
+/// `next` of the page before; `for` a span.
+pub(super) fn names(does: Does) -> &'static [&'static str] {
+    match does {
+        Does::List(Noun::Execution) => &["status", "source", "sink", "since", "limit", "cursor"],
+        Does::List(_) => &["status", "source", "sink", "since", "execution", "limit", "cursor"],
+        Does::Stream => &["status", "source", "sink", "since", "for", "limit"],
+        _ => &[],
+    }
+}
+
+/// Names and values, each known, and only `status` more than once.
+pub(super) fn read(query: Option<&str>, does: Does) -> Result<Vec<(String, String)>, Problem> {
+    let known = names(does);
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        // A plus is a blank, as forms write it; whoever means one writes `%2B`.
+        let (name, value) = (decoded(&name.replace('+', " "))?, decoded(&value.replace('+', " "))?);
+        if !known.contains(&name.as_str()) {
+            let there = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
+            return Err(bad_request(format!("`{name}` cannot be asked for here; {there} can.")));
+        }
+        if name != "status" && pairs.iter().any(|(said, _)| *said == name) {
+            return Err(bad_request(format!("`{name}` is said twice. Say it once.")));
+        }
+        pairs.push((name, value));
+    }
+    Ok(pairs)
+}
+
+fn wrong(name: &str, value: &str, what: &str) -> Problem {
+    bad_request(format!("`{name}={value}` is not understood. Write {what}."))
+}
+
+fn since(value: &str, now: Time) -> Result<Time, Problem> {
+    let since: Since =
+        value.parse().map_err(|_| wrong("since", value, "a span like 2h, or a time like 2026-11-21T10:00:00Z"))?;
+    Ok(since.at(now))
+}
+
+/// An id, as we write them.
+fn id(name: &str, value: &str, what: &str) -> Result<i64, Problem> {
+    value.parse().ok().filter(|id| *id > 0).ok_or_else(|| wrong(name, value, what))
+}
+
+fn take_statuses(value: &str, words: &[&'static str], into: &mut Vec<String>) -> Result<(), Problem> {
+    for word in value.split(',') {
+        if !words.contains(&word) {
+            return Err(wrong("status", value, &format!("some of {}", words.join(", "))));
+        }
+        into.push(word.to_owned());
+    }
+    Ok(())
+}
+
+/// What a listener wants to be told.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Wanted {
+    /// Executions and deliveries that stand so.
+    pub(super) status: Vec<String>,
+    pub(super) source: Option<String>,
+    /// Deliveries to it, and nothing else.
+    pub(super) sink: Option<String>,
+    /// From when on; without it, from now on.
+    pub(super) since: Option<Time>,
+    /// For how long.
+    pub(super) span: Option<Duration>,
+    /// How many.
+    pub(super) limit: Option<u64>,
+}
+
+impl Wanted {
+    /// Reads it.
+    pub(super) fn read(query: Option<&str>, now: Time) -> Result<Wanted, Problem> {
+        let mut wanted = Wanted::default();
+        for (name, value) in read(query, Does::Stream)? {
+            match name.as_str() {
+                "status" => take_statuses(&value, &statuses(Does::Stream), &mut wanted.status)?,
+                "source" => wanted.source = Some(value),
+                "sink" => wanted.sink = Some(value),
+                "since" => wanted.since = Some(since(&value, now)?),
+                "for" => {
+                    wanted.span = Some(Span::parse(&value).map_err(|_| wrong("for", &value, "a span like 10s"))?.0);
+                }
+                _ => {
+                    let limit = value.parse().ok().filter(|limit| *limit > 0);
+                    wanted.limit = Some(limit.ok_or_else(|| wrong("limit", &value, "a number from 1 on"))?);
+                }
+            }
+        }
+        Ok(wanted)
+    }
+}
 
 /// One page of a list.
 #[derive(Debug)]
@@ -28,55 +124,23 @@ impl Page {
     /// Reads it.
     pub(super) fn read(query: Option<&str>, noun: Noun, now: Time) -> Result<Page, Problem> {
         let mut page = Page { filter: Filter::default(), limit: LIMIT };
-        let mut said = Vec::new();
-        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            // A plus is a blank, as forms write it; whoever means one writes `%2B`.
-            let (name, value) = (decoded(&name.replace('+', " "))?, decoded(&value.replace('+', " "))?);
-            if name != "status" && said.contains(&name) {
-                return Err(bad_request(format!("`{name}` is said twice. Say it once.")));
-            }
-            page.take(&name, value, noun, now)?;
-            said.push(name);
-        }
-        Ok(page)
-    }
-
-    fn take(&mut self, name: &str, value: String, noun: Noun, now: Time) -> Result<(), Problem> {
-        let wrong = |what: &str| bad_request(format!("`{name}={value}` is not understood. Write {what}."));
-        let filter = &mut self.filter;
-        match name {
-            "status" => {
-                let words = statuses(noun);
-                for word in value.split(',') {
-                    if !words.contains(&word) {
-                        return Err(wrong(&format!("some of {}", words.join(", "))));
-                    }
-                    filter.status.push(word.to_owned());
+        for (name, value) in read(query, Does::List(noun))? {
+            let filter = &mut page.filter;
+            match name.as_str() {
+                "status" => take_statuses(&value, &statuses(Does::List(noun)), &mut filter.status)?,
+                "source" => filter.source = Some(value),
+                "sink" => filter.sink = Some(value),
+                "since" => filter.since = Some(since(&value, now)?),
+                "execution" => filter.execution = Some(id(&name, &value, "the id of an execution")?),
+                "cursor" => filter.before = Some(id(&name, &value, "the `next` of the page before")?),
+                _ => {
+                    let limit = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+                    page.limit =
+                        limit.ok_or_else(|| wrong(&name, &value, &format!("a number from 1 to {LIMIT_MAX}")))?;
                 }
             }
-            "source" => filter.source = Some(value),
-            "sink" => filter.sink = Some(value),
-            "since" => {
-                let since: Since =
-                    value.parse().map_err(|_| wrong("a span like 2h, or a time like 2026-11-21T10:00:00Z"))?;
-                filter.since = Some(since.at(now));
-            }
-            "execution" if noun != Noun::Execution => {
-                filter.execution = Some(value.parse().map_err(|_| wrong("the id of an execution"))?);
-            }
-            "limit" => {
-                let limit = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
-                self.limit = limit.ok_or_else(|| wrong(&format!("a number from 1 to {LIMIT_MAX}")))?;
-            }
-            "cursor" => filter.before = Some(value.parse().map_err(|_| wrong("the `next` of the page before"))?),
-            _ => {
-                let execution = if noun == Noun::Execution { "" } else { "execution, " };
-                let known = format!("status, source, sink, since, {execution}limit, cursor");
-                return Err(bad_request(format!("`{name}` is no filter of this list. There are {known}.")));
-            }
         }
-        Ok(())
+        Ok(page)
     }
 
     /// What the store is asked for: one row more than is wanted tells whether that was all.
@@ -93,11 +157,15 @@ impl Page {
     }
 }
 
-fn statuses(noun: Noun) -> Vec<&'static str> {
-    match noun {
-        Noun::Execution => Filter::EXECUTION_WORDS.to_vec(),
-        Noun::Receipt => ReceiptStatus::ALL.map(ReceiptStatus::as_str).to_vec(),
-        Noun::Delivery => DeliveryStatus::ALL.map(DeliveryStatus::as_str).to_vec(),
+/// The words that `status` takes.
+pub(super) fn statuses(does: Does) -> Vec<&'static str> {
+    let executions = || Filter::EXECUTION_WORDS.into_iter();
+    let deliveries = DeliveryStatus::ALL.map(DeliveryStatus::as_str);
+    match does {
+        Does::List(Noun::Execution) => executions().collect(),
+        Does::List(Noun::Receipt) => ReceiptStatus::ALL.map(ReceiptStatus::as_str).to_vec(),
+        Does::List(Noun::Delivery) => deliveries.to_vec(),
+        _ => executions().chain(deliveries).collect(),
     }
 }
 
@@ -113,7 +181,7 @@ mod tests {
 
     const NOW: Time = Time::from_seconds(1_700_000_000);
 
-    fn read(query: &str, noun: Noun) -> Result<Page, Problem> {
+    fn page(query: &str, noun: Noun) -> Result<Page, Problem> {
         Page::read(Some(query), noun, NOW)
     }
 
@@ -130,10 +198,10 @@ mod tests {
             after: None,
             limit: Some(3),
         };
-        assert_eq!(read(query, Noun::Delivery).expect("read").filter(), expected);
+        assert_eq!(page(query, Noun::Delivery).expect("read").filter(), expected);
         let nothing = Filter { limit: Some(LIMIT + 1), ..Filter::default() };
-        assert_eq!(read("", Noun::Execution).expect("read").filter(), nothing);
-        assert_eq!(read("status=overdue", Noun::Execution).expect("read").filter().status, ["overdue"]);
+        assert_eq!(page("", Noun::Execution).expect("read").filter(), nothing);
+        assert_eq!(page("status=overdue", Noun::Execution).expect("read").filter().status, ["overdue"]);
     }
 
     #[test]
@@ -145,26 +213,45 @@ mod tests {
             (
                 "sinc=x",
                 Noun::Delivery,
-                "`sinc` is no filter of this list. There are status, source, sink, since, execution",
+                "`sinc` cannot be asked for here; status, source, sink, since, execution, limit, cursor can",
             ),
-            ("execution=7", Noun::Execution, "no filter of this list"),
+            ("execution=7", Noun::Execution, "`execution` cannot be asked for here"),
             ("execution=x", Noun::Receipt, "the id of an execution"),
             ("since=yesterday", Noun::Receipt, "a span like 2h"),
             ("limit=0", Noun::Receipt, "from 1 to 1000"),
             ("limit=1001", Noun::Receipt, "from 1 to 1000"),
             ("limit=all", Noun::Receipt, "from 1 to 1000"),
             ("cursor=", Noun::Receipt, "`next`"),
+            ("cursor=-1", Noun::Receipt, "`next`"),
             ("source=a&source=b", Noun::Receipt, "said twice"),
             ("source=%ff", Noun::Receipt, "UTF-8"),
         ] {
-            let problem = read(query, noun).expect_err(query);
+            let problem = page(query, noun).expect_err(query);
             assert!(problem.detail.contains(said), "{query}: {}", problem.detail);
         }
     }
 
     #[test]
+    fn a_listener_says_what_it_wants() {
+        let wanted = Wanted::read(Some("status=dead&status=failed&source=a&sink=b&since=1h&for=10s&limit=3"), NOW);
+        let expected = Wanted {
+            status: vec!["dead".to_owned(), "failed".to_owned()],
+            source: Some("a".to_owned()),
+            sink: Some("b".to_owned()),
+            since: Some(Time::from_seconds(1_700_000_000 - 3600)),
+            span: Some(Duration::from_secs(10)),
+            limit: Some(3),
+        };
+        assert_eq!(wanted.expect("read"), expected);
+        assert_eq!(Wanted::read(None, NOW).expect("read"), Wanted::default());
+        for bad in ["status=held", "for=ever", "for=", "limit=0", "cursor=7", "since=x"] {
+            Wanted::read(Some(bad), NOW).expect_err(bad);
+        }
+    }
+
+    #[test]
     fn a_page_says_where_the_next_begins_and_the_last_says_nothing() {
-        let page = read("limit=2", Noun::Receipt).expect("read");
+        let page = page("limit=2", Noun::Receipt).expect("read");
         let rows = |ids: &[u32]| ids.iter().map(|id| json!({ "id": id.to_string() })).collect();
         assert_eq!(page.of(rows(&[9, 8, 7])), json!({"items": [{"id": "9"}, {"id": "8"}], "next": "8"}));
         assert_eq!(page.of(rows(&[9, 8])), json!({"items": [{"id": "9"}, {"id": "8"}], "next": null}));

@@ -23,6 +23,7 @@ mod doctor;
 mod executions;
 mod explain;
 mod list;
+mod listen;
 mod print;
 mod progress;
 mod reach;
@@ -31,6 +32,7 @@ mod replay;
 mod schema;
 mod serve;
 mod sinks;
+mod tail;
 mod zabbix;
 
 use reach::Context;
@@ -67,6 +69,8 @@ enum Command {
     /// The systems that must know
     #[command(subcommand)]
     Sinks(sinks::Sinks),
+    /// What happens, as it happens; ends at Ctrl-C
+    Tail(tail::Tail),
     /// Say what a callback would change, and who would be told what; nothing is stored or sent
     Explain(explain::Explain),
     /// What the zabbix sink needs at Zabbix
@@ -98,6 +102,7 @@ impl Cli {
             Command::Receipts(command) => command.run(&context),
             Command::Deliveries(command) => command.run(&context),
             Command::Sinks(command) => command.run(&context),
+            Command::Tail(command) => command.run(&context),
             Command::Explain(command) => command.run(&context),
             Command::Zabbix(command) => command.run(&context),
             Command::Doctor(command) => command.run(&context),

@@ -90,11 +90,12 @@ pub(super) fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
 
 /// The daemon's admin API.
 pub(super) struct Daemon {
-    at: Address,
-    token: Option<Secret>,
+    pub(super) at: Address,
+    pub(super) token: Option<Secret>,
 }
 
-enum Address {
+/// Where it listens.
+pub(super) enum Address {
     Tcp(String, Box<Client>),
     Unix(PathBuf),
 }
@@ -199,7 +200,7 @@ fn split_answer(answer: Vec<u8>) -> Option<(u16, Bytes)> {
 }
 
 /// What the daemon said: its JSON, or why it refuses (RFC 9457).
-fn judge(status: u16, body: &[u8]) -> Result<Value, Failure> {
+pub(super) fn judge(status: u16, body: &[u8]) -> Result<Value, Failure> {
     let json = serde_json::from_slice::<Value>(body).unwrap_or(Value::Null);
     if (200..300).contains(&status) {
         return Ok(json);

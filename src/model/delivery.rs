@@ -27,6 +27,7 @@ pub struct Delivery {
 
 /// Where a delivery stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum DeliveryStatus {
     /// To be tried, now or later.
@@ -168,6 +169,7 @@ impl Outcome {
 
 /// One try of one delivery, as it is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Attempt {
     /// When it began.
     pub started_at: Time,

@@ -34,6 +34,7 @@ impl Receipt {
 
 /// What became of a receipt; the word of the 2xx body's `outcome`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ReceiptStatus {
     /// News: at least one change was made from it.

@@ -97,6 +97,17 @@ impl Time {
     }
 }
 
+#[cfg(test)]
+impl schemars::JsonSchema for Time {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Time".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "format": "date-time", "description": "RFC 3339, in UTC." })
+    }
+}
+
 /// Writes a number below 100 as two digits.
 fn put(text: &mut [u8; 27], at: usize, pair: u32) {
     text[at] = b'0' + (pair / 10) as u8;

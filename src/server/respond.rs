@@ -30,6 +30,11 @@ pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     answer(status, JSON, body.into())
 }
 
+/// An answer in plain text.
+pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    answer(status, HeaderValue::from_static("text/plain; charset=utf-8"), body.into())
+}
+
 /// Bytes as somebody sent them, for whoever asks for them. A browser is to show none of it as a page.
 pub(crate) fn bytes(body: impl Into<Bytes>) -> Answer {
     let mut response = answer(StatusCode::OK, HeaderValue::from_static("application/octet-stream"), body.into());
@@ -201,7 +206,8 @@ impl From<StoreError> for Problem {
     }
 }
 
-fn unavailable(detail: String) -> Problem {
+/// Something that cannot be done now.
+pub(crate) fn unavailable(detail: String) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not possible now", detail)
         .with("retry-after", UNAVAILABLE_RETRY_AFTER)
 }

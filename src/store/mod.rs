@@ -15,17 +15,19 @@ use serde_json::Value;
 use std::sync::Arc;
 
 use crate::Boxed;
-use crate::model::{Attempt, Delivery, Learned, Receipt, ReceiptStatus, Rules, Time, Update};
+use crate::model::{Attempt, Delivery, Learned, Receipt, ReceiptStatus, Rules, Task, Time, Update};
 use crate::shutdown::Shutdown;
 
 mod inquiry;
+mod news;
 mod room;
 mod rows;
 pub mod sqlite;
 
 pub use inquiry::{Held, Inquiries, Inquiry, Late, Lateness, Ruling, UNASKED};
+pub use news::{ChangeRow, Item, News, OutcomeRow};
 pub use room::{Extent, Pruned};
-pub use rows::{DeliveryFilter, DeliveryRow, Filter, ReceiptRow, SinkRow};
+pub use rows::{DeliveryFilter, DeliveryRow, ExecutionRow, Filter, ReceiptRow, SinkRow};
 
 /// Why the store could not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -128,6 +130,9 @@ pub trait Queries: Send + Sync {
     /// One execution by its id or the vendor's key: `{"execution", "tasks", "receipts", "changes", "deliveries"}`.
     fn execution(&self, id_or_key: String) -> Boxed<'_, Result<Value, StoreError>>;
 
+    /// The tasks of these executions, in their order; none of one that is not there.
+    fn tasks(&self, executions: Vec<i64>) -> Boxed<'_, Result<Vec<Vec<Task>>, StoreError>>;
+
     /// Receipts, newest first.
     fn receipts(&self, filter: Filter) -> Boxed<'_, Result<Vec<ReceiptRow>, StoreError>>;
 
@@ -142,6 +147,16 @@ pub trait Queries: Send + Sync {
 
     /// Every sink that has or had deliveries, or is paused.
     fn sinks(&self) -> Boxed<'_, Result<Vec<SinkRow>, StoreError>>;
+
+    /// The cursor behind everything that has happened.
+    fn newest(&self) -> Boxed<'_, Result<i64, StoreError>>;
+
+    /// A piece of what happened after the cursor `after`, oldest first: every accepted change, every try, and every
+    /// delivery that ended without one. Who goes on from [`News::through`] sees each of them once, in the order in which
+    /// they were committed, whatever else is committed meanwhile, and after a restart; what upkeep let go of is left out. A
+    /// cursor is an instant in microseconds: any may be asked for. A piece is small, whatever is in it, except for one item
+    /// alone that is not. Costs what it returns, and next to nothing where nothing happened.
+    fn news(&self, after: i64) -> Boxed<'_, Result<News, StoreError>>;
 }
 
 /// Keeping.

@@ -3,27 +3,33 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::{DeliveryStatus, Receipt, ReceiptStatus, Status, Time};
+use crate::model::{DeliveryStatus, Execution, Link, Receipt, ReceiptStatus, Status, Time};
 
 /// A list's filters, for executions, receipts and deliveries alike.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Filter {
     /// Only these statuses.
+    #[cfg_attr(test, schemars(with = "Vec<DeliveryStatus>"))]
     pub status: Vec<String>,
     /// Only of this source.
     pub source: Option<String>,
     /// Only to this sink (deliveries).
     pub sink: Option<String>,
     /// Only of this execution (receipts, deliveries).
+    #[cfg_attr(test, schemars(range(min = i64::MIN, max = i64::MAX)))]
     pub execution: Option<i64>,
     /// Only what came at this time or later.
     pub since: Option<Time>,
     /// Only ids below this one: the cursor.
+    #[cfg_attr(test, schemars(range(min = i64::MIN, max = i64::MAX)))]
     pub before: Option<i64>,
     /// Only ids above this one.
+    #[cfg_attr(test, schemars(range(min = i64::MIN, max = i64::MAX)))]
     pub after: Option<i64>,
     /// At most so many, newest first; `None` for all.
+    #[cfg_attr(test, schemars(range(max = u64::MAX)))]
     pub limit: Option<u64>,
 }
 
@@ -40,8 +46,28 @@ impl Filter {
     };
 }
 
+/// An execution as it is listed.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ExecutionRow {
+    /// Its id.
+    pub id: String,
+    /// What is true of it.
+    #[serde(flatten)]
+    pub execution: Execution,
+    /// Not finished in time.
+    pub overdue: bool,
+    /// What it is tied to.
+    pub links: Vec<Link>,
+    /// How many changes it has had.
+    pub sequence: u32,
+    /// When the last one was made.
+    pub changed_at: Time,
+}
+
 /// A receipt as it is listed.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ReceiptRow {
     /// Its id.
     pub id: String,
@@ -58,6 +84,7 @@ pub struct ReceiptRow {
     /// The executions it speaks of.
     pub executions: Vec<String>,
     /// The headers that matter.
+    #[cfg_attr(test, schemars(with = "std::collections::BTreeMap<String, String>"))]
     pub headers: Value,
     /// The length of its body, in bytes.
     pub body_bytes: u64,
@@ -91,6 +118,7 @@ impl ReceiptRow {
 
 /// A delivery as it is listed.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DeliveryRow {
     /// Its id.
     pub id: String,
@@ -123,6 +151,7 @@ pub struct DeliveryRow {
 
 /// A sink's standing in the store.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SinkRow {
     /// Its name.
     pub name: String,

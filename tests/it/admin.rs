@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use callbackd::admin::{Admin, AdminState};
+use callbackd::clock;
+use callbackd::measure::Measures;
 use callbackd::pipeline::Wake;
 use callbackd::secret::Secret;
 use callbackd::server::{Live, bind, serve};
@@ -30,6 +32,7 @@ impl Door {
             ingest: Live::new(ingest(&store, "/callbacks/media", &[], None)),
             wake: wake.clone(),
             token: token.map(Secret::new),
+            measures: Arc::new(Measures::new(clock::now())),
             shutdown: stopping.clone(),
         };
         tokio::spawn(serve(bound, Arc::new(Admin::new(state)), Shutdown::new()));
@@ -115,7 +118,12 @@ async fn does_what_operators_ask() {
         (post("/api/v1/sinks/prtal/pause", ""), 404, Value::Null, None),
         (post("/api/v1/deliveries/retry", ""), 400, Value::Null, None),
         (post("/api/v1/deliveries/retry", r#"{"sinc": "portal"}"#), 400, Value::Null, None),
+        (post("/api/v1/deliveries/retry", r#"{"status": ["ded"]}"#), 400, Value::Null, None),
+        // A list is no object, and what is asked with where nothing can be is a slip.
+        (post("/api/v1/deliveries/retry", "[]"), 400, Value::Null, None),
+        (post("/api/v1/deliveries/retry?sink=portal", "{}"), 400, Value::Null, None),
         (post("/api/v1/sinks", ""), 405, Value::Null, None),
+        (get("/api/v1/deliveries/retry"), 405, Value::Null, None),
         (get("/api/v1/nothing"), 404, Value::Null, None),
         (
             get("/api/v1/sinks"),
@@ -169,7 +177,8 @@ async fn only_operators_are_let_in() {
     ] {
         let answer = door.ask(&request(head)).await;
         assert_eq!(answer.status, status, "{head}");
-        assert_eq!(answer.header("www-authenticate"), (status == 401).then_some("Bearer"));
+        let challenges = "Bearer, Basic realm=\"callbackd\", charset=\"UTF-8\"";
+        assert_eq!(answer.header("www-authenticate"), (status == 401).then_some(challenges));
         assert!(!answer.body.contains("s3cret"));
     }
     assert_eq!(door.asked().len(), 1);

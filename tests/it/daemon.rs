@@ -321,6 +321,12 @@ impl Daemon {
         Done { code: status.code(), stdout: Vec::new(), stderr }
     }
 
+    /// A command that goes on; what it says is piped.
+    pub(crate) fn cli_going_on(&self, args: &[&str]) -> Child {
+        let mut command = self.command(&[args, &["--config", CONFIG]].concat());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started")
+    }
+
     /// The rows of a list.
     pub(crate) fn list(&self, args: &[&str]) -> Vec<Value> {
         self.cli(&[args, &["--json"]].concat()).rows()

@@ -5,13 +5,15 @@
 use std::fs;
 use std::path::Path;
 
-const LEAVES: &[&str] = &["clock", "jq", "options", "outbound", "secret", "shutdown", "signature", "tencent"];
+const LEAVES: &[&str] =
+    &["clock", "jq", "measure", "options", "outbound", "secret", "shutdown", "signature", "tencent"];
 
 /// Each module of the crate and what it may use beside itself; `LEAVES` stands for all of them.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("clock", &["model"]),
     ("jq", &["model"]),
+    ("measure", &["model"]),
     ("options", &["model", "LEAVES"]),
     ("outbound", &["model", "LEAVES"]),
     ("secret", &["model"]),

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::rig::receipt;
 
 /// A store of each kind, in a folder of its own.
-fn open(folder: &TempDir) -> Arc<dyn Store> {
+pub(crate) fn open(folder: &TempDir) -> Arc<dyn Store> {
     Arc::new(SqliteStore::open(&folder.path().join("store.db"), &Options::default()).expect("opens"))
 }
 
@@ -45,7 +45,7 @@ impl Program for At {
     }
 }
 
-fn rules() -> Rules {
+pub(crate) fn rules() -> Rules {
     let names = |list: &[&str]| list.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
     Rules {
         routes: vec![
@@ -86,7 +86,12 @@ pub(crate) async fn record(store: &dyn Store, source: &str, now: Time, updates: 
     try_record(store, source, now, Parsed::Updates(updates)).await.expect("recorded")
 }
 
-async fn try_record(store: &dyn Store, source: &str, now: Time, parsed: Parsed) -> Result<Recorded, StoreError> {
+pub(crate) async fn try_record(
+    store: &dyn Store,
+    source: &str,
+    now: Time,
+    parsed: Parsed,
+) -> Result<Recorded, StoreError> {
     let headers = vec![("content-type".to_owned(), "application/xml".to_owned())];
     let receipt = Receipt { headers, ..receipt(source, now, "<the body/>") };
     store.record(receipt, parsed, Arc::new(rules())).await
@@ -94,17 +99,17 @@ async fn try_record(store: &dyn Store, source: &str, now: Time, parsed: Parsed) 
 
 const LEASE_MS: u64 = 30_000;
 
-async fn claim(store: &dyn Store, sink: &str, now: Time) -> Vec<Delivery> {
+pub(crate) async fn claim(store: &dyn Store, sink: &str, now: Time) -> Vec<Delivery> {
     store.claim(sink.to_owned(), 10, LEASE_MS, now, now).await.expect("claimed").deliveries
 }
 
-async fn settle(store: &dyn Store, delivery: &Delivery, fate: Fate, now: Time) -> Vec<String> {
+pub(crate) async fn settle(store: &dyn Store, delivery: &Delivery, fate: Fate, now: Time) -> Vec<String> {
     // As long as it is leased, it is due at the lease's end.
     let lease = store.delivery(delivery.id).await.expect("a delivery").0.due_at.unwrap_or(now);
     store.settle(settlement(delivery, lease, fate, now), Arc::new(rules()), now).await.expect("settled")
 }
 
-fn settlement(delivery: &Delivery, lease: Time, fate: Fate, now: Time) -> Settlement {
+pub(crate) fn settlement(delivery: &Delivery, lease: Time, fate: Fate, now: Time) -> Settlement {
     let attempt = Attempt {
         started_at: now,
         duration_ms: 5,

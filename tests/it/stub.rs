@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use callbackd::Boxed;
-use callbackd::model::{Attempt, Receipt, ReceiptStatus, Rules, SinkRule, Time};
+use callbackd::model::{Attempt, Receipt, ReceiptStatus, Rules, SinkRule, Task, Time};
 use callbackd::pipeline::Wake;
 use callbackd::pipeline::ingest::{Ingest, Intake, Rate};
 use callbackd::server::Limits;
 use callbackd::shutdown::Shutdown;
 use callbackd::sources::{AuthError, ParseError, RawRequest, SenderRequest, Source};
 use callbackd::store::{
-    Claim, DeliveryFilter, DeliveryRow, Extent, Filter, Inquiries, Lateness, Parsed, Pruned, Queries, ReceiptRow,
+    Claim, DeliveryFilter, DeliveryRow, Extent, Filter, Inquiries, Lateness, News, Parsed, Pruned, Queries, ReceiptRow,
     Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
 };
 use http::{HeaderMap, Method, StatusCode};
@@ -87,6 +87,10 @@ impl Queries for Shared {
         ready(Err(StoreError::NotFound(id)))
     }
 
+    fn tasks(&self, _: Vec<i64>) -> Boxed<'_, Result<Vec<Vec<Task>>, StoreError>> {
+        ready(Ok(vec![]))
+    }
+
     fn receipts(&self, _: Filter) -> Boxed<'_, Result<Vec<ReceiptRow>, StoreError>> {
         ready(Ok(vec![]))
     }
@@ -121,6 +125,14 @@ impl Queries for Shared {
     fn sinks(&self) -> Boxed<'_, Result<Vec<SinkRow>, StoreError>> {
         let name = "gone".to_owned();
         ready(Ok(vec![SinkRow { name, paused: None, backlog: 2, oldest: None, reason: None, dead: 1 }]))
+    }
+
+    fn newest(&self) -> Boxed<'_, Result<i64, StoreError>> {
+        ready(Ok(0))
+    }
+
+    fn news(&self, after: i64) -> Boxed<'_, Result<News, StoreError>> {
+        ready(Ok(News { through: after, ..News::default() }))
     }
 }
 

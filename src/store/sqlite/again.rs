@@ -5,10 +5,10 @@ use std::sync::Arc;
 use rusqlite::{OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
-use super::inquire;
 use super::ready::{ReadyParsed, ready};
 use super::record::{apply_all, hex};
 use super::writer::{Fault, Tx};
+use super::{inquire, news};
 use crate::model::{ReceiptStatus, Rules, Time};
 use crate::store::{Parsed, ReceiptRow, Recorded, StoreError};
 
@@ -54,6 +54,10 @@ impl ReadyAgain {
         }
         inquire::forget(tx, self.receipt)?;
         let done = apply_all(tx, &self.source, Some(self.receipt), self.now, &self.parsed, &self.rules)?;
+        // The receipt is older than what it changed.
+        for execution in &done.recorded.executions {
+            news::aside(tx, Some(*execution), None, self.now)?;
+        }
         // A repeat's bytes are kept already.
         let digest = self.digest.as_ref().filter(|_| done.recorded.outcome == ReceiptStatus::Duplicate);
         tx.conn.execute(

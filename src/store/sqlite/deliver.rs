@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, params, params_from_iter};
 use serde_json::Value;
 
 use super::filter::{DELIVERIES, conditions};
+use super::news;
 use super::record::ReadyLearned;
 use super::writer::{Fault, Tx};
 use crate::model::{Attempt, Rules, Time};
@@ -202,6 +203,7 @@ pub(super) fn discard(tx: &mut Tx<'_>, filter: &DeliveryFilter, after: i64, now:
             "UPDATE deliveries SET status = 'discarded', reason = 'discarded by an operator', due_at = NULL, finished_at = ?2 WHERE id = ?1",
             params![id, now.micros()],
         )?;
+        news::aside(tx, None, Some(*id), now)?;
         if had_its_turn {
             tx.sql.next_in_line.execute(params![execution, sink, now.micros()])?;
         }

@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::again::ReadyAgain;
 use super::identity::hash_of;
+use super::news;
 use super::ready::{ReadyUpdate, ready_update, render};
 use super::record::{Done, Found, Place, apply, find, follow, state_of};
 use super::writer::{Fault, Tx};
@@ -240,6 +241,7 @@ impl ReadyLateness {
         let mut wake = Vec::new();
         if let Some(truth) = &self.truth {
             apply(tx, &self.source, None, now, truth, rules, &mut wake)?;
+            news::aside(tx, Some(execution), None, now)?;
         }
         let open: Option<bool> = tx
             .conn
@@ -289,5 +291,6 @@ fn mark(tx: &mut Tx<'_>, execution: i64, rules: &Rules, now: Time, wake: &mut Ve
                 changed_tasks = ?5, receipt = NULL, received_at = ?6 WHERE id = ?1",
         params![execution, change, sequence, rendered.kind, rendered.changed_tasks, now.micros()],
     )?;
-    follow(tx, &Place { execution, change, sequence, now }, &rendered, rules, wake)
+    follow(tx, &Place { execution, change, sequence, now }, &rendered, rules, wake)?;
+    Ok(news::aside(tx, Some(execution), None, now)?)
 }

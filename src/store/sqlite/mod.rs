@@ -20,11 +20,11 @@ use self::record::Ready;
 use self::reply::Replies;
 use self::writer::{Command, Fault, Health, Tx};
 use super::{
-    Claim, DeliveryFilter, DeliveryRow, Extent, Filter, Inquiries, Lateness, Parsed, Pruned, Queries, ReceiptRow,
+    Claim, DeliveryFilter, DeliveryRow, Extent, Filter, Inquiries, Lateness, News, Parsed, Pruned, Queries, ReceiptRow,
     Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
 };
 use crate::Boxed;
-use crate::model::{Attempt, Receipt, Rules, Time};
+use crate::model::{Attempt, Receipt, Rules, Task, Time};
 use crate::shutdown::Shutdown;
 
 mod again;
@@ -38,6 +38,7 @@ mod fresh;
 mod identity;
 mod inquire;
 mod link;
+mod news;
 mod open;
 mod pause;
 #[cfg(test)]
@@ -377,6 +378,10 @@ impl Queries for SqliteStore {
         self.readers.execution(id_or_key)
     }
 
+    fn tasks(&self, executions: Vec<i64>) -> Boxed<'_, Result<Vec<Vec<Task>>, StoreError>> {
+        self.readers.tasks(executions)
+    }
+
     fn receipts(&self, filter: Filter) -> Boxed<'_, Result<Vec<ReceiptRow>, StoreError>> {
         self.readers.receipts(filter)
     }
@@ -395,5 +400,13 @@ impl Queries for SqliteStore {
 
     fn sinks(&self) -> Boxed<'_, Result<Vec<SinkRow>, StoreError>> {
         self.readers.sinks()
+    }
+
+    fn newest(&self) -> Boxed<'_, Result<i64, StoreError>> {
+        self.readers.newest()
+    }
+
+    fn news(&self, after: i64) -> Boxed<'_, Result<News, StoreError>> {
+        self.readers.news(after)
     }
 }

@@ -16,6 +16,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0002_inquiries.sql"),
     include_str!("../migrations/0003_lists.sql"),
     include_str!("../migrations/0004_backlog.sql"),
+    include_str!("../migrations/0005_asides.sql"),
 ];
 
 /// Held by the one process that may write. The kernel lets go of it when the process ends, however it ends.

@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Statement, ToSql};
 
 use super::SqliteStore;
 use super::identity::hash_of;
+use super::news;
 use super::read::fault;
 use super::writer::{Fault, Tx};
 use crate::model::Time;
@@ -92,6 +93,9 @@ impl SqliteStore {
             let found = self.readers.read(move |conn| receipts(conn, place, end).map_err(fault)).await?;
             from = found.next;
             self.forget(found.going, before).await?;
+        }
+        if next.is_none() {
+            self.call(move |tx| news::forget(tx, before)).await?;
         }
         Ok(Pruned { executions, next })
     }

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::filter::{DELIVERIES, EXECUTIONS, RECEIPTS, conditions};
-use super::{claim, identity, open};
+use super::{claim, identity, news, open};
 use crate::Boxed;
-use crate::model::{Attempt, Change, ChangeMeta, Link, State, Status, Time};
-use crate::store::{DeliveryRow, Filter, Queries, ReceiptRow, SinkRow, StoreError};
+use crate::model::{Attempt, Change, ChangeMeta, Link, State, Status, Task, Time};
+use crate::store::{DeliveryRow, ExecutionRow, Filter, News, Queries, ReceiptRow, SinkRow, StoreError};
 
 /// A few connections, opened when they are first needed.
 #[derive(Clone)]
@@ -22,7 +22,7 @@ pub(super) struct Readers {
     permits: Arc<Semaphore>,
 }
 
-type Read<T> = Result<T, StoreError>;
+pub(super) type Read<T> = Result<T, StoreError>;
 
 pub(super) fn fault(e: rusqlite::Error) -> StoreError {
     StoreError::Unavailable(format!("the store cannot be read: {e}"))
@@ -105,16 +105,16 @@ pub(super) const SINKS: &str = "WITH RECURSIVE told (sink) AS (
             ORDER BY d.until_linked, d.id LIMIT 1)
     FROM (SELECT sink FROM told WHERE sink <> '' UNION SELECT sink FROM sink_pauses) n ORDER BY 1";
 
-fn at(row: &Row<'_>, column: usize) -> rusqlite::Result<Time> {
+pub(super) fn at(row: &Row<'_>, column: usize) -> rusqlite::Result<Time> {
     row.get(column).map(Time::from_micros)
 }
 
-fn word<T: std::str::FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+pub(super) fn word<T: std::str::FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
     let text: String = row.get(column)?;
     text.parse().map_err(|_| rusqlite::Error::InvalidColumnName(text))
 }
 
-fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+pub(super) fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
     row.get::<_, i64>(column).map(|id| id.to_string())
 }
 
@@ -127,21 +127,13 @@ fn execution(conn: &Connection, row: &Row<'_>) -> Read<(Value, Value)> {
     let is_overdue = row.get::<_, bool>(5).map_err(fault)? && !status.is_finished();
     let state = State::of_snapshot(&snapshot)
         .map_err(|e| StoreError::Unusable(format!("the snapshot of execution {id} cannot be read: {e}")))?;
-    let mut state = json!(state);
     let links = links(conn, id).map_err(fault)?;
-    let mut flat = serde_json::Map::new();
-    flat.insert("id".to_owned(), json!(id.to_string()));
-    if let Value::Object(execution) = state["execution"].take() {
-        flat.extend(execution);
-    }
-    flat.insert("overdue".to_owned(), json!(is_overdue));
-    flat.insert("links".to_owned(), json!(links));
-    flat.insert("sequence".to_owned(), json!(sequence));
-    flat.insert("changed_at".to_owned(), json!(changed_at));
-    Ok((Value::Object(flat), state["tasks"].take()))
+    let State { execution, tasks } = state;
+    let flat = ExecutionRow { id: id.to_string(), execution, overdue: is_overdue, links, sequence, changed_at };
+    Ok((json!(flat), json!(tasks)))
 }
 
-fn links(conn: &Connection, execution: i64) -> rusqlite::Result<Vec<Link>> {
+pub(super) fn links(conn: &Connection, execution: i64) -> rusqlite::Result<Vec<Link>> {
     let mut statement = conn.prepare(
         "SELECT h.source, h.key, h.id FROM links l JOIN execution_heads h ON h.id = l.with_execution WHERE l.execution = ?1
          UNION ALL
@@ -251,6 +243,14 @@ fn history(conn: &Connection, id: i64, execution: Value, tasks: Value) -> Read<V
 }
 
 impl Queries for Readers {
+    fn newest(&self) -> Boxed<'_, Read<i64>> {
+        self.read(|conn| news::newest(conn).map_err(fault))
+    }
+
+    fn news(&self, after: i64) -> Boxed<'_, Read<News>> {
+        self.read(move |conn| news::news(conn, after))
+    }
+
     fn executions(&self, filter: Filter) -> Boxed<'_, Read<Vec<Value>>> {
         self.read(move |conn| {
             let (wheres, values) = conditions(&filter, &EXECUTIONS);
@@ -284,6 +284,20 @@ impl Queries for Readers {
             let id: i64 = row.get(0).map_err(fault)?;
             let (flat, tasks) = execution(conn, row)?;
             history(conn, id, flat, tasks)
+        })
+    }
+
+    fn tasks(&self, executions: Vec<i64>) -> Boxed<'_, Read<Vec<Vec<Task>>>> {
+        self.read(move |conn| {
+            let mut statement = conn.prepare("SELECT snapshot FROM execution_heads WHERE id = ?1").map_err(fault)?;
+            let tasks = |id| {
+                let snapshot: Option<String> = statement.query_row([id], |row| row.get(0)).optional().map_err(fault)?;
+                Ok(snapshot
+                    .and_then(|text| State::of_snapshot(&text).ok())
+                    .map(|state| state.tasks)
+                    .unwrap_or_default())
+            };
+            executions.into_iter().map(tasks).collect()
         })
     }
 

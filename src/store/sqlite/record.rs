@@ -8,9 +8,9 @@ use sha2::{Digest, Sha256};
 
 use super::fresh::Fresh;
 use super::inquire;
-use super::link;
 use super::ready::{ReadyParsed, ReadyUpdate, Rendered, ready, ready_update, render};
 use super::writer::{Fault, Tx};
+use super::{link, news};
 use crate::model::{Learned, Receipt, ReceiptStatus, Rules, State, Status, Time, Verdict, text};
 use crate::store::{Parsed, Recorded};
 
@@ -117,6 +117,9 @@ impl ReadyLearned {
         wake: &mut Vec<String>,
     ) -> Result<(), Fault> {
         let applied = apply(tx, &self.source, None, now, &self.update, rules, wake)?;
+        if applied.outcome == ReceiptStatus::Accepted {
+            news::aside(tx, applied.execution, None, now)?;
+        }
         match applied.execution.filter(|execution| self.linked && *execution != by) {
             Some(execution) => link::tie_started(tx, execution, by, now, wake),
             None => Ok(()),
@@ -402,7 +405,11 @@ mod tests {
     #[test]
     fn keys_that_are_made_to_look_alike_end_in_conflicts() {
         let conn = rusqlite::Connection::open_in_memory().expect("opens");
-        for step in [include_str!("../migrations/0001_initial.sql"), include_str!("../migrations/0002_inquiries.sql")] {
+        for step in [
+            include_str!("../migrations/0001_initial.sql"),
+            include_str!("../migrations/0002_inquiries.sql"),
+            include_str!("../migrations/0005_asides.sql"),
+        ] {
             conn.execute_batch(step).expect("made");
         }
         let mut tx = prepare(&conn).expect("prepared");

@@ -259,7 +259,7 @@ pub(super) fn prepare(conn: &Connection) -> rusqlite::Result<Tx<'_>> {
     let last_id: i64 = conn.query_row(
         "SELECT 1000000 + max(coalesce((SELECT max(id) FROM receipts), 0), coalesce((SELECT max(id) FROM execution_heads), 0),
                               coalesce((SELECT max(id) FROM deliveries), 0), coalesce((SELECT max(id) FROM attempts), 0),
-                              coalesce((SELECT max(id) FROM links), 0))",
+                              coalesce((SELECT max(id) FROM links), 0), coalesce((SELECT max(id) FROM asides), 0))",
         [],
         |row| row.get(0),
     )?;

@@ -1,0 +1,129 @@
+//! The first view: whether anything is wrong, what, and which command mends it; then figures, and what came last.
+
+use super::executions::{self, Row};
+use super::html::{Html, NONE, Url, age, count, several};
+use super::layout::section;
+use super::plot::{self, DAY, HOUR};
+use super::standing::{Finding, Standing, Weight, findings};
+use crate::measure::Minute;
+use crate::model::Time;
+
+pub(super) fn show(h: &mut Html, standing: &Standing, history: &[Minute], latest: &[Row], now: Time) {
+    let found = findings(standing, now);
+    h.leaf("h1", &[("class", "unseen")], "Overview");
+    verdict(h, standing, &found);
+    line(h, standing, now);
+    if !found.is_empty() {
+        section(h, "wrong", "What is wrong", |h| {
+            h.el("ul", &[("class", "findings")], |h| found.iter().for_each(|f| finding(h, f)))
+        });
+    }
+    section(h, "figures", "The last hour and day", |h| {
+        h.el("div", &[("class", "spans")], |h| {
+            for span in [HOUR, DAY] {
+                h.el("div", &[], |h| {
+                    h.leaf("h3", &[], span.title);
+                    plot::plots(h, span, history, now);
+                });
+            }
+        });
+    });
+    section(h, "latest", "Latest executions", |h| {
+        executions::table(h, latest, now);
+        h.el("p", &[], |h| h.link(&Url::to(&["executions"]), "All executions"));
+    });
+}
+
+fn verdict(h: &mut Html, standing: &Standing, found: &[Finding]) {
+    let bad = found.iter().filter(|finding| finding.weight == Weight::Bad).count() as u64;
+    let (class, said) = match (bad, found.len() as u64) {
+        _ if standing.receiving.is_err() => ("verdict bad", "Callbacks are not being kept".to_owned()),
+        (0, 0) => ("verdict good", "All is well".to_owned()),
+        (0, wary) => ("verdict wary", format!("{} worth a look", several(wary, "thing"))),
+        (1, _) => ("verdict bad", "1 thing is wrong".to_owned()),
+        (bad, _) => ("verdict bad", format!("{} are wrong", several(bad, "thing"))),
+    };
+    h.leaf("p", &[("class", class), ("id", "verdict")], &said);
+}
+
+/// The state in one line.
+fn line(h: &mut Html, standing: &Standing, now: Time) {
+    let sinks: Vec<_> = standing.sinks.iter().filter(|sink| sink.is_configured).collect();
+    let well = sinks.iter().filter(|sink| sink.word() == "active").count();
+    let backlog: u64 = standing.sinks.iter().map(|sink| sink.row.backlog).sum();
+    let oldest = standing.sinks.iter().filter_map(|sink| sink.row.oldest).min();
+    let dead: u64 = standing.sinks.iter().map(|sink| sink.row.dead).sum();
+    let forwarding = match (well, sinks.len()) {
+        (_, 0) => "no sinks".to_owned(),
+        (well, all) if well == all => format!("to all {all}"),
+        (well, all) => format!("to {well} of {all}"),
+    };
+    let receiving = if standing.receiving.is_ok() { "yes" } else { "no" };
+    let cells: [(&str, &str, String, &str); 5] = [
+        (
+            "Receiving",
+            receiving,
+            format!("{} lately", count(standing.lately)),
+            if standing.receiving.is_ok() { "good" } else { "bad" },
+        ),
+        ("Forwarding", &forwarding, "sinks".to_owned(), if well == sinks.len() { "good" } else { "bad" }),
+        ("Backlog", &count(backlog), "wait to be told".to_owned(), ""),
+        ("Oldest undelivered", &oldest.map_or(NONE.to_owned(), |oldest| age(oldest, now)), String::new(), ""),
+        ("Dead letters", &count(dead), "given up".to_owned(), if dead > 0 { "bad" } else { "" }),
+    ];
+    h.el("dl", &[("class", "line"), ("aria-label", "State")], |h| {
+        for (name, value, beside, class) in cells {
+            h.el("div", &[("class", class)], |h| {
+                h.leaf("dt", &[], name);
+                h.el("dd", &[], |h| {
+                    h.leaf("b", &[], value);
+                    h.text(" ");
+                    h.leaf("small", &[], &beside);
+                });
+            });
+        }
+        h.el("div", &[("class", "sources")], |h| {
+            h.leaf("dt", &[], "Last callback");
+            for source in &standing.sources {
+                h.el("dd", &[], |h| {
+                    h.link(&Url::to(&["executions"]).with("source", &source.name), &source.name);
+                    h.text(" ");
+                    match source.last_at {
+                        Some(_) => h.ago(source.last_at, now),
+                        None => h.leaf("small", &[], "not lately"),
+                    }
+                });
+            }
+            if standing.sources.is_empty() {
+                h.leaf("dd", &[], "no sources");
+            }
+        });
+    });
+}
+
+fn finding(h: &mut Html, finding: &Finding) {
+    let class = match finding.weight {
+        Weight::Bad => "bad",
+        Weight::Wary => "wary",
+    };
+    h.el("li", &[("class", class)], |h| {
+        h.el("p", &[], |h| {
+            h.leaf("b", &[], &finding.what);
+            if let Some(reason) = &finding.reason {
+                h.text(" ");
+                h.leaf("span", &[("class", "said")], reason);
+            }
+        });
+        h.el("p", &[], |h| {
+            h.leaf("code", &[], &finding.command);
+            h.text(" ");
+            if finding.at != Url::home() {
+                h.leaf(
+                    "a",
+                    &[("href", finding.at.as_str()), ("aria-label", &format!("Show: {}", finding.what))],
+                    "Show",
+                );
+            }
+        });
+    });
+}
