@@ -26,6 +26,7 @@ pub struct Filter {
     #[cfg_attr(test, schemars(range(min = i64::MIN, max = i64::MAX)))]
     pub before: Option<i64>,
     /// Only ids above this one.
+    #[cfg_attr(test, schemars(range(min = i64::MIN, max = i64::MAX)))]
     pub after: Option<i64>,
     /// At most so many, newest first; `None` for all.
     #[cfg_attr(test, schemars(range(max = u64::MAX)))]

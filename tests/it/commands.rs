@@ -297,6 +297,6 @@ fn an_execution_is_shown_with_its_timeline() {
     let done = daemon.cli(&["executions", "show", "run-1"]);
     let line = |what: &str| done.said().lines().find(|line| line.trim_start().starts_with(what)).expect(what);
     assert!(line("Timeline").contains("2020-12-01 03:00:41 to 2020-12-01 03:00:45, 4 s"), "{}", done.said());
-    assert!(line("Transcode_1").contains('█') && line("Transcode_1").contains("succeeded"), "{}", done.said());
+    assert!(line("Transcode_1").contains('#') && line("Transcode_1").contains("succeeded"), "{}", done.said());
     assert!(!done.said().contains('\u{1b}'), "no colours where nobody sees them");
 }

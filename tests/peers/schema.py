@@ -15,7 +15,7 @@ binary, top = sys.argv[1], Path(sys.argv[2])
 # nothing bears, files that are not there, programs) only a look at the whole can tell.
 SHAPE = re.compile(
     r"no such (key|kind|word|section)|has to be written, and is missing|is missing; write one of"
-    r"|: expected .*, found |is no (span of time|size);|is a list of tables|is a table, which|has a table for each"
+    r"|: expected .*, found (a|true or|something) ?|is no (span of time|size);|is a list of tables|is a table, which|has a table for each"
 )
 
 

@@ -104,7 +104,7 @@ impl Doctor {
                 let (about, finding) = (print::plain(&one.about), print::plain(&one.finding));
                 writeln!(out, "{word:5}  {about:width$}  {finding}")?;
                 if let Some(remedy) = &one.remedy {
-                    writeln!(out, "{:5}  {:width$}  → {}", "", "", print::plain(remedy))?;
+                    writeln!(out, "{:5}  {:width$}  -> {}", "", "", print::plain(remedy))?;
                 }
             }
             match wrong {

@@ -105,7 +105,7 @@ impl Scale {
         let start = self.column(bar.started.unwrap_or(begin)).min(WIDTH - 1);
         let end = self.column(end).max(start + 1);
         let begin = self.column(begin).min(start);
-        (fill(" ", begin) + &fill("·", start - begin), fill("█", end - start), fill(" ", WIDTH - end))
+        (fill(" ", begin) + &fill(".", start - begin), fill("#", end - start), fill(" ", WIDTH - end))
     }
 }
 
@@ -137,16 +137,16 @@ mod tests {
         assert_eq!(seen[1], "Timeline  2026-11-21 10:00:00 to 2026-11-21 10:02:00, 2m 00s");
         let bar = |parts: &[(&str, usize)]| parts.iter().map(|(text, n)| text.repeat(*n)).collect::<String>();
         for (line, (name, drawn, status, took)) in seen[2..].iter().zip([
-            ("execution", bar(&[("█", 40)]), "running", "2m 00s"),
-            ("Snapshot", bar(&[("·", 10), ("█", 10), (" ", 20)]), "succeeded", "30 s"),
-            ("x\\u{1b}[31m", bar(&[(" ", 39), ("█", 1)]), "failed", "-"),
+            ("execution", bar(&[("#", 40)]), "running", "2m 00s"),
+            ("Snapshot", bar(&[(".", 10), ("#", 10), (" ", 20)]), "succeeded", "30 s"),
+            ("x\\u{1b}[31m", bar(&[(" ", 39), ("#", 1)]), "failed", "-"),
             ("c", bar(&[(" ", 40)]), "pending", "-"),
-            ("d", bar(&[(" ", 20), ("█", 20)]), "running", "1m 00s"),
+            ("d", bar(&[(" ", 20), ("#", 20)]), "running", "1m 00s"),
         ]) {
             assert_eq!(*line, format!("  {name:11}  {drawn}  {status:9}  {took}"));
         }
         let coloured = lines(&found, true);
-        assert!(coloured[3].contains(&format!("\u{1b}[32m{}\u{1b}[0m", "█".repeat(10))), "{coloured:?}");
+        assert!(coloured[3].contains(&format!("\u{1b}[32m{}\u{1b}[0m", "#".repeat(10))), "{coloured:?}");
         assert!(!coloured[5].contains('\u{1b}'), "nothing to colour");
     }
 
@@ -154,7 +154,7 @@ mod tests {
     fn one_instant_is_a_bar_and_no_time_is_no_timeline() {
         let at = "2026-11-21T10:00:00Z";
         let found = json!({"execution": {"status": "succeeded", "started_at": at, "finished_at": at}, "tasks": []});
-        assert!(lines(&found, false)[2].contains('█'));
+        assert!(lines(&found, false)[2].contains('#'));
         assert!(lines(&json!({"execution": {"status": "running"}, "tasks": []}), false).is_empty());
     }
 }

@@ -18,7 +18,7 @@ use self::queue::Queue;
 use self::read::Readers;
 use self::record::Ready;
 use self::reply::Replies;
-use self::writer::{Command, Fault, Health, Tx};
+use self::writer::{Command, Health};
 use super::{
     Claim, DeliveryFilter, DeliveryRow, Export, Extent, Filter, Inquiries, Lateness, News, Outlook, Parsed, Pruned,
     Queries, ReceiptRow, Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
@@ -39,6 +39,7 @@ mod fresh;
 mod identity;
 mod inquire;
 mod link;
+mod mass;
 mod news;
 mod open;
 mod outlook;
@@ -160,35 +161,6 @@ impl SqliteStore {
         let threads = Threads { writer, checkpointer, _lock: lock };
         let readers = Readers::new(path.to_owned(), options.readers);
         Ok(SqliteStore { queue, health, log, readers, fresh: Arc::default(), threads: Mutex::new(Some(threads)) })
-    }
-
-    /// Carries out a mass change in chunks, so that callbacks are committed in between; oldest first, so that of one
-    /// execution the earlier change stays before the later one.
-    async fn in_chunks(
-        &self,
-        filter: DeliveryFilter,
-        now: Time,
-        change: fn(&mut Tx<'_>, &DeliveryFilter, i64, Time) -> Result<deliver::Touched, Fault>,
-    ) -> Result<u64, StoreError> {
-        let mut filter = filter;
-        let (mut after, before) = match &filter {
-            DeliveryFilter::All(all) => (all.after.unwrap_or(0), all.before.unwrap_or(i64::MAX)),
-            DeliveryFilter::One(_) => (0, i64::MAX),
-        };
-        let mut count = 0;
-        loop {
-            let chunk = filter.clone();
-            let touched = self.call(move |tx| change(tx, &chunk, after, now)).await?;
-            count += touched.count();
-            let DeliveryFilter::All(all) = &mut filter else { return Ok(count) };
-            if let Some(limit) = &mut all.limit {
-                *limit = limit.saturating_sub(touched.count());
-            }
-            match touched.next() {
-                Some(next) if all.limit != Some(0) && next.saturating_add(1) < before => after = next,
-                _ => return Ok(count),
-            }
-        }
     }
 }
 

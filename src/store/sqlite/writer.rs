@@ -24,7 +24,6 @@ use crate::store::StoreError;
 const STUCK: Duration = Duration::from_secs(5);
 /// So often it is tried whether a store that failed can be written again.
 const AGAIN: Duration = Duration::from_secs(1);
-
 /// What is said of a disk without room.
 const FULL: &str = "the store's disk is full";
 
@@ -42,7 +41,6 @@ impl From<rusqlite::Error> for Fault {
         Fault::Sql(e)
     }
 }
-
 /// One queued command, whatever it returns.
 pub(super) trait Command: Send {
     /// Carries it out; may be called again in another transaction when the first was rolled back.
