@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, params};
-use sha2::{Digest, Sha256};
 
 use super::ready::{ReadyParsed, ready};
-use super::record::{apply_all, hex};
+use super::record::apply_all;
 use super::writer::{Fault, Tx};
 use super::{inquire, news};
 use crate::model::{ReceiptStatus, Rules, Time, Trace};
+use crate::signature;
 use crate::store::{Parsed, ReceiptRow, Recorded, StoreError};
 
 /// A stored receipt with what it is understood as now.
@@ -34,7 +34,7 @@ impl ReadyAgain {
         let header = |name| row.headers.get(name)?.as_str();
         let trace = header(Trace::PARENT).and_then(|parent| Trace::read(parent, header(Trace::STATE)));
         let parsed = ready(&row.source, now, parsed, &rules).traced(trace);
-        let digest = (row.status == ReceiptStatus::Held).then(|| hex(&Sha256::digest(body)));
+        let digest = (row.status == ReceiptStatus::Held).then(|| signature::hex(&signature::sha256(body)));
         ReadyAgain { receipt, parsed, rules, source: row.source.as_str().into(), now, digest }
     }
 

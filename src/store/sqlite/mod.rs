@@ -7,9 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use serde_json::Value;
-
 use self::again::ReadyAgain;
+use self::call::Command;
 use self::checkpoint::Log;
 use self::deliver::ReadySettlement;
 use self::fresh::Fresh;
@@ -18,14 +17,14 @@ use self::queue::Queue;
 use self::read::Readers;
 use self::record::Ready;
 use self::reply::Replies;
-use self::writer::{Command, Health};
+use self::writer::Health;
 use super::{
-    Claim, DeliveryFilter, DeliveryRow, Export, Extent, Filter, Inquiries, Lateness, News, Outlook, Parsed, Pruned,
-    Queries, ReceiptRow, Recorded, Ruling, Settlement, SinkRow, Store, StoreError,
+    Claim, DeliveryFilter, Export, Extent, Inquiries, Lateness, Parsed, Pruned, Queries, Recorded, Ruling, Settlement,
+    Store, StoreError,
 };
 use crate::Boxed;
 use crate::measure::OfStore;
-use crate::model::{Attempt, Receipt, Rules, Task, Time};
+use crate::model::{Receipt, Rules, Time};
 use crate::shutdown::Shutdown;
 
 mod again;
@@ -47,6 +46,7 @@ mod pause;
 #[cfg(test)]
 mod plans;
 mod prune;
+mod queries;
 mod queue;
 mod read;
 mod ready;
@@ -366,51 +366,5 @@ impl Store for SqliteStore {
                 tracing::error!("a thread of the store panicked");
             }
         })
-    }
-}
-
-impl Queries for SqliteStore {
-    fn executions(&self, filter: Filter) -> Boxed<'_, Result<Vec<Value>, StoreError>> {
-        self.readers.executions(filter)
-    }
-
-    fn execution(&self, id_or_key: String) -> Boxed<'_, Result<Value, StoreError>> {
-        self.readers.execution(id_or_key)
-    }
-
-    fn tasks(&self, executions: Vec<i64>) -> Boxed<'_, Result<Vec<Vec<Task>>, StoreError>> {
-        self.readers.tasks(executions)
-    }
-
-    fn receipts(&self, filter: Filter) -> Boxed<'_, Result<Vec<ReceiptRow>, StoreError>> {
-        self.readers.receipts(filter)
-    }
-
-    fn receipt(&self, id: i64) -> Boxed<'_, Result<(ReceiptRow, Vec<u8>), StoreError>> {
-        self.readers.receipt(id)
-    }
-
-    fn deliveries(&self, filter: Filter) -> Boxed<'_, Result<Vec<DeliveryRow>, StoreError>> {
-        self.readers.deliveries(filter)
-    }
-
-    fn delivery(&self, id: i64) -> Boxed<'_, Result<(DeliveryRow, Vec<Attempt>), StoreError>> {
-        self.readers.delivery(id)
-    }
-
-    fn sinks(&self) -> Boxed<'_, Result<Vec<SinkRow>, StoreError>> {
-        self.readers.sinks()
-    }
-
-    fn newest(&self) -> Boxed<'_, Result<i64, StoreError>> {
-        self.readers.newest()
-    }
-
-    fn news(&self, after: i64) -> Boxed<'_, Result<News, StoreError>> {
-        self.readers.news(after)
-    }
-
-    fn outlook(&self, from: i64) -> Boxed<'_, Result<Outlook, StoreError>> {
-        self.readers.outlook(from)
     }
 }

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use rusqlite::{Statement, params};
-use sha2::{Digest, Sha256};
 
 use super::fresh::Fresh;
 use super::inquire;
@@ -12,6 +11,7 @@ use super::ready::{ReadyParsed, ReadyUpdate, Rendered, ready, ready_update, rend
 use super::writer::{Fault, Tx};
 use super::{link, news};
 use crate::model::{Learned, Receipt, ReceiptStatus, Rules, State, Status, Time, Verdict, text};
+use crate::signature;
 use crate::store::{Parsed, Recorded};
 
 /// A receipt made ready off the writer's thread: all that can be rendered before the transaction is.
@@ -62,7 +62,7 @@ impl Ready {
         }
         // A repeat's bytes are kept already.
         let again = done.recorded.outcome == ReceiptStatus::Duplicate;
-        let digest = again.then(|| hex(&Sha256::digest(&receipt.body)));
+        let digest = again.then(|| signature::hex(&signature::sha256(&receipt.body)));
         tx.sql.insert_receipt.execute(params![
             id,
             &*receipt.source,
@@ -389,14 +389,6 @@ fn promise(tx: &mut Tx<'_>, place: &Place, sink: &str, coalesce: bool) -> Result
         none
     ])?;
     Ok(())
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

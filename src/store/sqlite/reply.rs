@@ -4,7 +4,7 @@
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::writer::Command;
+use super::call::Command;
 use crate::store::StoreError;
 
 type Batch = (Vec<Box<dyn Command>>, Result<(), StoreError>);

@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, Statement};
-use tokio::sync::oneshot;
 
+use super::call::Command;
 use super::checkpoint::{self, Log};
 use super::identity::Recent;
 use super::queue::{Queue, Taken};
@@ -41,56 +41,6 @@ impl From<rusqlite::Error> for Fault {
         Fault::Sql(e)
     }
 }
-/// One queued command, whatever it returns.
-pub(super) trait Command: Send {
-    /// Carries it out; may be called again in another transaction when the first was rolled back.
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), rusqlite::Error>;
-
-    /// Tells the caller, after the commit or in its stead.
-    fn reply(self: Box<Self>, committed: Result<(), StoreError>);
-}
-
-/// What a caller hears, and the command itself back: memory is cheapest to free on the thread that took it.
-pub(super) type Reply<F, T> = (Result<T, StoreError>, F);
-
-struct Call<F, T> {
-    run: F,
-    result: Option<Result<T, StoreError>>,
-    reply: oneshot::Sender<Reply<F, T>>,
-}
-
-impl<F, T: Send> Command for Call<F, T>
-where
-    F: FnMut(&mut Tx<'_>) -> Result<T, Fault> + Send,
-{
-    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), rusqlite::Error> {
-        self.result = Some(match (self.run)(tx) {
-            Ok(value) => Ok(value),
-            Err(Fault::Answer(answer)) => Err(answer),
-            Err(Fault::Sql(e)) => return Err(e),
-        });
-        Ok(())
-    }
-
-    fn reply(self: Box<Self>, committed: Result<(), StoreError>) {
-        let Call { run, result, reply } = *self;
-        let never = || Err(StoreError::Unavailable("the command was not carried out".to_owned()));
-        let result = committed.and_then(|()| result.unwrap_or_else(never));
-        // The caller may have stopped waiting; what it asked for is done all the same.
-        let _ = reply.send((result, run));
-    }
-}
-
-/// A command, and where its caller will hear of it.
-pub(super) fn command<F, T>(run: F) -> (Box<dyn Command>, oneshot::Receiver<Reply<F, T>>)
-where
-    F: FnMut(&mut Tx<'_>) -> Result<T, Fault> + Send + 'static,
-    T: Send + 'static,
-{
-    let (reply, heard) = oneshot::channel();
-    (Box::new(Call { run, result: None, reply }), heard)
-}
-
 /// What the writer tells the rest of the process without being asked.
 #[derive(Default)]
 pub(super) struct Health(Mutex<Course>);
@@ -414,6 +364,7 @@ fn probe(conn: &Connection) -> rusqlite::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::call::command;
     use super::*;
 
     #[test]
