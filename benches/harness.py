@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 
@@ -293,6 +294,32 @@ class Daemon(Process):
         """Pauses or resumes it."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.admin}/api/v1/sinks/{SINK}/{verb}", method="POST")
         urllib.request.urlopen(request, timeout=60).close()
+
+    @contextlib.contextmanager
+    def watched(self, looks, listens):
+        """While somebody looks at it each second, and listens to what happens for so many seconds."""
+        over = threading.Event()
+
+        def look():
+            while not over.wait(1):
+                for path in ("", "executions", "deliveries", "metrics"):
+                    get(f"http://127.0.0.1:{self.admin}/{path}")
+
+        def listen():
+            url = f"http://127.0.0.1:{self.admin}/api/v1/stream?for={listens}s"
+            with urllib.request.urlopen(url, timeout=60) as told:
+                while told.read1(1 << 20):
+                    pass
+
+        threads = [threading.Thread(target=each) for each, wanted in ((look, looks), (listen, listens)) if wanted]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
 
     def backlog(self):
         """Deliveries that are open."""

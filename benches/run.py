@@ -251,6 +251,21 @@ class Measures:
         row("together_least", f"  {LEAST_SAYS['read']}, and posted by a bare client / the same not posted", least)
         row("together_forwarded", "of it forwarded when the last was acknowledged", keeping_up, at_least=0.95)
 
+    def watched(self):
+        """Ingest while somebody looks: the page, the metrics and doctor's queries each second; and the stream, too."""
+        looked_at, listened = [], []
+        for _ in range(ROUNDS):
+            rates = {}
+            for how in ("alone", "looked at", "listened to"):
+                with self.daemon("watched") as daemon, daemon.watched(
+                        how != "alone", self.seconds if how == "listened to" else 0):
+                    rates[how] = self.loaded(daemon, connections=64, seconds=self.seconds)["rate"]
+                remove(daemon.store)
+            looked_at.append(rates["looked at"] / rates["alone"])
+            listened.append(rates["listened to"] / rates["alone"])
+        row("watched", "ingest while page and metrics are looked at each second / ingest alone", looked_at)
+        row("listened", "ingest while somebody listens to all of it, too / ingest alone", listened)
+
     def footprint(self):
         """Memory and the time to become ready, without work and with ten thousand connections."""
         ready, idle, usual, least = [], [], [], []
@@ -343,7 +358,7 @@ class Measures:
                 [count / bare], note=f"of {number(bare)}", **reach)
 
 
-PARTS = ("ingest", "single", "forwarding", "together", "footprint", "large", "instructions")
+PARTS = ("ingest", "single", "forwarding", "together", "watched", "footprint", "large", "instructions")
 
 
 def main():

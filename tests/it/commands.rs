@@ -292,7 +292,8 @@ fn many_dead_letters_are_retried_at_a_rate_and_none_twice() {
 
 #[test]
 fn an_execution_is_shown_with_its_timeline() {
-    let daemon = Daemon::run(&config(&Closed::reserve().url()));
+    let closed = Closed::reserve();
+    let daemon = Daemon::run(&config(&closed.url()));
     assert_eq!(daemon.post(MEDIA, &[], cos(Step::Success, "run-1")).status, 200);
     let done = daemon.cli(&["executions", "show", "run-1"]);
     let line = |what: &str| done.said().lines().find(|line| line.trim_start().starts_with(what)).expect(what);

@@ -8,6 +8,7 @@ use callbackd::outbound::{Answer, Client, Except, Failure, Proxies, Proxy, Reque
 use http::{HeaderMap, Method};
 
 use crate::outbound::tls_peer;
+use crate::peers::hook::Closed;
 use crate::peers::proxy::{FakeProxy, Policy};
 use crate::peers::scripted::{Act, Scripted, send};
 
@@ -21,7 +22,11 @@ fn post(url: &str) -> Request {
 }
 
 fn client(proxy: &FakeProxy, user: &str, settings: Settings) -> Client {
-    let proxy = Proxy::parse(&format!("http://{user}{}", proxy.address())).expect("a proxy");
+    client_by(&proxy.address().to_string(), user, settings)
+}
+
+fn client_by(proxy: &str, user: &str, settings: Settings) -> Client {
+    let proxy = Proxy::parse(&format!("http://{user}{proxy}")).expect("a proxy");
     let except = vec![Except::parse("direct.example").expect("a host")];
     let proxies = Proxies::new(Some(proxy.clone()), Some(proxy), except);
     Client::new(&Settings { proxies, ..settings }).expect("a client")
@@ -125,12 +130,8 @@ async fn a_proxy_that_refuses_is_said_to_and_costs_no_delivery() {
     let failure = ask(&client(&proxy, user, Settings::default()), "http://peer.example/").await.expect_err("407");
     assert_eq!(failure.to_string(), "cannot connect: the proxy wants a credential, or another one (407)");
 
-    let gone = FakeProxy::start(Policy::Say(String::new())).await;
-    let client = client(&gone, "", Settings::default());
-    drop(gone);
-    for _ in 0..1000 {
-        tokio::task::yield_now().await;
-    }
+    let gone = Closed::reserve();
+    let client = client_by(&gone.address().to_string(), "", Settings::default());
     for url in ["http://peer.example/", "https://peer.example/"] {
         let failure = ask(&client, url).await.expect_err("nobody there").to_string();
         assert!(failure.starts_with("cannot connect: the proxy cannot be reached: "), "{failure}");

@@ -21,6 +21,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 
+use crate::peers::hook::Closed;
 use crate::peers::zabbix::{FakeZabbix, How, PASSWORD, Pushed, TOKEN, USER, no};
 use crate::rig::{Rig, service};
 
@@ -457,9 +458,8 @@ async fn a_value_that_is_not_taken_is_not_delivered() {
         let found = reason(&tried);
         assert!(found.0 == outcome && found.1.contains(text), "{found:?}");
     }
-    let gone = FakeZabbix::start("6.0.14");
-    let sink = by_trapper(&gone);
-    drop(gone);
+    let gone = Closed::reserve();
+    let sink = sink(&format!("trapper = \"{}\"", gone.address())).expect("a sink");
     let tried = tell(&*sink, &delivery(99, Status::Failed)).await;
     assert!(matches!(reason(&tried), ("retry", said) if said.contains("cannot connect")), "{tried:?}");
 

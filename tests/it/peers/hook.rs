@@ -81,8 +81,13 @@ impl Closed {
     }
 
     /// Where nobody listens yet.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_addr().expect("an address")
+    }
+
+    /// The same for a hook.
     pub(crate) fn url(&self) -> String {
-        url(self.0.local_addr().expect("an address"))
+        url(self.address())
     }
 
     /// Listens.
