@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::operations::Does;
 pub(super) use super::operations::{DeliveryVerb, Noun, SinkVerb};
 use super::query::{self, Page, Wanted};
-use super::{Admin, AdminState, Reply, bad_request, metrics, no_such_path, openapi, whole};
+use super::{Admin, AdminState, Reply, bad_request, metrics, no_such_path, openapi, pieces, whole};
 use crate::clock;
 use crate::model::DeliveryStatus;
 use crate::server::respond::{self, Answer, Problem};
@@ -112,12 +112,12 @@ pub fn replayed(recorded: &Recorded) -> Value {
 async fn list(state: &AdminState, noun: Noun, query: Option<&str>) -> Result<Value, Problem> {
     let page = Page::read(query, noun, clock::now())?;
     let (store, filter) = (&state.store, page.filter());
-    let rows = match noun {
-        Noun::Execution => store.executions(filter).await?,
-        Noun::Receipt => values(store.receipts(filter).await?),
-        Noun::Delivery => values(store.deliveries(filter).await?),
+    let (rows, is_cut) = match noun {
+        Noun::Execution => pieces::executions(&**store, filter).await?,
+        Noun::Receipt => (values(store.receipts(filter).await?), false),
+        Noun::Delivery => (values(store.deliveries(filter).await?), false),
     };
-    Ok(page.of(rows))
+    Ok(page.of(rows, is_cut))
 }
 
 /// Everything that is known of one: an execution as `executions show --json` prints it, a delivery with its attempts.

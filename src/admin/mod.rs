@@ -32,6 +32,7 @@ mod metrics;
 mod openapi;
 mod operations;
 mod page;
+mod pieces;
 mod query;
 mod stream;
 mod watch;

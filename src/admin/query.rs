@@ -148,9 +148,9 @@ impl Page {
         Filter { limit: Some(self.limit + 1), ..self.filter.clone() }
     }
 
-    /// The page itself.
-    pub(super) fn of(&self, mut rows: Vec<Value>) -> Value {
-        let is_last = rows.len() as u64 <= self.limit;
+    /// The page itself; `is_cut` where it ends before its limit, because the rows are large.
+    pub(super) fn of(&self, mut rows: Vec<Value>, is_cut: bool) -> Value {
+        let is_last = !is_cut && rows.len() as u64 <= self.limit;
         rows.truncate(self.limit as usize);
         let next = if is_last { Value::Null } else { rows.last().map_or(Value::Null, |row| row["id"].clone()) };
         json!({ "items": rows, "next": next })
@@ -252,8 +252,9 @@ mod tests {
     fn a_page_says_where_the_next_begins_and_the_last_says_nothing() {
         let page = page("limit=2", Noun::Receipt).expect("read");
         let rows = |ids: &[u32]| ids.iter().map(|id| json!({ "id": id.to_string() })).collect();
-        assert_eq!(page.of(rows(&[9, 8, 7])), json!({"items": [{"id": "9"}, {"id": "8"}], "next": "8"}));
-        assert_eq!(page.of(rows(&[9, 8])), json!({"items": [{"id": "9"}, {"id": "8"}], "next": null}));
-        assert_eq!(page.of(Vec::new()), json!({"items": [], "next": null}));
+        assert_eq!(page.of(rows(&[9, 8, 7]), false), json!({"items": [{"id": "9"}, {"id": "8"}], "next": "8"}));
+        assert_eq!(page.of(rows(&[9, 8]), false), json!({"items": [{"id": "9"}, {"id": "8"}], "next": null}));
+        assert_eq!(page.of(rows(&[9]), true), json!({"items": [{"id": "9"}], "next": "9"}));
+        assert_eq!(page.of(Vec::new(), false), json!({"items": [], "next": null}));
     }
 }

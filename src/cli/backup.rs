@@ -1,6 +1,6 @@
 //! `backup`: a consistent copy of the store, made while the daemon works, and looked at before it has its name.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
@@ -27,7 +27,14 @@ impl Backup {
     pub(super) fn run(&self, context: &Context<'_>) -> Result<(), Failure> {
         let config = context.config()?;
         let path = store_path(&config)?;
-        if path.canonicalize().is_ok_and(|store| self.file.canonicalize().is_ok_and(|file| file == store)) {
+        // The log beside it is as much of it as the file: what replaces either ends the store.
+        let is_of_store = |end: &&str| {
+            let mut own = path.as_os_str().to_owned();
+            own.push(end);
+            let own = Path::new(&own).canonicalize();
+            own.is_ok_and(|own| self.file.canonicalize().is_ok_and(|file| file == own))
+        };
+        if ["", "-wal", "-shm"].iter().any(is_of_store) {
             return Err(Failure::Usage("this is the store itself; name another file".to_owned()));
         }
         let survey = Survey::open(path)?;

@@ -30,6 +30,33 @@ fn pages(daemon: &Daemon, list: &str) -> Vec<Value> {
     }
 }
 
+/// Whoever lists executions gets no more at once than fits into the daemon's memory many times, and all of them in turn.
+#[test]
+fn a_page_of_large_executions_is_short() {
+    let hook = Hook::start(|| Reply::Status(200));
+    let daemon = Daemon::run(&config(&hook.url()));
+    for run in 0..20 {
+        let body = cos(Step::Success, run).replace("<BucketId>media", &format!("<BucketId>{}", "m".repeat(900_000)));
+        assert_eq!(daemon.post("/callbacks/other/t0ken", &[], &body).status, 200);
+    }
+    for path in ["api/v1/executions?limit=1000", "executions?limit=1000"] {
+        let answer = daemon.look(&format!("/{path}"));
+        assert!(answer.body.len() < 8 << 20, "{path}: {} bytes", answer.body.len());
+    }
+    let (mut keys, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = daemon.look(&format!("/api/v1/executions?limit=1000{cursor}")).json();
+        let items = page["items"].as_array().expect("a list");
+        assert!(items.len() < 8, "{}", items.len());
+        keys.extend(items.iter().map(|item| item["key"].as_str().expect("a key").to_owned()));
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(keys, (0..20).rev().map(|run| run.to_string()).collect::<Vec<_>>());
+}
+
 #[test]
 fn a_program_sees_what_the_commands_show() {
     let hook = Hook::start(|| Reply::Status(400));

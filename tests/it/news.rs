@@ -8,7 +8,7 @@ use callbackd::store::{DeliveryFilter, Fate, Filter, Item, Lateness, Parsed, Set
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use crate::store::{at, claim, open, record, rules, settle, settlement, try_record, update};
+use crate::store::{at, claim, open, prune, record, rules, settle, settlement, try_record, update};
 
 /// Everything behind `after`, piece by piece.
 async fn told(store: &dyn Store, after: i64) -> Vec<(i64, Item)> {
@@ -135,6 +135,28 @@ async fn whatever_it_comes_from_it_is_told_once_and_in_order() {
         assert_eq!(told(store, cursor).await, rest, "behind {cursor}");
     }
     assert_eq!(told(store, i64::MAX - 1).await, []);
+}
+
+/// Where the disk is short, everything that may go goes, however new it is: what stays is told all the same.
+#[tokio::test]
+async fn what_no_receipt_leads_to_is_told_while_all_that_may_go_goes() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let store = &*store;
+    record(store, "slow", at(0), vec![update("s1", Status::Running)]).await;
+    record(store, "nobody", at(1), vec![update("n1", Status::Running)]).await;
+    let cursor = store.newest().await.expect("read");
+    let execution = store.execution("s1".to_owned()).await.expect("known")["execution"]["id"].clone();
+    let execution: i64 = execution.as_str().expect("an id").parse().expect("a number");
+    let lateness = Lateness { marks: true, truth: None, due_at: None, answered: true };
+    store.settle_late("slow".to_owned(), execution, lateness, Arc::new(rules()), at(70)).await.expect("settled");
+    let lines = async || told(store, cursor).await.iter().map(|(_, item)| line(item)).collect::<Vec<_>>();
+    assert_eq!(lines().await, ["slow/s1 overdue"]);
+    assert_eq!(prune(store, at(71)).await, 0);
+    assert_eq!(lines().await, ["slow/s1 overdue"]);
+    record(store, "nobody", at(1000), vec![update("n2", Status::Running)]).await;
+    assert_eq!(prune(store, at(1001)).await, 0);
+    assert_eq!(lines().await, ["nobody/n2 running"], "nobody is away for so long");
 }
 
 #[tokio::test]

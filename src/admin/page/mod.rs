@@ -124,7 +124,7 @@ pub(super) async fn answer(
         Path::List(noun) => lists::show(state, noun, query, said, now).await?,
         Path::Overview => {
             let standing = standing::look(state, now).await?;
-            let latest = executions::rows(state, Filter { limit: Some(8), ..Filter::default() }).await?;
+            let (latest, _) = executions::rows(state, Filter { limit: Some(8), ..Filter::default() }).await?;
             let history = state.watch.measures.history(now);
             layout::page("Overview", Some(Tab::Overview), said, |h| {
                 overview::show(h, &standing, &history, &latest, now);

@@ -2,7 +2,7 @@
 
 use super::html::{Url, age, several};
 use super::layout;
-use crate::admin::AdminState;
+use crate::admin::{AdminState, pieces};
 use crate::model::{ReceiptStatus, Time};
 use crate::store::{Filter, SinkRow, StoreError};
 
@@ -116,7 +116,7 @@ pub(super) async fn look(state: &AdminState, now: Time) -> Result<Standing, Stor
         sources,
         sinks: sinks(state).await?,
         quarantined: store.receipts(some(ReceiptStatus::Quarantined.as_str())).await?.len(),
-        overdue: store.executions(some("overdue")).await?.len(),
+        overdue: pieces::count(&**store, some("overdue")).await?,
     })
 }
 

@@ -8,7 +8,7 @@
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -149,7 +149,10 @@ impl Part {
             }
             match File::options().write(true).create_new(true).mode(0o600).open(&path) {
                 Ok(file) => {
-                    let _ = file.try_lock();
+                    // Another callbackd may have taken it for one that was left, and empty: those go.
+                    if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) || !is_at(&file, &path)? {
+                        continue;
+                    }
                     sync_folder(&path)?;
                     return Ok(Part { file, path, begun: now, bytes: 0 });
                 }
@@ -235,10 +238,21 @@ fn recover(path: &Path) -> io::Result<()> {
         Err(TryLockError::WouldBlock) => return Ok(()),
         Err(TryLockError::Error(e)) => return Err(e),
     }
+    // Whoever had it has given it its own name meanwhile; and what is no file of this folder is not to be cut.
+    if !is_at(&file, path)? {
+        return Ok(());
+    }
     let bytes = whole(&file)?;
     file.set_len(bytes)?;
     file.sync_all()?;
     name(path, bytes)
+}
+
+/// Whether this is a file that stands under this very name: not gone, not another's, and not where a link leads.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let own = file.metadata()?;
+    let is_own = |there: fs::Metadata| (there.dev(), there.ino()) == (own.dev(), own.ino());
+    Ok(own.is_file() && fs::symlink_metadata(path).is_ok_and(is_own))
 }
 
 /// How many of the file's bytes are whole frames that end with a line.
@@ -419,6 +433,33 @@ mod tests {
         write(&other, b"two\n").expect("written");
         assert_eq!(names(folder.path()).len(), 2);
         assert!(names(folder.path()).iter().all(|name| name.ends_with(".part")));
+    }
+
+    #[test]
+    fn where_a_link_leads_nothing_is_cut() {
+        let (folder, elsewhere) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let file = elsewhere.path().join("of somebody else");
+        fs::write(&file, "hers").expect("written");
+        let link = folder.path().join("executions-2026-11-21T10-31-07.ndjson.zst.part");
+        std::os::unix::fs::symlink(&file, &link).expect("linked");
+        let exporter = Exporter::default();
+        exporter.begin(Some(folder.path()), NOW).expect("begun");
+        write(&exporter, b"one\n").expect("written");
+        assert_eq!(fs::read(&file).expect("there"), b"hers");
+        let own = folder.path().join("executions-2026-11-21T10-31-07-2.ndjson.zst.part");
+        assert_eq!(read(&own), b"one\n");
+    }
+
+    #[test]
+    fn what_was_taken_away_is_not_written_to() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.part");
+        let file = File::create(&path).expect("made");
+        assert!(is_at(&file, &path).expect("looked"));
+        fs::remove_file(&path).expect("removed");
+        assert!(!is_at(&file, &path).expect("looked"), "gone");
+        File::create(&path).expect("made");
+        assert!(!is_at(&file, &path).expect("looked"), "another's");
     }
 
     #[test]

@@ -18,6 +18,8 @@ use crate::store::{ChangeRow, ExecutionRow, Item, News, OutcomeRow, StoreError};
 const ROWS: usize = 256;
 /// Snapshots of one piece, in bytes; beyond, it ends.
 const SNAPSHOTS_BYTES: usize = 256 << 10;
+/// So long a note stays in any case, in microseconds.
+const NOTED_US: i64 = 600 * 1_000_000;
 
 /// Notes what no receipt and no attempt of this command leads to; after it was written.
 pub(super) fn aside(tx: &mut Tx<'_>, execution: Option<i64>, delivery: Option<i64>, now: Time) -> rusqlite::Result<()> {
@@ -26,9 +28,11 @@ pub(super) fn aside(tx: &mut Tx<'_>, execution: Option<i64>, delivery: Option<i6
     Ok(())
 }
 
-/// Lets go of the notes of what is older than anything that has to be kept.
+/// Lets go of the notes of what is older than anything that has to be kept. Where the disk is short, that is everything: but
+/// whoever listens, or comes back in a moment, is still to be led to what stays.
 pub(super) fn forget(tx: &mut Tx<'_>, before: Time) -> Result<(), Fault> {
-    tx.conn.execute("DELETE FROM asides WHERE id < ?1", [before.micros()])?;
+    let end = before.micros().min(tx.last_id() - NOTED_US);
+    tx.conn.execute("DELETE FROM asides WHERE id < ?1", [end])?;
     Ok(())
 }
 
