@@ -163,7 +163,7 @@ pub(super) fn findings(standing: &Standing, now: Time) -> Vec<Finding> {
             find(Weight::Bad, what, Some(reason), format!("callbackd sinks resume {shown}"), page());
         } else if *is_failing {
             let what = format!("The sink {name} fails, and is only probed; {waiting} {verb}.");
-            find(Weight::Bad, what, row.reason.as_ref(), "callbackd check --probe".to_owned(), page());
+            find(Weight::Bad, what, row.reason.as_ref(), format!("callbackd sinks test {shown}"), page());
         } else if !is_configured && row.backlog > 0 {
             let what = format!("The sink {name} is not configured any more; {waiting} {verb}.");
             find(
@@ -261,6 +261,7 @@ mod tests {
         let found = findings(&standing(vec![failing]), NOW);
         assert_eq!((found[0].weight, found[0].reason.as_deref()), (Weight::Bad, Some("connection refused")));
         assert_eq!(found[0].what, "The sink portal fails, and is only probed; 1 delivery waits.");
+        assert_eq!(found[0].command, "callbackd sinks test portal");
         let worse = Standing {
             receiving: Err("the disk is full".to_owned()),
             quarantined: COUNTED + 1,
