@@ -2,7 +2,7 @@
 
 use super::html::{Url, age, several};
 use super::layout;
-use crate::admin::AdminState;
+use crate::admin::{AdminState, api};
 use crate::model::{ReceiptStatus, Time};
 use crate::store::{Filter, SinkRow, StoreError};
 
@@ -53,16 +53,9 @@ impl Sink {
 
 /// Every sink that the configuration or the store knows, by name.
 pub(super) async fn sinks(state: &AdminState) -> Result<Vec<Sink>, StoreError> {
+    let rows = api::sinks(state).await?;
     let ingest = state.ingest.load();
-    let mut rows = state.store.sinks().await?;
     let configured: Vec<&str> = ingest.rules().sinks.iter().map(|sink| sink.name.as_str()).collect();
-    for name in &configured {
-        if !rows.iter().any(|row| row.name == **name) {
-            let name = (*name).to_owned();
-            rows.push(SinkRow { name, paused: None, backlog: 0, oldest: None, reason: None, dead: 0 });
-        }
-    }
-    rows.sort_by(|a, b| a.name.cmp(&b.name));
     let measured = state.watch.measures.sinks();
     let sink = |row: SinkRow| Sink {
         is_configured: configured.contains(&row.name.as_str()),
