@@ -3,7 +3,6 @@
 //! Set up once, before anything that may log. Takes plain arguments, so that it needs neither the configuration nor
 //! the environment. Fields are dotted (`source.name`, `delivery.id`), and never hold a secret: who logs sees to that.
 
-use std::io::IsTerminal;
 use std::str::FromStr;
 
 use tracing::Level;
@@ -75,10 +74,7 @@ pub fn init(level: Level, format: Format, journal: Option<&str>) -> Result<Telem
             let (filter, handle) = reload::Layer::new(targets(level));
             (Box::new(tracing_subscriber::registry().with(filter).with(reached)), handle)
         }
-        None => {
-            let ansi = std::io::stderr().is_terminal();
-            subscriber(level, format, journal.is_some(), ansi, std::io::stderr)
-        }
+        None => subscriber(level, format, journal.is_some(), std::io::stderr),
     };
     subscriber.try_init().map_err(|e| e.to_string())?;
     Ok(Telemetry { filter })
@@ -88,7 +84,6 @@ fn subscriber<W>(
     level: Level,
     format: Format,
     journal: bool,
-    ansi: bool,
     to: W,
 ) -> (Box<dyn tracing::Subscriber + Send + Sync>, Handle<Targets, Registry>)
 where
@@ -96,7 +91,8 @@ where
 {
     let (filter, handle) = reload::Layer::new(targets(level));
     let registry = tracing_subscriber::registry().with(filter);
-    let lines = fmt::layer().with_ansi(ansi).with_writer(to);
+    // The library was built without colours, and complains where it is asked for them.
+    let lines = fmt::layer().with_ansi(false).with_writer(to);
     let subscriber: Box<dyn tracing::Subscriber + Send + Sync> = match (format, journal) {
         (Format::Text, true) => Box::new(registry.with(lines.without_time())),
         (Format::Text, false) => Box::new(registry.with(lines)),
@@ -142,7 +138,7 @@ mod tests {
     fn logging(format: Format, journal: bool) -> (Lines, tracing::subscriber::DefaultGuard, Handle<Targets, Registry>) {
         let lines = Lines::default();
         let to = lines.clone();
-        let (subscriber, handle) = subscriber(Level::INFO, format, journal, false, move || to.clone());
+        let (subscriber, handle) = subscriber(Level::INFO, format, journal, move || to.clone());
         (lines, tracing::subscriber::set_default(subscriber), handle)
     }
 

@@ -17,7 +17,7 @@ use super::{Admin, AdminState, Reply, bad_request, metrics, no_such_path, openap
 use crate::clock;
 use crate::model::DeliveryStatus;
 use crate::server::respond::{self, Answer, Problem};
-use crate::store::{DeliveryFilter, Filter, Recorded, StoreError};
+use crate::store::{DeliveryFilter, Filter, Recorded, SinkRow, StoreError};
 
 /// Does it. `named` is what the path names, as it came.
 pub(super) async fn answer(
@@ -69,7 +69,7 @@ async fn one(state: &AdminState, does: Does, named: &str, body: &[u8]) -> Result
             }
             return Ok(respond::bytes(body));
         }
-        Does::Sinks => json!({ "items": state.store.sinks().await? }),
+        Does::Sinks => json!({ "items": sinks(state).await? }),
         Does::Sink(verb) => {
             let name = query::decoded(named)?;
             let reason = match verb {
@@ -181,6 +181,19 @@ pub(super) async fn settle(
     // A discarded delivery lets the next one of its execution go.
     wake_all(state);
     Ok(json!({ "count": count }))
+}
+
+/// Every sink that the configuration or the store knows, by name: who is not listed would seem not to be told at all.
+pub(super) async fn sinks(state: &AdminState) -> Result<Vec<SinkRow>, StoreError> {
+    let mut rows = state.store.sinks().await?;
+    for sink in &state.ingest.load().rules().sinks {
+        if !rows.iter().any(|row| row.name == sink.name) {
+            let name = sink.name.clone();
+            rows.push(SinkRow { name, paused: None, backlog: 0, oldest: None, reason: None, dead: 0 });
+        }
+    }
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(rows)
 }
 
 /// Pauses a sink, or lets it go on. It has to be one that is configured, or that the store knows of: a slip of the pen

@@ -8,12 +8,14 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::list::Selection;
+use super::list::{Selection, know_names};
 use super::listen::{Stream, Told};
-use super::reach::{Context, Daemon};
+use super::reach::{Context, Daemon, queries};
 use super::{Failure, block_on, print};
 use crate::clock;
+use crate::config::Config;
 use crate::model::{DeliveryStatus, Status};
+use crate::store::Filter;
 
 /// So often it is tried whether the daemon is there again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -51,6 +53,7 @@ fn status(word: &str) -> Result<String, String> {
 impl Tail {
     pub(super) fn run(self, context: &Context<'_>) -> Result<(), Failure> {
         let config = context.config()?;
+        block_on(self.know_names(&config))?;
         let daemon = Daemon::of(&config, context.env)?;
         let form = match (self.json, io::stdout().is_terminal() && context.env.get("NO_COLOR").is_none()) {
             (true, _) => Form::Json,
@@ -63,6 +66,17 @@ impl Tail {
                 interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
             }
         })
+    }
+
+    /// That its names are names: what is not there would be waited for in silence.
+    async fn know_names(&self, config: &Config) -> Result<(), Failure> {
+        let Selection { source, sink, .. } = &self.selection;
+        // The daemon may keep its store where only it can read; it is asked all the same.
+        let Ok(store) = queries(config) else { return Ok(()) };
+        let of = Filter { source: source.clone(), ..Filter::default() };
+        let to = Filter { sink: sink.clone(), ..Filter::default() };
+        know_names(config, &of, &|filter| store.executions(filter)).await?;
+        know_names(config, &to, &|filter| store.deliveries(filter)).await
     }
 
     /// What is asked for, but for how much is still wanted.

@@ -38,7 +38,7 @@ const REASONS: [(&str, &str); 5] = [
 
 fn show(out: &mut dyn Write, seen: &Forecast, keep: &Keep) -> io::Result<()> {
     let row = |what: &str, Amount { executions, receipts, bytes }: Amount| {
-        [what.to_owned(), executions.to_string(), receipts.to_string(), mib(bytes)]
+        [what.to_owned(), executions.to_string(), receipts.to_string(), print::size(bytes)]
     };
     let mut rows = vec![
         row(&format!("now: older than {}", Span(keep.age)), seen.by_age),
@@ -47,7 +47,7 @@ fn show(out: &mut dyn Write, seen: &Forecast, keep: &Keep) -> io::Result<()> {
         row("within a week, by age", seen.within_a_week),
     ];
     rows.push(row("may go when it is old", seen.later));
-    print::table(out, ["what goes", "executions", "receipts", "mib"], rows)?;
+    print::table(out, ["what goes", "executions", "receipts", "size"], rows)?;
     let stay = REASONS.iter().filter_map(|(word, why)| Some([seen.stay.get(*word)?.to_string(), (*why).to_owned()]));
     print::section(out, "Executions that stay", ["executions", "because"], stay.collect())?;
     let alone = seen.receipts_alone.iter().map(|(status, count)| {
@@ -55,34 +55,16 @@ fn show(out: &mut dyn Write, seen: &Forecast, keep: &Keep) -> io::Result<()> {
         [count.to_string(), status.clone(), if stays { "stay" } else { "go by their age" }.to_owned()]
     });
     print::section(out, "Receipts of no execution", ["receipts", "status", "what becomes of them"], alone.collect())?;
-    writeln!(out, "\nthe store holds {} MiB of at most {}", mib(seen.bytes_held), mib(seen.bytes_max))?;
+    writeln!(out, "\nthe store holds {} of at most {}", print::size(seen.bytes_held), print::size(seen.bytes_max))?;
     if seen.bytes_over > 0 {
         writeln!(
             out,
-            "{} MiB more would have to go, and must stay: store.disk_max cannot be met",
-            mib(seen.bytes_over)
+            "{} more would have to go, and must stay: store.disk_max cannot be met",
+            print::size(seen.bytes_over)
         )?;
     }
     match &seen.export {
         Some(folder) => writeln!(out, "what goes is written to {} first", print::plain(&folder.display().to_string())),
         None => writeln!(out, "what goes is gone: store.export is not set"),
-    }
-}
-
-/// In tenths of a MiB.
-fn mib(bytes: u64) -> String {
-    let tenths = bytes.saturating_mul(10) >> 20;
-    format!("{}.{}", tenths / 10, tenths % 10)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_told_in_tenths() {
-        for (bytes, told) in [(0, "0.0"), (104_858, "0.1"), (1 << 20, "1.0"), (25 << 30, "25600.0")] {
-            assert_eq!(mib(bytes), told);
-        }
     }
 }

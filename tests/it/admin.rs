@@ -128,7 +128,10 @@ async fn does_what_operators_ask() {
         (
             get("/api/v1/sinks"),
             200,
-            json!({"items": [{"name": "gone", "paused": null, "backlog": 2, "oldest": null, "reason": null, "dead": 1}]}),
+            json!({"items": [
+                {"name": "gone", "paused": null, "backlog": 2, "oldest": null, "reason": null, "dead": 1},
+                {"name": "portal", "paused": null, "backlog": 0, "oldest": null, "reason": null, "dead": 0},
+            ]}),
             None,
         ),
     ] {

@@ -207,6 +207,38 @@ fn a_doctor_names_what_is_wrong_and_what_mends_it() {
     let wrong = daemon.cli(&["doctor"]);
     assert_eq!(wrong.code, Some(1));
     assert!(String::from_utf8_lossy(&wrong.stdout).contains("sources.media.pfad: no such key"), "{wrong:?}");
+    assert!(String::from_utf8_lossy(&wrong.stdout).contains("-> callbackd check --config "), "{wrong:?}");
+}
+
+#[test]
+fn a_doctor_sees_a_sink_that_fails_before_anything_is_late() {
+    let hook = Hook::start(|| Reply::Status(500));
+    let daemon = Daemon::run(&config(&hook.url()).replace("breaker_failures = 100000", "breaker_failures = 1"));
+    assert_eq!(daemon.post(MEDIA, &[], cos(Step::Success, "run-1")).status, 200);
+    let said = soon("a sink that fails", || {
+        let done = daemon.cli(&["doctor"]);
+        (done.code == Some(1)).then(|| String::from_utf8_lossy(&done.stdout).into_owned())
+    });
+    assert!(
+        said.contains("WRONG  sinks.any  fails again and again, and is only probed; 1 wait: answered 500"),
+        "{said}"
+    );
+    assert!(said.contains("-> callbackd sinks test any\n") && said.ends_with("1 thing is wrong\n"), "{said}");
+}
+
+/// At a terminal there are colours and progress beside it: nothing that the same command does not say elsewhere.
+#[test]
+fn a_terminal_is_told_what_a_pipe_is() {
+    let hook = Hook::start(|| Reply::Status(200));
+    let daemon = Daemon::run(&config(&hook.url()));
+    assert_eq!(daemon.post(MEDIA, &[], cos(Step::Success, "run-1")).status, 200);
+    soon("told", || (standing(&daemon, "delivered").len() == 1).then_some(()));
+    for command in [&["executions", "list"][..], &["sinks", "list"], &["check"], &["sinks", "pause", "any"]] {
+        let (piped, shown) = (daemon.cli(command), daemon.cli_at_a_terminal(command));
+        let shown_text = String::from_utf8_lossy(&shown.stdout).replace("\r\n", "\n");
+        assert_eq!(shown.code, piped.code, "{command:?}: {shown_text}");
+        assert_eq!(shown_text, piped.stderr.clone() + &String::from_utf8_lossy(&piped.stdout), "{command:?}");
+    }
 }
 
 #[test]

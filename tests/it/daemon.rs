@@ -289,25 +289,13 @@ impl Daemon {
 
     /// Runs a command with exactly these arguments.
     pub(crate) fn cli_alone(&self, args: &[&str]) -> Done {
-        let mut child =
-            self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a command started");
-        let stdout = read_all(child.stdout.take().expect("piped"));
-        let stderr = read_all(child.stderr.take().expect("piped"));
-        let deadline = Instant::now() + PATIENCE;
-        let status = loop {
-            match child.try_wait().expect("waited for") {
-                Some(status) => break Some(status),
-                None if Instant::now() > deadline => {
-                    child.kill().expect("killed");
-                    child.wait().expect("waited for");
-                    break None;
-                }
-                None => thread::sleep(Duration::from_millis(2)),
-            }
-        };
-        let stderr = String::from_utf8(stderr.join().expect("read")).expect("UTF-8");
-        let status = status.unwrap_or_else(|| panic!("{args:?} does not end; {stderr}"));
-        Done { code: status.code(), stdout: stdout.join().expect("read"), stderr }
+        finished(self.command(args))
+    }
+
+    /// Runs a command at a terminal, which both its outputs go to, as a person would.
+    pub(crate) fn cli_at_a_terminal(&self, args: &[&str]) -> Done {
+        let line = format!("{BINARY} {} --config {CONFIG}", args.join(" "));
+        finished(self.started(Command::new("/usr/bin/script"), &["-qec", &line, "/dev/null"]))
     }
 
     /// A command whose reader goes away before it has read anything.
@@ -507,4 +495,26 @@ impl Connection {
             }
         }
     }
+}
+
+/// How it ends, and what it said.
+fn finished(mut command: Command) -> Done {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a command started");
+    let stdout = read_all(child.stdout.take().expect("piped"));
+    let stderr = read_all(child.stderr.take().expect("piped"));
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        match child.try_wait().expect("waited for") {
+            Some(status) => break Some(status),
+            None if Instant::now() > deadline => {
+                child.kill().expect("killed");
+                child.wait().expect("waited for");
+                break None;
+            }
+            None => thread::sleep(Duration::from_millis(2)),
+        }
+    };
+    let stderr = String::from_utf8(stderr.join().expect("read")).expect("UTF-8");
+    let status = status.unwrap_or_else(|| panic!("{:?} does not end; {stderr}", command.get_args()));
+    Done { code: status.code(), stdout: stdout.join().expect("read"), stderr }
 }

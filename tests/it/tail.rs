@@ -147,3 +147,17 @@ fn goes_on_with_the_next_daemon_and_misses_nothing() {
     callback(&daemon, Step::Start, "c");
     assert_eq!(tail.next(), "media running c media-1250000000/in/c.mp4");
 }
+
+#[test]
+fn a_name_that_nobody_has_is_not_waited_for() {
+    let hook = Hook::start(|| Reply::Status(200));
+    let daemon = Daemon::run(&config(&hook.url()));
+    for (args, said) in [
+        (["tail", "--sink", "ani"], "no sink is called \"ani\"; did you mean \"any\"?"),
+        (["tail", "--source", "medai"], "no source is called \"medai\"; did you mean \"media\"?"),
+    ] {
+        let done = daemon.cli(&args);
+        assert_eq!(done.code, Some(1), "{args:?}: {}", done.stderr);
+        assert!(done.stderr.contains(said), "{args:?}: {}", done.stderr);
+    }
+}

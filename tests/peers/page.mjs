@@ -253,7 +253,7 @@ async function main() {
   const page = await tab();
   await go(page, "/");
   const overview = await words(page);
-  for (const part of ["things are wrong", "The sink pager fails", "callbackd check --probe", "3 dead letters for catalog", "callbackd deliveries retry --sink catalog", "1 callback was not understood"]) {
+  for (const part of ["things are wrong", "The sink pager fails", "callbackd sinks test pager", "3 dead letters for catalog", "callbackd deliveries retry --sink catalog", "1 callback was not understood"]) {
     assert(overview.includes(part), `${part} is missing in\n${overview}`);
   }
   ok("the overview says what is wrong, and which command mends it");

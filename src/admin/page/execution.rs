@@ -44,7 +44,8 @@ impl Whole {
 pub(super) fn show(h: &mut Html, whole: &Whole, now: Time) {
     let e = &whole.flat;
     let back = Url::to(&["executions", text(e, "id")]);
-    h.leaf("p", &[("class", "over")], &[text(e, "source"), text(e, "name")].join(" · "));
+    let over: Vec<_> = [text(e, "source"), text(e, "name")].into_iter().filter(|word| !word.is_empty()).collect();
+    h.leaf("p", &[("class", "over")], &over.join(" · "));
     h.leaf("h1", &[], title(e));
     h.el("p", &[("class", "lead")], |h| {
         badges(h, e);

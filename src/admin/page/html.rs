@@ -208,7 +208,8 @@ pub(super) fn took(ms: u64) -> String {
         0..1_000 => format!("{ms} ms"),
         1_000..60_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
         60_000..3_600_000 => format!("{} min {} s", ms / 60_000, ms / 1_000 % 60),
-        _ => format!("{} h {} min", ms / 3_600_000, ms / 60_000 % 60),
+        3_600_000..172_800_000 => format!("{} h {} min", ms / 3_600_000, ms / 60_000 % 60),
+        _ => format!("{} days", ms / 86_400_000),
     }
 }
 
@@ -284,7 +285,9 @@ mod tests {
         for (s, text) in [(0, "0 s"), (60, "1 min"), (7_200, "2 h"), (90_000, "25 h"), (200_000, "2 days")] {
             assert_eq!(age(t0, Time::from_seconds(t0.seconds() + s)), text);
         }
-        for (ms, text) in [(7, "7 ms"), (1_950, "1.9 s"), (61_000, "1 min 1 s"), (7_260_000, "2 h 1 min")] {
+        for (ms, text) in
+            [(7, "7 ms"), (1_950, "1.9 s"), (61_000, "1 min 1 s"), (7_260_000, "2 h 1 min"), (180_000_000, "2 days")]
+        {
             assert_eq!(took(ms), text);
         }
         assert_eq!([count(0), count(999), count(1_234_567)], ["0", "999", "1,234,567"]);

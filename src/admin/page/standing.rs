@@ -2,7 +2,7 @@
 
 use super::html::{Url, age, several};
 use super::layout;
-use crate::admin::{AdminState, pieces};
+use crate::admin::{AdminState, api, pieces};
 use crate::model::{ReceiptStatus, Time};
 use crate::store::{Filter, SinkRow, StoreError};
 
@@ -53,16 +53,9 @@ impl Sink {
 
 /// Every sink that the configuration or the store knows, by name.
 pub(super) async fn sinks(state: &AdminState) -> Result<Vec<Sink>, StoreError> {
+    let rows = api::sinks(state).await?;
     let ingest = state.ingest.load();
-    let mut rows = state.store.sinks().await?;
     let configured: Vec<&str> = ingest.rules().sinks.iter().map(|sink| sink.name.as_str()).collect();
-    for name in &configured {
-        if !rows.iter().any(|row| row.name == **name) {
-            let name = (*name).to_owned();
-            rows.push(SinkRow { name, paused: None, backlog: 0, oldest: None, reason: None, dead: 0 });
-        }
-    }
-    rows.sort_by(|a, b| a.name.cmp(&b.name));
     let measured = state.watch.measures.sinks();
     let sink = |row: SinkRow| Sink {
         is_configured: configured.contains(&row.name.as_str()),
@@ -163,7 +156,7 @@ pub(super) fn findings(standing: &Standing, now: Time) -> Vec<Finding> {
             find(Weight::Bad, what, Some(reason), format!("callbackd sinks resume {shown}"), page());
         } else if *is_failing {
             let what = format!("The sink {name} fails, and is only probed; {waiting} {verb}.");
-            find(Weight::Bad, what, row.reason.as_ref(), "callbackd check --probe".to_owned(), page());
+            find(Weight::Bad, what, row.reason.as_ref(), format!("callbackd sinks test {shown}"), page());
         } else if !is_configured && row.backlog > 0 {
             let what = format!("The sink {name} is not configured any more; {waiting} {verb}.");
             find(
@@ -261,6 +254,7 @@ mod tests {
         let found = findings(&standing(vec![failing]), NOW);
         assert_eq!((found[0].weight, found[0].reason.as_deref()), (Weight::Bad, Some("connection refused")));
         assert_eq!(found[0].what, "The sink portal fails, and is only probed; 1 delivery waits.");
+        assert_eq!(found[0].command, "callbackd sinks test portal");
         let worse = Standing {
             receiving: Err("the disk is full".to_owned()),
             quarantined: COUNTED + 1,

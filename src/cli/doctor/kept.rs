@@ -29,6 +29,7 @@ pub(super) async fn look(
     config: &Config,
     path: &Path,
     within: Duration,
+    failing: &[String],
     findings: &mut Findings,
 ) -> Result<(), Failure> {
     let now = clock::now();
@@ -52,7 +53,9 @@ pub(super) async fn look(
     let extent = survey.extent()?;
     forecast(config, &traffic, &extent, now, findings);
     match sqlite::open_read_only(path) {
-        Ok(queries) => queries.sinks().await?.iter().for_each(|sink| told(config, sink, now, findings)),
+        Ok(queries) => {
+            queries.sinks().await?.iter().for_each(|sink| told(config, sink, failing, now, findings));
+        }
         Err(e) => findings.note("sinks", "what waits for them cannot be read", e.to_string()),
     }
     Ok(())
@@ -154,7 +157,7 @@ fn receipts(survey: &Survey, now: Time, findings: &mut Findings) -> Result<(), F
     Ok(())
 }
 
-fn told(config: &Config, sink: &SinkRow, now: Time, findings: &mut Findings) {
+fn told(config: &Config, sink: &SinkRow, failing: &[String], now: Time, findings: &mut Findings) {
     let (name, before) = (&sink.name, findings.0.len());
     let about = format!("sinks.{name}");
     if !config.sinks.iter().any(|known| known.name == *name) && sink.backlog > 0 {
@@ -171,13 +174,19 @@ fn told(config: &Config, sink: &SinkRow, now: Time, findings: &mut Findings) {
         );
         findings.wrong(&about, format!("dead letters: {}", sink.dead), remedy);
     }
-    if let Some(oldest) = sink.oldest.filter(|oldest| now.ms_since(*oldest) > LATE_MS && sink.paused.is_none()) {
-        let why = sink.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    let why = sink.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    if sink.paused.is_none() && failing.contains(name) {
+        let found = format!("fails again and again, and is only probed; {} wait{why}", sink.backlog);
+        findings.wrong(&about, found, format!("callbackd sinks test {name}"));
+    } else if let Some(oldest) = sink.oldest.filter(|at| now.ms_since(*at) > LATE_MS && sink.paused.is_none()) {
         let found = format!("{} wait, the oldest for {}{why}", sink.backlog, age(Some(oldest), now));
         findings.wrong(&about, found, format!("callbackd check --probe; callbackd sinks test {name}"));
     }
     if findings.0.len() == before {
-        findings.ok(about, format!("{} wait", sink.backlog));
+        match sink.reason.is_some() {
+            true => findings.note(about, format!("{} wait{why}", sink.backlog), "each is tried again by itself"),
+            false => findings.ok(about, format!("{} wait", sink.backlog)),
+        }
     }
 }
 

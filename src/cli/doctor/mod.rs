@@ -75,13 +75,14 @@ impl Doctor {
         match Config::load(Some(context.file()), context.env) {
             Ok(config) => {
                 configured(&config, context.env, &mut findings);
-                block_on(running(&config, context.env, &mut findings))?;
+                let failing = block_on(running(&config, context.env, &mut findings))?;
                 let path = super::reach::store_path(&config)?;
-                block_on(kept::look(&config, path, self.within.0, &mut findings))?;
+                block_on(kept::look(&config, path, self.within.0, &failing, &mut findings))?;
             }
             Err(faults) => {
+                let remedy = format!("callbackd check --config {}", context.file().display());
                 for fault in &faults.faults {
-                    findings.wrong("config", fault.to_string(), "callbackd check");
+                    findings.wrong("config", fault.to_string(), &remedy);
                 }
             }
         }
@@ -165,14 +166,12 @@ fn configured(config: &Config, env: &Environment, findings: &mut Findings) {
 /// An answer that takes longer says enough.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-async fn running(config: &Config, env: &Environment, findings: &mut Findings) -> Result<(), Failure> {
+/// Whether it runs and is well; and which sinks fail again and again, as it alone knows.
+async fn running(config: &Config, env: &Environment, findings: &mut Findings) -> Result<Vec<String>, Failure> {
     let at = &config.admin.listen;
-    let asked = match Daemon::of(config, env) {
-        Ok(daemon) => tokio::time::timeout(ANSWER_TIMEOUT, daemon.probe("/readyz")).await,
-        // Its token is a fault that was found already; health needs none.
-        Err(_) => return Ok(()),
-    };
-    match asked {
+    // Where its token is at fault, that was found already; health needs none.
+    let Ok(daemon) = Daemon::of(config, env) else { return Ok(Vec::new()) };
+    match tokio::time::timeout(ANSWER_TIMEOUT, daemon.probe("/readyz")).await {
         Ok(Ok(Some((200, _)))) => findings.ok("daemon", format!("runs at {at}, and is ready")),
         Ok(Ok(Some((status, said)))) => {
             let said = said.trim().to_owned();
@@ -195,5 +194,18 @@ async fn running(config: &Config, env: &Environment, findings: &mut Findings) ->
             "see its log; systemctl restart callbackd",
         ),
     }
-    Ok(())
+    match tokio::time::timeout(ANSWER_TIMEOUT, daemon.probe("/metrics")).await {
+        Ok(Ok(Some((200, figures)))) => Ok(failing(config, &figures)),
+        // Why not stands above, or at its token.
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The configured sinks whose breaker is open.
+fn failing(config: &Config, figures: &str) -> Vec<String> {
+    let is_open = |name: &str| {
+        let figure = format!("callbackd_breaker_open{{sink=\"{name}\"}} 1");
+        figures.lines().any(|line| line == figure)
+    };
+    config.sinks.iter().map(|sink| sink.name.clone()).filter(|name| is_open(name)).collect()
 }

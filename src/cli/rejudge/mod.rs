@@ -247,9 +247,14 @@ fn show(out: &mut dyn Write, row: &ReceiptRow, found: &[Difference]) -> io::Resu
     writeln!(out)
 }
 
-/// A request that is made by only one of the two is long; `--json` has all of it.
+/// A request that is made by only one of the two is told by where it goes; `--json` has all of it.
 fn short(value: &Value) -> String {
-    let text = cell(value);
+    let called: Option<Vec<&str>> =
+        value.as_array().map(|all| all.iter().filter_map(|one| one.get("action")?.as_str()).collect());
+    let text = match called {
+        Some(actions) if !actions.is_empty() => actions.join(", "),
+        _ => cell(value),
+    };
     match text.char_indices().nth(CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
