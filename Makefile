@@ -22,13 +22,13 @@ comma := ,
 
 ran = @echo "  ran       $(1)" >>$(REPORT)
 
-.PHONY: check tools format clippy test power disk docs deny footprint interleavings network systemd signer schema zabbix metrics
+.PHONY: check tools format clippy test otlp power disk docs deny footprint interleavings network systemd signer schema zabbix metrics
 .PHONY: page openapi instructions packages fmt bless soak fuzz fuzz-keep bench peers staged deb rpm image
 
 check:
 	@mkdir -p $(TARGET)
 	@: >$(REPORT)
-	@$(MAKE) --no-print-directory tools format clippy test power disk docs deny footprint interleavings network systemd signer schema \
+	@$(MAKE) --no-print-directory tools format clippy test otlp power disk docs deny footprint interleavings network systemd signer schema \
 	  zabbix metrics openapi page instructions packages
 	@echo
 	@cat $(REPORT)
@@ -69,6 +69,21 @@ test:
 	$(call ran,tests: unit$(comma) contract$(comma) black-box)
 	@[[ $$(id -u) == 0 || $${CI:-} == true ]] || \
 	  echo "  left out  of the tests, those of a full and a read-only disk (need root to mount one)" >>$(REPORT)
+
+# Traces for a collector are a feature: what needs it, and lints, with it. The collector is a fake that checks the protocol;
+# pip brings OpenTelemetry's definitions over the network, which decode what is sent.
+otlp:
+	cargo clippy --locked --all-targets --features otlp -- -D warnings
+	cargo test --locked --features otlp --lib --test it -- otlp:: config:: app::serve:: layers:: traces::
+	@cargo build --locked --features otlp --bin callbackd
+	@echo "  ran       otlp: built with the feature, traces at a fake collector that checks the protocol (no real one)" >>$(REPORT)
+	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
+	  tests/peers/otlp.sh $(TARGET)/debug/callbackd; \
+	  echo "  ran       otlp: what is sent, decoded by OpenTelemetry's own definitions" >>$(REPORT); \
+	else \
+	  echo "left out: otlp by OpenTelemetry's definitions (needs pip and a network; tests/peers/otlp.sh)"; \
+	  echo "  left out  otlp by OpenTelemetry's definitions (needs pip and a network; tests/peers/otlp.sh)" >>$(REPORT); \
+	fi
 
 # Power cuts: what the disk could hold then, of a recorded life of the daemon; and that losses would be found.
 POWER_CUTS ?= 1000

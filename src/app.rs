@@ -33,6 +33,8 @@ mod actors;
 mod files;
 mod parts;
 mod serve;
+#[cfg(feature = "otlp")]
+mod traces;
 
 pub use parts::{Named, rules, sinks, sources};
 pub use serve::serve;
@@ -78,6 +80,8 @@ pub struct Running {
     shutdown: Shutdown,
     doors: Vec<JoinHandle<()>>,
     forwarders: Mutex<Forwarders>,
+    #[cfg(feature = "otlp")]
+    traces: Option<traces::Traces>,
 }
 
 /// The forwarders of one configuration, and of earlier ones that still finish what they had begun.
@@ -90,6 +94,10 @@ impl Running {
     /// Starts a daemon with the adapters that the configuration describes; it runs until [`Running::stop`].
     pub async fn start(config: &Config, adapters: Adapters) -> Result<Running, Error> {
         let measures = Arc::new(Measures::new(clock::now()));
+        #[cfg(feature = "otlp")]
+        let (mut adapters, instance) = (adapters, config.instance());
+        #[cfg(feature = "otlp")]
+        let collector = adapters.collector.take();
         let parts = Parts::build(config, adapters, &measures).map_err(Error::Config)?;
         let certificate = pair(config)?.map(|pair| Arc::new(Certificate::new(pair)));
         let store: Arc<dyn Store> = Arc::new(open_store(config, &measures)?);
@@ -105,28 +113,29 @@ impl Running {
         let address = bound.address().to_owned();
         tracing::info!(server.listen = %address, admin.listen = %admin.address(), "callbackd {} runs", env!("CARGO_PKG_VERSION"));
 
+        #[cfg(feature = "otlp")]
+        let traces = collector.map(|collector| traces::Traces::start(collector, &instance));
         let wake = Wake::default();
         let shutdown = Shutdown::new();
         let limits = Live::new(parts.limits.clone());
         let ingest = Live::new(Ingest::new(parts.intakes, Arc::clone(&parts.rules), Arc::clone(&store), wake.clone()));
         let watch = Arc::new(Watch::new(Arc::clone(&store), Arc::clone(&measures)));
+        let reception = Reception::new(ingest.clone(), limits.clone(), Arc::clone(&measures));
+        #[cfg(feature = "otlp")]
+        let reception = reception.traced(traces.as_ref().map(|traces| traces.spans.clone()));
         let running = Running {
             store: Arc::clone(&store),
             wake: wake.clone(),
             measures: Arc::clone(&measures),
             ingest: ingest.clone(),
-            limits: limits.clone(),
+            limits,
             keep: Live::new(keep(config)),
             exporter: Exporter::default(),
             certificate,
             address,
             shutdown: shutdown.clone(),
             doors: vec![
-                tokio::spawn(serve_callbacks(
-                    bound,
-                    Reception::new(ingest.clone(), limits, Arc::clone(&measures)),
-                    shutdown.clone(),
-                )),
+                tokio::spawn(serve_callbacks(bound, reception, shutdown.clone())),
                 tokio::spawn(serve_admin(
                     admin,
                     AdminState {
@@ -141,6 +150,8 @@ impl Running {
                 tokio::spawn(watch.run(shutdown)),
             ],
             forwarders: Mutex::new(Forwarders { stop: Shutdown::new(), running: Vec::new() }),
+            #[cfg(feature = "otlp")]
+            traces,
         };
         running.forward(parts.sinks, &parts.rules).await;
         Ok(running)
@@ -188,6 +199,8 @@ impl Running {
         let mut running: Vec<JoinHandle<()>> = sinks
             .into_iter()
             .map(|(name, sink, service)| {
+                #[cfg(feature = "otlp")]
+                let sink = traces::Traces::around(self.traces.as_ref(), &name, sink);
                 let (store, rules, wake) = (Arc::clone(&self.store), Arc::clone(rules), self.wake.clone());
                 let actor = format!("the forwarder of {name}");
                 let measures = self.measures.sink(&name);
@@ -257,6 +270,10 @@ impl Running {
         let drain = self.limits.load().drain_timeout;
         if tokio::time::timeout(drain, finish).await.is_err() {
             tracing::warn!("deliveries under way were cut off; they go on at the next start");
+        }
+        #[cfg(feature = "otlp")]
+        if let Some(traces) = self.traces {
+            traces.stop().await;
         }
         self.store.close().await;
     }

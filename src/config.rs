@@ -20,6 +20,7 @@ mod faults;
 mod judge;
 mod layers;
 mod load;
+mod otlp;
 mod proxies;
 mod schema;
 mod tree;
@@ -27,6 +28,7 @@ mod tree;
 pub use build::{Adapters, Report, check};
 pub use faults::{Faults, no_such};
 pub use load::Environment;
+pub use otlp::Otlp;
 pub use schema::SCHEMA;
 #[cfg(test)]
 pub(crate) use schema::blessed;
@@ -48,6 +50,8 @@ pub struct Config {
     pub outbound: Outbound,
     /// What is logged, and how.
     pub log: Log,
+    /// Where traces are told, if anywhere.
+    pub otlp: Option<Otlp>,
     /// `[sources.NAME]`, in the order of their names.
     pub sources: Vec<SourceEntry>,
     /// `[sinks.NAME]`, in the order of their names.

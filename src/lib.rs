@@ -13,7 +13,8 @@
 //!
 //! The nouns are defined in [`model`]. Dependencies point one way too:
 //! `model ← store, sources, sinks ← pipeline ← server, admin ← app ← cli ← main`; [`signature`], [`secret`],
-//! [`clock`], [`shutdown`], [`jq`], [`outbound`], [`options`], [`tencent`] and [`measure`] are leaves that anyone above
+//! [`clock`], [`shutdown`], [`jq`], [`outbound`], [`options`], [`tencent`], [`measure`] and
+//! `otlp` (a feature) are leaves that anyone above
 //! `model` may use.
 
 pub mod admin;
@@ -25,6 +26,8 @@ pub mod jq;
 pub mod measure;
 pub mod model;
 pub mod options;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod outbound;
 pub mod pipeline;
 pub mod secret;

@@ -29,7 +29,7 @@ pub(super) struct Parts {
 
 impl Parts {
     pub(super) fn build(config: &Config, adapters: Adapters, measures: &Measures) -> Result<Parts, Faults> {
-        let Adapters { sources, sinks, admin_token, warnings } = adapters;
+        let Adapters { sources, sinks, admin_token, warnings, .. } = adapters;
         for warning in warnings {
             tracing::warn!("{warning}");
         }

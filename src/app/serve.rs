@@ -6,7 +6,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Error, Running};
-use crate::config::{self, Config, Environment, Report};
+use crate::config::{self, Config, Environment, Otlp, Report};
 use crate::telemetry::{self, Telemetry};
 
 /// Runs the daemon until SIGTERM or SIGINT; SIGHUP makes it read its configuration again. Tells systemd, where there
@@ -74,9 +74,17 @@ fn kept_until_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("store.url", old.store.url != new.store.url),
         ("store.queue_max", old.store.queue_max != new.store.queue_max),
         ("store.readers", old.store.readers != new.store.readers),
+        ("otlp.endpoint", otlp(old, |otlp| &otlp.endpoint) != otlp(new, |otlp| &otlp.endpoint)),
+        ("otlp.headers", otlp(old, |otlp| &otlp.headers) != otlp(new, |otlp| &otlp.headers)),
+        ("otlp.ca_file", otlp(old, |otlp| &otlp.ca_file) != otlp(new, |otlp| &otlp.ca_file)),
         ("log.format", old.log.format != new.log.format),
     ];
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
+}
+
+/// A key of `[otlp]`, where there is one.
+fn otlp<T: ?Sized>(config: &Config, key: impl Fn(&Otlp) -> &T) -> Option<&T> {
+    config.otlp.as_ref().map(key)
 }
 
 fn log_as(config: &Config, env: &Environment) -> Result<Telemetry, Error> {
@@ -143,7 +151,7 @@ mod tests {
             Config::from_toml(&text, &Environment::default()).unwrap_or_else(|faults| panic!("{faults}\n{text}"))
         };
         let mut walked = 0;
-        for name in ["server", "admin", "store", "outbound", "log"] {
+        for name in ["server", "admin", "store", "outbound", "log", "otlp"] {
             let table = section(name);
             let old = load(name, &table);
             for (key, value) in &table {
@@ -164,6 +172,11 @@ mod tests {
                             let other: toml::Table = "file = \"/run/proxy\"".parse().expect("TOML");
                             vec![other.into()]
                         }
+                        ("otlp", "headers") => {
+                            let other: toml::Table = "authorization = \"other\"".parse().expect("TOML");
+                            vec![other.into(), toml::Value::Boolean(false)]
+                        }
+                        ("otlp", "ca_file") => vec!["other.pem".into(), toml::Value::Boolean(false)],
                         ("log", "level") => vec!["debug".into()],
                         ("log", "format") => vec!["json".into()],
                         _ => vec!["other".into()],

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use super::load::{add, read, take};
-use super::{Config, Environment, Faults, SinkEntry, proxies};
+use super::{Config, Environment, Faults, SinkEntry, otlp, proxies};
 use crate::options::{BuildContext, Fault, Section};
 use crate::secret::{Resolver, Secret};
 use crate::sinks::{self, Sink};
@@ -18,6 +18,9 @@ pub struct Adapters {
     pub sinks: Vec<Box<dyn Sink>>,
     /// What the admin address asks for.
     pub admin_token: Option<Secret>,
+    /// Where traces are told.
+    #[cfg(feature = "otlp")]
+    pub collector: Option<crate::otlp::Collector>,
     /// What is doubtful, for the operator.
     pub warnings: Vec<String>,
 }
@@ -86,11 +89,20 @@ impl Config {
                 }
             }
         }
+        #[cfg_attr(not(feature = "otlp"), expect(clippy::let_unit_value, reason = "there is none without the feature"))]
+        let _collector = otlp::collector(self.otlp.as_ref(), &secrets, &outbound, &mut faults);
         if !faults.is_empty() {
             return Err(self.placed(faults));
         }
         let warnings = self.warnings.iter().cloned().chain(secrets.warnings.into_inner()).collect();
-        Ok(Adapters { sources, sinks, admin_token, warnings })
+        Ok(Adapters {
+            sources,
+            sinks,
+            admin_token,
+            #[cfg(feature = "otlp")]
+            collector: _collector,
+            warnings,
+        })
     }
 
     /// Builds something of one sink's section, as the sink itself is built.

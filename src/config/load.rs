@@ -15,7 +15,7 @@ use super::document::{Document, Examine};
 use super::faults::{Faults, instead};
 use super::tree::Node;
 use super::{
-    Admin, Config, LinkEntry, Log, Outbound, PREFIX, RouteEntry, Server, SinkCommon, SinkEntry, SourceCommon,
+    Admin, Config, LinkEntry, Log, Otlp, Outbound, PREFIX, RouteEntry, Server, SinkCommon, SinkEntry, SourceCommon,
     SourceEntry, Store, judge,
 };
 use crate::options::{self, Fault, Section, examine};
@@ -24,7 +24,7 @@ use crate::{sinks, sources};
 /// A longer file is no configuration.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-const TOP: [&str; 9] = ["server", "admin", "store", "outbound", "log", "sources", "sinks", "routes", "links"];
+const TOP: [&str; 10] = ["server", "admin", "store", "outbound", "log", "otlp", "sources", "sinks", "routes", "links"];
 
 /// The environment of the process, or what a test says it is. Secrets may be in it, so it cannot be printed.
 #[derive(Clone, Default)]
@@ -120,6 +120,7 @@ pub(super) fn take(text: &str, file: Option<&Path>, environment: &Environment) -
         store: typed(&mut root, "store", &mut faults).unwrap_or_default(),
         outbound: typed(&mut root, "outbound", &mut faults).unwrap_or_default(),
         log: typed(&mut root, "log", &mut faults).unwrap_or_default(),
+        otlp: typed(&mut root, "otlp", &mut faults),
         sources: adapters("sources", &mut root, &mut faults, |name, kind, common, section| {
             let kind = sources::KINDS.iter().find(|k| k.name == kind)?.name.to_owned();
             Some(SourceEntry { name, kind, common, section })
@@ -167,6 +168,7 @@ fn examine_all(document: &mut Document<'_>) -> Named {
             "store" => document.clean("store", &mut node, &[], &examine::<Store>),
             "outbound" => document.clean("outbound", &mut node, &[], &examine::<Outbound>),
             "log" => document.clean("log", &mut node, &[], &examine::<Log>),
+            "otlp" => document.clean("otlp", &mut node, &[], &examine::<Otlp>),
             "sources" => {
                 let kinds: Vec<KindRow> =
                     sources::KINDS.iter().map(|k| KindRow { name: k.name, aliases: &[], examine: k.examine }).collect();

@@ -29,7 +29,7 @@ mod tests {
     use serde_json::{Map, Value, json};
 
     use super::SCHEMA;
-    use crate::config::{Admin, LinkEntry, Log, Outbound, RouteEntry, Server, SinkCommon, SourceCommon, Store};
+    use crate::config::{Admin, LinkEntry, Log, Otlp, Outbound, RouteEntry, Server, SinkCommon, SourceCommon, Store};
     use crate::options::{SchemaOf, Size, Span};
     use crate::secret::{SecretSpec, SecretSpecs};
     use crate::{sinks, sources};
@@ -188,6 +188,7 @@ mod tests {
                 "store": { "description": "Where everything is kept.", "$ref": generator.subschema_for::<Store>().get("$ref") },
                 "outbound": { "description": "How peers are reached.", "$ref": generator.subschema_for::<Outbound>().get("$ref") },
                 "log": { "description": "What is logged, and how.", "$ref": generator.subschema_for::<Log>().get("$ref") },
+                "otlp": { "description": "Where traces are told: for a callbackd that was built with otlp.", "$ref": generator.subschema_for::<Otlp>().get("$ref") },
                 "sources": {
                     "description": "Who may call back: a [sources.NAME] for each.",
                     "type": "object", "propertyNames": names, "additionalProperties": { "oneOf": sources },

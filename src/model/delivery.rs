@@ -27,6 +27,14 @@ pub struct Delivery {
     pub trace: Option<Trace>,
 }
 
+impl Delivery {
+    /// The id of the span that a try begun at `now` is in the callback's trace: the same for who is told, and for who is
+    /// told of the try.
+    pub fn span(&self, now: Time) -> Option<u64> {
+        self.trace.as_ref().map(|trace| trace.span(&format!("{}@{}", self.id, now.micros())))
+    }
+}
+
 /// Where a delivery stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

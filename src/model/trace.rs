@@ -36,11 +36,41 @@ impl Trace {
         self.state.as_deref()
     }
 
+    /// The trace's id, in hex.
+    pub fn trace_id(&self) -> &str {
+        &self.parent[3..35]
+    }
+
+    /// The id of the sender's span, in hex.
+    pub fn span_id(&self) -> &str {
+        &self.parent[36..52]
+    }
+
+    /// The flags that we know: sampled, and random.
+    pub fn flags(&self) -> u8 {
+        u8::from_str_radix(&self.parent[53..55], 16).unwrap_or_default() & 3
+    }
+
+    /// Whether its sender records it.
+    pub fn is_sampled(&self) -> bool {
+        self.flags() & 1 == 1
+    }
+
+    /// The id of a span below the sender's: for the same `name` the same, and as good as chance for another. Never 0.
+    pub fn span(&self, name: &str) -> u64 {
+        // FNV-1a, with the end of SplitMix64 behind it, so that every bit of it counts.
+        let bytes = self.parent.bytes().chain(name.bytes());
+        let mut mixed = bytes
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)).max(1)
+    }
+
     /// The `traceparent` of a request that is made because of this one; `span` is its own id, and not 0. In the version
     /// that we know, with the flags that it knows: sampled, and random.
     pub fn child(&self, span: u64) -> String {
-        let flags = u8::from_str_radix(&self.parent[53..55], 16).unwrap_or_default() & 3;
-        format!("00-{}-{:016x}-{flags:02x}", &self.parent[3..35], span.max(1))
+        format!("00-{}-{:016x}-{:02x}", self.trace_id(), span.max(1), self.flags())
     }
 }
 
@@ -126,6 +156,24 @@ mod tests {
         let later = "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-fe-x";
         assert_eq!(child(later, u64::MAX), "00-0af7651916cd43dd8448eb211c80319c-ffffffffffffffff-02");
         assert!(Trace::read(&child(PARENT, 0), None).is_some(), "a span is never 0");
+    }
+
+    #[test]
+    fn a_span_has_an_id_by_its_name() {
+        let trace = Trace::read(PARENT, None).expect("valid");
+        assert_eq!((trace.trace_id(), trace.span_id()), (&PARENT[3..35], &PARENT[36..52]));
+        let other = Trace::read(&PARENT.replace("3331", "3332"), None).expect("valid");
+        let ids: std::collections::HashSet<_> = (0..10_000).map(|n| trace.span(&format!("{n}"))).collect();
+        assert_eq!(ids.len(), 10_000);
+        assert!(trace.span("1") == trace.span("1") && trace.span("1") != other.span("1"));
+        // Each bit is set about as often as not.
+        for bit in 0..64 {
+            let set = ids.iter().filter(|id| *id >> bit & 1 == 1).count();
+            assert!((4_500..5_500).contains(&set), "bit {bit}: {set}");
+        }
+        let sampled =
+            |flags: &str| Trace::read(&format!("{}{flags}", &PARENT[..53]), None).expect("valid").is_sampled();
+        assert_eq!(["00", "01", "02", "03", "ff"].map(sampled), [false, true, false, true, true]);
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub use tcp::{Dial, Duplex, TlsFiles};
 use connect::Bounded;
 use tunnel::Way;
 
+use crate::secret::Secret;
+
 /// A connection that stands unused for longer is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Connections kept for the next request, for each host: as many as a sink has under way, and more.
@@ -97,6 +99,14 @@ pub fn base_url(url: &str, example: &str) -> Result<String, String> {
         && read.query().is_none()
         && !base.contains('#');
     is_plain.then(|| base.to_owned()).ok_or_else(hint)
+}
+
+/// A header's value that is a secret: nothing prints it.
+pub fn secret_value(secret: &Secret) -> Result<HeaderValue, String> {
+    let mut value = HeaderValue::try_from(secret.expose())
+        .map_err(|_| "its value has a line break or another character that no header may have".to_owned())?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 type Hyper<C> = legacy::Client<Bounded<C>, Full<Bytes>>;

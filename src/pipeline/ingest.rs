@@ -183,7 +183,7 @@ impl Intake {
 }
 
 /// The trace that a request was sent in, which is kept with its receipt whatever else of its headers matters.
-fn trace(headers: &HeaderMap) -> Option<Trace> {
+pub(crate) fn trace(headers: &HeaderMap) -> Option<Trace> {
     let mut parents = headers.get_all(Trace::PARENT).iter();
     let (parent, None) = (parents.next()?.to_str().ok()?, parents.next()) else { return None };
     let states: Vec<_> = headers.get_all(Trace::STATE).iter().filter_map(|state| state.to_str().ok()).collect();

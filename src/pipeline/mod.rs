@@ -11,6 +11,8 @@ mod course;
 pub mod forward;
 pub mod ingest;
 pub mod inquire;
+#[cfg(feature = "otlp")]
+pub mod traced;
 pub mod upkeep;
 
 /// Tells forwarders that their sink has something to do, and inquirers that there is something to ask, so that a fresh commit does not wait for a poll. A wake-up

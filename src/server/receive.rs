@@ -39,6 +39,9 @@ pub struct Reception {
     limits: Live<Limits>,
     bodies: Bodies,
     measures: Arc<Measures>,
+    /// Where traces are told.
+    #[cfg(feature = "otlp")]
+    spans: Option<crate::otlp::Spans>,
     /// How often the operator is told of refusals, by source and reason.
     refusals: Mutex<HashMap<(Box<str>, &'static str), Throttle>>,
 }
@@ -46,7 +49,22 @@ pub struct Reception {
 impl Reception {
     /// Takes callbacks in for `ingest`, within `limits`.
     pub fn new(ingest: Live<Ingest>, limits: Live<Limits>, measures: Arc<Measures>) -> Reception {
-        Reception { ingest, limits, bodies: Bodies::default(), measures, refusals: Mutex::default() }
+        Reception {
+            ingest,
+            limits,
+            bodies: Bodies::default(),
+            measures,
+            #[cfg(feature = "otlp")]
+            spans: None,
+            refusals: Mutex::default(),
+        }
+    }
+
+    /// The same, and what is kept is told in its sender's trace.
+    #[cfg(feature = "otlp")]
+    #[must_use]
+    pub fn traced(self, spans: Option<crate::otlp::Spans>) -> Reception {
+        Reception { spans, ..self }
     }
 
     /// From the head to the store. `raw` is still without its body.
@@ -59,6 +77,11 @@ impl Reception {
         pulse: &Pulse,
         asked: &mut Asked<'_>,
     ) -> Result<Kept, Refusal> {
+        #[cfg(feature = "otlp")]
+        let traced = self.spans.as_ref().and_then(|spans| {
+            let trace = crate::pipeline::ingest::trace(&raw.headers).filter(|trace| trace.is_sampled())?;
+            Some((spans, trace, clock::now()))
+        });
         intake.admits(&raw, clock::now())?;
         let is_vouched_for = intake.source.screens_strangers();
         if is_vouched_for {
@@ -86,8 +109,14 @@ impl Reception {
         let now = clock::now();
         asked.is_whole(Instant::now(), now);
         let kept = tokio::time::timeout(limits.answer_timeout, ingest.take(intake, raw, now));
-        kept.await
-            .unwrap_or_else(|_| Err(Refusal::Unavailable("the store does not answer in time (answer_timeout)".into())))
+        let kept = kept
+            .await
+            .unwrap_or_else(|_| Err(Refusal::Unavailable("the store does not answer in time (answer_timeout)".into())));
+        #[cfg(feature = "otlp")]
+        if let (Some((spans, trace, began_at)), Ok(kept)) = (traced, &kept) {
+            crate::pipeline::traced::receipt(spans, intake, trace, began_at, kept);
+        }
+        kept
     }
 
     /// Tells the operator what only an operator can mend.

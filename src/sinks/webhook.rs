@@ -101,11 +101,7 @@ fn read_header(name: &str, spec: &SecretSpec, secrets: &Resolver<'_>) -> Result<
     if ours.contains(&name) || ["webhook-", "ce-"].iter().any(|prefix| name.as_str().starts_with(prefix)) {
         return Err("callbackd sets this header itself; take it out".to_owned());
     }
-    let secret = secrets.resolve(spec)?;
-    let mut value = HeaderValue::try_from(secret.expose())
-        .map_err(|_| "its value has a line break or another character that no header may have".to_owned())?;
-    value.set_sensitive(true);
-    Ok((name, value))
+    Ok((name, outbound::secret_value(&secrets.resolve(spec)?)?))
 }
 
 struct Webhook {
@@ -206,8 +202,8 @@ impl Sink for Webhook {
     fn deliver<'a>(&'a self, delivery: &'a Delivery, now: Time) -> Boxed<'a, Tried> {
         Box::pin(async move {
             let mut request = self.request(delivery, now);
-            if let Some(trace) = &delivery.trace {
-                follow(&mut request.headers, trace);
+            if let (Some(trace), Some(span)) = (&delivery.trace, delivery.span(now)) {
+                follow(&mut request.headers, trace, span);
             }
             let sent = self.client.send(request).await;
             let status = sent.as_ref().map_or_else(|failure| failure.status(), |answer| Some(answer.status));
@@ -218,8 +214,8 @@ impl Sink for Webhook {
 }
 
 /// Has the request stand in the trace of the callback that caused it, as a span of its own.
-fn follow(headers: &mut HeaderMap, trace: &Trace) {
-    let parent = Some(trace.child(fastrand::u64(1..)));
+fn follow(headers: &mut HeaderMap, trace: &Trace, span: u64) {
+    let parent = Some(trace.child(span));
     for (name, value) in [(Trace::PARENT, parent.as_deref()), (Trace::STATE, trace.state())] {
         if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
             // One that the configuration sets is what its operator wants.

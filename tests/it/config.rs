@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use callbackd::config::{
-    Admin, Config, Environment, Faults, LinkEntry, Log, Outbound, RouteEntry, Server, SinkCommon, SourceCommon, Store,
-    Tls, check,
+    Admin, Config, Environment, Faults, LinkEntry, Log, Otlp, Outbound, RouteEntry, Server, SinkCommon, SourceCommon,
+    Store, Tls, check,
 };
 use callbackd::options::{self, Span};
 use callbackd::{sinks, sources};
@@ -151,6 +151,20 @@ fn file_and_environment_are_judged_together() {
     assert_eq!(lines, ["line 2 server.listen", "line 4 log.level", "environment store.keep"]);
 }
 
+/// What the section wants is not there: to leave it out of account in silence would be worse.
+#[cfg(not(feature = "otlp"))]
+#[test]
+fn traces_for_a_collector_need_a_build_that_has_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("callbackd.toml");
+    fs::write(&file, "[log]\n[otlp]\nendpoint = \"http://127.0.0.1:4318\"\n").expect("written");
+    let faults = faults_of(&file, &Environment::default()).to_string();
+    assert!(
+        faults.contains(":2: otlp: this callbackd was built without otlp; build with `--features otlp`"),
+        "{faults}"
+    );
+}
+
 /// A secret at any place where one may be written by mistake.
 #[test]
 fn no_secret_gets_into_what_is_said() {
@@ -216,6 +230,7 @@ fn the_manual_lists_every_key() {
     has_all("store", &[table("store")], keys(options::examine::<Store>));
     has_all("outbound", &[table("outbound")], keys(options::examine::<Outbound>));
     has_all("log", &[table("log")], keys(options::examine::<Log>));
+    has_all("otlp", &[table("otlp")], keys(options::examine::<Otlp>));
     let all = |name: &str| table(name).values().filter_map(toml::Value::as_table).collect::<Vec<_>>();
     let of_kind = |name: &str, kind: &str| {
         let mut tables = all(name);

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 const LEAVES: &[&str] =
-    &["clock", "jq", "measure", "options", "outbound", "secret", "shutdown", "signature", "tencent"];
+    &["clock", "jq", "measure", "options", "otlp", "outbound", "secret", "shutdown", "signature", "tencent"];
 
 /// Each module of the crate and what it may use beside itself; `LEAVES` stands for all of them.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("jq", &["model"]),
     ("measure", &["model"]),
     ("options", &["model", "LEAVES"]),
+    ("otlp", &["model", "LEAVES"]),
     ("outbound", &["model", "LEAVES"]),
     ("secret", &["model"]),
     ("shutdown", &[]),

@@ -28,6 +28,8 @@ mod network;
 mod news;
 mod nothing_lost;
 mod older;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod outbound;
 mod page;
 mod peers;
