@@ -61,7 +61,7 @@ broken "a forwarder that looks first and then registers, for a wake-up that nobo
   pipeline/forward.rs "let is_woken = wake_up.as_mut().enable();" "let is_woken = false;" \
   pipeline/forward.rs "let mut wake_up = std::pin::pin!(woken.notified());" "" \
   pipeline/forward.rs "tokio::select! {" "let mut wake_up = std::pin::pin!(woken.notified()); tokio::select! {"
-broken "a forwarder that leaves what it knows to nobody" "reload, failing sink" 1000 \
+broken "a forwarder that leaves what it knows to nobody" "reload, failing sink" 10000 \
   pipeline/forward.rs "woken.notify_one();" "" \
   pipeline/forward.rs "held.notify_one();" "" \
   pipeline/forward.rs "woken.notify_one();" ""

@@ -124,7 +124,11 @@ impl Sink for Taker {
             let key = &change.state.execution.key;
             let is_alone = self.under_way.lock().expect("sound").insert(key.clone());
             assert!(is_alone, "{key} is told beside itself");
-            shuttle::future::yield_now().await;
+            // Some take so long that all others go on meanwhile.
+            let steps = if shuttle::rand::thread_rng().gen_bool(0.2) { 200 } else { 1 };
+            for _ in 0..steps {
+                shuttle::future::yield_now().await;
+            }
             self.under_way.lock().expect("sound").remove(key);
             if self.failures > 0.0 && shuttle::rand::thread_rng().gen_bool(self.failures) {
                 return Outcome::Retry { after_ms: None, reason: "not now".to_owned(), resume: None }.into();
