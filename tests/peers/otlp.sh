@@ -13,25 +13,10 @@ top=$(cd "$here/../.." && pwd)
 binary=$(realpath -m "${1:?a callbackd that was built with --features otlp}")
 proto=1.45.2
 protobuf=7.36.2
-venv=${CALLBACKD_TEST_CACHE:-$top/target/tools}/opentelemetry-proto-$proto
 say() { echo "otlp.sh: $*" >&2; }
 [[ -x $binary ]] || { say "no program at $binary; run \`cargo build --features otlp\` first"; exit 1; }
 
-if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
-  [[ $(id -u) == 0 ]] || { say "Python has no venv; run as root: apt-get install python3-venv"; exit 1; }
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv; } \
-    >&2 </dev/null
-fi
-
-mkdir -p "$(dirname "$venv")"
-exec 9>"$venv.lock"
-flock 9
-if [[ ! -e $venv/ready ]]; then
-  rm -rf "$venv"
-  python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check "opentelemetry-proto==$proto" "protobuf==$protobuf" \
-    >&2 </dev/null
-  touch "$venv/ready"
-fi
-flock -u 9
+# shellcheck source=tests/peers/venv.sh
+. "$here/venv.sh"
+in_venv "opentelemetry-proto-$proto" "opentelemetry-proto==$proto" "protobuf==$protobuf"
 exec "$venv/bin/python" "$here/otlp.py" "$binary"
