@@ -42,10 +42,15 @@ async fn room_that_was_freed_goes_back_to_the_disk() {
     let pruned = store.extent().await.expect("measured");
     assert!(pruned.held < MIB && pruned.free > 9 * MIB, "{pruned:?}");
     assert_eq!(store.give_back(2 * MIB).await.expect("given back"), 2 * MIB, "no more than it is told");
+    // Somebody who reads what was before is waited for, though nothing is committed after them.
+    let reader = rusqlite::Connection::open(folder.path().join("store.db")).expect("opens");
+    reader.execute_batch("BEGIN; SELECT count(*) FROM receipts").expect("reads");
     store.give_back(u64::MAX).await.expect("given back");
     let given = store.extent().await.expect("measured");
     assert_eq!((given.free, given.held <= pruned.held), (0, true), "{given:?}");
     let file = || fs::metadata(folder.path().join("store.db")).expect("a file").len();
+    assert!(file() > given.held, "somebody reads, {given:?}");
+    drop(reader);
     soon("the file itself is as small", || (file() == given.held).then_some(()));
     assert_eq!(store.executions(Filter::default()).await.expect("listed").len(), 1);
     store.close().await;

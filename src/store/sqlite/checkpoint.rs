@@ -37,6 +37,8 @@ pub(super) struct Log {
     finish: AtomicBool,
     /// To be copied at the next commit, however small it is.
     wanted: AtomicBool,
+    /// That commit is there; its last page is not known to be copied.
+    due: AtomicBool,
     /// The last copy failed.
     failed: AtomicBool,
     /// The thread copies.
@@ -68,7 +70,11 @@ pub(super) fn watch(writer: &mut Connection, log: Arc<Log>, wake: SyncSender<()>
     writer.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
         let pages = usize::try_from(pages).unwrap_or(0);
         log.pages.store(pages, Ordering::Release);
-        if pages >= PAGES || log.wanted.swap(false, Ordering::AcqRel) {
+        let wanted = log.wanted.swap(false, Ordering::AcqRel);
+        if wanted {
+            log.due.store(true, Ordering::Release);
+        }
+        if pages >= PAGES || wanted {
             // Full when it is awake already.
             let _ = wake.try_send(());
         }
@@ -85,6 +91,15 @@ pub(super) fn finish(writer: &Connection, log: &Log) {
     if log.finish.load(Ordering::Acquire) {
         copy(writer, log);
         log.finish.store(false, Ordering::Release);
+    }
+}
+
+/// For the writer, when there is nothing to commit: no commit may come for long that would have the rest copied. As long
+/// as somebody reads what was before, it is in vain and comes again.
+pub(super) fn rest(writer: &Connection, log: &Log) {
+    finish(writer, log);
+    if log.due.load(Ordering::Acquire) && copy(writer, log).is_some_and(|copied| copied >= log.pages()) {
+        log.due.store(false, Ordering::Release);
     }
 }
 

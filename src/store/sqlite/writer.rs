@@ -244,7 +244,7 @@ pub(super) fn run(
     loop {
         match queue.take(&mut batch, AGAIN) {
             Taken::Closed => return,
-            Taken::Nothing => {}
+            Taken::Nothing => checkpoint::rest(conn, log),
             Taken::Items => {
                 let (began, commands) = (Instant::now(), batch.len() as u64);
                 commit(&mut tx, &mut batch, health, replies, measures);
