@@ -165,11 +165,15 @@ async fn what_nothing_was_stored_of_is_sent_three_times_again_and_then_dead() {
     assert_eq!(attempts[0].answer.as_deref(), Some("{\"eventIngestResults\":[],\"reportCount\":0}"));
 
     // One that is there at last has what waited for it; what failed otherwise in between does not count.
-    astrom.script(503, &[], "busy", false);
-    rig.record("r2", Status::Failed).await;
-    rig.until_attempts("r2", 2).await;
+    let nothing = "{\"reportCount\":0,\"eventIngestResults\":[]}";
+    for (status, body) in [(201, nothing), (503, "busy"), (201, nothing), (503, "busy"), (201, nothing)] {
+        astrom.script(status, &[], body, false);
+    }
     astrom.add_entity(Entity { name: "idle", ..HOST });
-    rig.until_status("r2", "delivered").await;
+    rig.record("r2", Status::Failed).await;
+    let row = rig.until_status("r2", "delivered").await;
+    let statuses: Vec<_> = rig.attempts(&row).await.iter().filter_map(|a| a.status).collect();
+    assert_eq!(statuses, [201, 503, 201, 503, 201, 201]);
     assert_eq!(rig.deliveries("r2").await[0].sink, SINK);
     rig.stop.begin();
     rig.ended().await;
