@@ -154,6 +154,10 @@ fn show(out: &mut dyn Write, found: &Value, now: Time, colours: bool) -> io::Res
         ]
     });
     section(out, "Changes", ["no.", "type", "before", "tasks", "receipt", "received"], changes.collect())?;
+    let without = members(found, "changes").iter().filter(|change| change["data"]["execution"].is_null()).count();
+    if without > 0 {
+        writeln!(out, "What the first {without} held is left out, for it is much: `receipts body` has what came.")?;
+    }
     let deliveries = members(found, "deliveries").iter().map(|d| {
         [
             cell(&d["id"]),
@@ -187,9 +191,14 @@ mod tests {
             },
             "tasks": [{"key": "t1", "type": "Transcode", "status": "failed", "error": {"code": "E1", "message": "bad"}}],
             "receipts": [{"id": "3", "status": "accepted", "received_at": "2026-11-21T10:31:08Z", "peer": "::1"}],
-            "changes": [{"id": "8", "data": {"change": {
-                "sequence": 1, "type": "callbackd.execution.failed", "changed_tasks": ["t1"]
-            }}}],
+            "changes": [
+                {"id": "5", "data": {"execution": null, "tasks": null, "change": {
+                    "sequence": 1, "type": "callbackd.execution.running", "changed_tasks": null, "receipt": "4"
+                }}},
+                {"id": "8", "data": {"execution": {}, "change": {
+                    "sequence": 2, "type": "callbackd.execution.failed", "changed_tasks": ["t1"]
+                }}},
+            ],
             "deliveries": [{"id": "9", "sink": "portal", "status": "dead", "attempts": 4, "reason": "404"}],
         });
         let mut out = Vec::new();
@@ -203,7 +212,9 @@ mod tests {
             "attributes     {\"region\":\"ap-beijing\"}\n",
             "E1 bad",
             "2026-11-21 10:31:08",
-            "callbackd.execution.failed  -       t1",
+            "callbackd.execution.failed   -       t1",
+            "callbackd.execution.running  -       -      4",
+            "\nWhat the first 1 held is left out, for it is much: `receipts body` has what came.\n",
             "portal",
         ] {
             assert!(out.contains(part), "{part:?} is missing in\n{out}");

@@ -129,7 +129,9 @@ pub trait Queries: Send + Sync {
     /// Executions, newest first: one flat object each, as `executions list --json` prints it.
     fn executions(&self, filter: Filter) -> Boxed<'_, Result<Vec<Value>, StoreError>>;
 
-    /// One execution by its id or the vendor's key: `{"execution", "tasks", "receipts", "changes", "deliveries"}`.
+    /// One execution by its id or the vendor's key: `{"execution", "tasks", "receipts", "changes", "deliveries"}`, oldest
+    /// first. Where that is much, of each list only the latest; of the earlier ones of large changes, `execution`, `tasks`
+    /// and `changed_tasks` are null.
     fn execution(&self, id_or_key: String) -> Boxed<'_, Result<Value, StoreError>>;
 
     /// The tasks of these executions, in their order; none of one that is not there.
@@ -144,7 +146,7 @@ pub trait Queries: Send + Sync {
     /// Deliveries, newest first.
     fn deliveries(&self, filter: Filter) -> Boxed<'_, Result<Vec<DeliveryRow>, StoreError>>;
 
-    /// One delivery with its attempts, oldest first.
+    /// One delivery with its latest thousand attempts, oldest first.
     fn delivery(&self, id: i64) -> Boxed<'_, Result<(DeliveryRow, Vec<Attempt>), StoreError>>;
 
     /// Every sink that has or had deliveries, or is paused.

@@ -57,6 +57,29 @@ fn a_page_of_large_executions_is_short() {
     assert_eq!(keys, (0..20).rev().map(|run| run.to_string()).collect::<Vec<_>>());
 }
 
+/// Whoever looks at one execution with many large changes gets no more at once than that.
+#[test]
+fn an_execution_of_many_large_changes_is_told_in_short() {
+    let daemon = Daemon::run(&config("http://127.0.0.1:9"));
+    for job in 0..40 {
+        let body = cos(Step::TaskFinish, "r1").replace("<JobId>", &format!("<JobId>{job}"));
+        let body = body.replace("<BucketId>media", &format!("<BucketId>{}", "m".repeat(900_000)));
+        assert_eq!(daemon.post("/callbacks/other/t0ken", &[], &body).json()["outcome"], "accepted", "{job}");
+    }
+    let shown = daemon.look("/api/v1/executions/r1").json();
+    let changes = shown["changes"].as_array().expect("changes");
+    let short = changes.iter().filter(|change| change["data"]["execution"].is_null()).count();
+    assert!(changes.len() == 40 && (30..40).contains(&short), "{short} of {}", changes.len());
+    for path in ["api/v1/executions/r1", "executions/r1"] {
+        let answer = daemon.look(&format!("/{path}"));
+        assert!(answer.body.len() < 8 << 20, "{path}: {} bytes", answer.body.len());
+    }
+    let page = daemon.look("/executions/r1");
+    let said = format!("What the first {short} held is left out");
+    assert!(page.body.contains(&said), "a person is told");
+    assert!(daemon.cli(&["executions", "show", "r1"]).said().contains(&said), "here, too");
+}
+
 #[test]
 fn a_program_sees_what_the_commands_show() {
     let hook = Hook::start(|| Reply::Status(400));

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::super::api::Pause;
 use super::super::operations::{DeliveryVerb, Does, Noun, OPERATIONS, Operation, SinkVerb};
 use super::super::query;
-use crate::model::{Attempt, ChangeMeta, Execution, Link, ReceiptStatus, Task};
+use crate::model::{Attempt, Execution, Link, ReceiptStatus, Status, Task, Time};
 use crate::store::{ChangeRow, DeliveryRow, ExecutionRow, Filter, OutcomeRow, ReceiptRow, SinkRow};
 
 /// An id: the time in microseconds.
@@ -34,7 +34,8 @@ struct Sinks {
     items: Vec<SinkRow>,
 }
 
-/// Everything that is known of one execution, oldest first.
+/// Everything that is known of one execution, oldest first. Of each list there are the latest four mebibytes; the lists of
+/// receipts and deliveries, asked for by `execution`, have all, page by page.
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "only its shape is looked at")]
 struct History {
@@ -53,13 +54,35 @@ struct Change {
     data: Told,
 }
 
-/// The `data` of the normalized change.
+/// The `data` of the normalized change. Each holds all of its execution: so of the earlier ones of a large execution,
+/// `execution`, `tasks` and `changed_tasks` are left out. The bodies of their receipts have it.
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "only its shape is looked at")]
 struct Told {
-    execution: ToldExecution,
-    tasks: Vec<Task>,
-    change: ChangeMeta,
+    execution: Option<ToldExecution>,
+    tasks: Option<Vec<Task>>,
+    change: ToldMeta,
+}
+
+/// What changed.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its shape is looked at")]
+struct ToldMeta {
+    /// The CloudEvents type: `callbackd.execution.<status>`; `.updated` when only tasks or details changed, `.overdue` when
+    /// it is late.
+    r#type: String,
+    /// Counts the changes of one execution, from 1.
+    sequence: u32,
+    /// The status before; `null` for a new execution.
+    previous_status: Option<Status>,
+    /// Keys of the tasks that are new or moved.
+    changed_tasks: Option<Vec<String>>,
+    /// Marks an execution that is late.
+    overdue: bool,
+    /// The receipt it came from.
+    receipt: Option<String>,
+    /// When that receipt was here.
+    received_at: Time,
 }
 
 /// An execution after one of its changes.
@@ -76,7 +99,7 @@ struct ToldExecution {
 #[expect(dead_code, reason = "only its shape is looked at")]
 struct Tried {
     delivery: DeliveryRow,
-    /// Oldest first.
+    /// The latest thousand, oldest first.
     attempts: Vec<Attempt>,
 }
 

@@ -13,6 +13,8 @@ use crate::store::{DeliveryRow, ReceiptRow};
 
 /// No more deliveries, changes and receipts of one are shown.
 pub(super) const SHOWN: usize = 200;
+/// With so many tries shown, the earlier deliveries are told without theirs.
+pub(super) const TRIES: usize = 1000;
 
 /// Everything that is known of it.
 pub(super) struct Whole {
@@ -64,6 +66,10 @@ pub(super) fn show(h: &mut Html, whole: &Whole, now: Time) {
         }
     });
     section(h, "changes", "What changed", |h| {
+        if let Some(without) = whole.changes.iter().rposition(|change| change["data"]["execution"].is_null()) {
+            let word = format!("What the first {} held is left out of what is told at once", without + 1);
+            h.leaf("p", &[("class", "none")], &format!("{word}: their receipts have it."));
+        }
         let changed = latest(h, &whole.changes, e);
         changes(h, changed);
     });
@@ -139,7 +145,8 @@ fn changes(h: &mut Html, changes: &[Value]) {
                         h.leaf("small", &[], &format!("was {before}"));
                     }
                 });
-                h.leaf("td", &[], &several(meta["changed_tasks"].as_array().map_or(0, |all| all.len() as u64), "task"));
+                let tasks = meta["changed_tasks"].as_array().map(|all| several(all.len() as u64, "task"));
+                h.leaf("td", &[], tasks.as_deref().unwrap_or(NONE));
                 h.el("td", &[], |h| match meta["receipt"].as_str() {
                     Some(id) => h.link(&Url::to(&["receipts", id]), id),
                     None => h.text(NONE),

@@ -137,8 +137,13 @@ pub(super) async fn answer(
         Path::Show(Noun::Execution, id) => {
             let found = state.store.execution(decoded(id)?).await?;
             let mut whole = execution::Whole::of(found).ok_or_else(unreadable)?;
+            let mut tries = 0;
             for (row, attempts) in whole.deliveries.iter_mut().rev().take(execution::SHOWN) {
-                *attempts = Some(state.store.delivery(api::number("delivery", &row.id)?).await?.1);
+                if tries < execution::TRIES {
+                    let tried = state.store.delivery(api::number("delivery", &row.id)?).await?.1;
+                    tries += tried.len();
+                    *attempts = Some(tried);
+                }
             }
             let title = executions::title(&whole.flat).to_owned();
             layout::page(&title, Some(Tab::Executions), said, |h| execution::show(h, &whole, now))

@@ -35,6 +35,7 @@ mod claim;
 mod deliver;
 mod filter;
 mod fresh;
+mod history;
 mod identity;
 mod inquire;
 mod link;

@@ -10,8 +10,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::history::{self, CHAIN, CHANGE};
 use super::prune::Going;
-use super::read::{self, CHAIN, DELIVERY, EXECUTION, RECEIPT, fault};
+use super::read::{self, DELIVERY, EXECUTION, RECEIPT, fault};
 use crate::signature;
 use crate::store::StoreError;
 
@@ -26,13 +27,6 @@ pub(super) const NEWEST: &str = "SELECT max(h.change,
     coalesce((SELECT max(l.id) FROM links l WHERE l.execution = h.id), 0),
     coalesce((SELECT max(l.id) FROM links l WHERE l.with_execution = h.id), 0))
     FROM execution_heads h WHERE h.id = :id";
-
-/// A change by its id: of the execution `?2`, the latest stands with it.
-const CHANGE: &str = "SELECT change, id, sequence, type, previous_status, changed_tasks, receipt, received_at, snapshot
-     FROM execution_heads WHERE id = ?2 AND change = ?1
-     UNION ALL
-     SELECT id, execution, sequence, type, previous_status, changed_tasks, receipt, received_at, snapshot
-     FROM earlier_changes WHERE id = ?1";
 
 /// Writes lines for the first ones of `going`: for how many, and what each of them is known by from now on.
 pub(super) fn unload(conn: &Connection, going: &[Going], out: &mut dyn Write) -> Result<Vec<Going>, StoreError> {
@@ -91,7 +85,7 @@ fn execution(conn: &Connection, id: i64, out: &mut Counted<'_>) -> Result<(), St
     let mut by_id = conn.prepare(CHANGE).map_err(fault)?;
     for (place, change) in ids.into_iter().enumerate() {
         put(out, if place > 0 { "," } else { "" })?;
-        let change = by_id.query_row(params![change, id], |row| read::change(row, &links)).map_err(fault)?;
+        let change = by_id.query_row(params![change, id], |row| history::change(row, &links)).map_err(fault)?;
         write_json(out, &change)?;
     }
     put(out, "]")?;
@@ -100,7 +94,7 @@ fn execution(conn: &Connection, id: i64, out: &mut Counted<'_>) -> Result<(), St
     list(conn, out, "deliveries", &sql, id, |row, out| {
         let row = read::delivery(row).map_err(fault)?;
         let delivery = row.id.parse().unwrap_or_default();
-        let tried = read::attempts(conn, delivery)?;
+        let tried = history::attempts(conn, delivery)?;
         write_json(out, &with(&row, "tried", json!(tried)))
     })?;
     put(out, "}\n")
