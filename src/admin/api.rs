@@ -17,7 +17,7 @@ use super::{Admin, AdminState, Reply, bad_request, metrics, no_such_path, openap
 use crate::clock;
 use crate::model::DeliveryStatus;
 use crate::server::respond::{self, Answer, Problem};
-use crate::store::{DeliveryFilter, Filter, Recorded, SinkRow, StoreError};
+use crate::store::{DeliveryFilter, Filter, PAUSE_CHARS_MAX, Recorded, SinkRow, StoreError};
 
 /// Does it. `named` is what the path names, as it came.
 pub(super) async fn answer(
@@ -77,7 +77,7 @@ async fn one(state: &AdminState, does: Does, named: &str, body: &[u8]) -> Result
                 SinkVerb::Pause if body.is_empty() => Some(Pause::default()),
                 SinkVerb::Pause => Some(read::<Pause>(body, "{\"reason\": \"…\"}, or nothing")?),
             };
-            let reason = reason.map(|pause| pause.reason.unwrap_or_else(|| "by an operator".to_owned()));
+            let reason = reason.map(|pause| said(pause.reason)).transpose()?;
             set_paused(state, &name, reason).await?
         }
         Does::Deliveries(verb) => {
@@ -143,7 +143,17 @@ fn values<T: Serialize>(rows: Vec<T>) -> Vec<Value> {
 #[serde(deny_unknown_fields)]
 pub(super) struct Pause {
     /// Why, for whoever looks at it later.
+    #[cfg_attr(test, schemars(length(max = 1000)))]
     reason: Option<String>,
+}
+
+/// Why a sink is paused, in the operator's words.
+pub(super) fn said(reason: Option<String>) -> Result<String, Problem> {
+    let reason = reason.unwrap_or_else(|| "by an operator".to_owned());
+    match reason.chars().count() {
+        ..=PAUSE_CHARS_MAX => Ok(reason),
+        long => Err(bad_request(format!("`reason` has {long} characters. Say it in {PAUSE_CHARS_MAX}."))),
+    }
 }
 
 /// An object. (serde would take a list for one as well, its values in the order of the fields.) Where a whole number belongs,
@@ -218,6 +228,14 @@ fn wake_all(state: &AdminState) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_is_short() {
+        let said = |count: usize| said(Some("é".repeat(count))).map_err(|problem| (problem.status, problem.detail));
+        assert_eq!(said(PAUSE_CHARS_MAX).map(|reason| reason.chars().count()), Ok(1000));
+        let refused = "`reason` has 1001 characters. Say it in 1000.".to_owned();
+        assert_eq!(said(PAUSE_CHARS_MAX + 1), Err((StatusCode::BAD_REQUEST, refused)));
+    }
 
     #[test]
     fn an_id_is_a_number_of_ours() {

@@ -12,7 +12,7 @@ use super::{Failure, block_on, print};
 use crate::clock;
 use crate::config::{Config, no_such};
 use crate::model::Time;
-use crate::store::{SinkRow, sqlite};
+use crate::store::{PAUSE_CHARS_MAX, SinkRow, sqlite};
 
 mod trial;
 
@@ -36,7 +36,7 @@ pub(super) enum Sinks {
         #[command(flatten)]
         sink: One,
         /// Why, for whoever reads the list
-        #[arg(long, default_value = "by an operator")]
+        #[arg(long, default_value = "by an operator", value_parser = reason)]
         reason: String,
     },
     /// Go on telling it
@@ -87,6 +87,13 @@ impl Sinks {
                 Sinks::Resume { sink } => hold(context, &config, &sink.name, None).await,
             }
         })
+    }
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    match text.chars().count() {
+        ..=PAUSE_CHARS_MAX => Ok(text.to_owned()),
+        long => Err(format!("{long} characters; say it in {PAUSE_CHARS_MAX}")),
     }
 }
 

@@ -124,6 +124,9 @@ pub struct Settlement {
     pub learned: Vec<Learned>,
 }
 
+/// Characters that an operator's reason for a pause may have.
+pub const PAUSE_CHARS_MAX: usize = 1000;
+
 /// Reading. Never waits for a writer.
 pub trait Queries: Send + Sync {
     /// Executions, newest first: one flat object each, as `executions list --json` prints it.
