@@ -10,6 +10,7 @@ use super::list::{Form, Selection, list};
 use super::print::{age, cell, complain, fields, json_line, or_none, when};
 use super::reach::{Context, Daemon, open_store, queries};
 use super::rejudge::Rejudge;
+use super::replay::interruptible;
 use super::{Failure, block_on, print};
 use crate::admin::replayed;
 use crate::model::{ReceiptStatus, Time};
@@ -78,7 +79,7 @@ impl Receipts {
                     print::stdout(|out| out.write_all(&body))
                 }
                 Receipts::Replay { ids, rejudge, json } if rejudge.is_asked() => {
-                    rejudge.run(context, &ids, json, clock::now()).await
+                    interruptible(rejudge.run(context, &ids, json, clock::now())).await
                 }
                 Receipts::Replay { ids, rejudge, json } => {
                     rejudge.judge_alone(&ids)?;

@@ -309,6 +309,12 @@ impl Daemon {
         Done { code: status.code(), stdout: Vec::new(), stderr }
     }
 
+    /// A command that goes on, and works in this folder where it needs one.
+    pub(crate) fn cli_in(&self, scratch: &Path, args: &[&str]) -> Child {
+        let mut command = self.command(args);
+        command.env("TMPDIR", scratch).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started")
+    }
+
     /// A command that goes on; what it says is piped.
     pub(crate) fn cli_going_on(&self, args: &[&str]) -> Child {
         let mut command = self.command(&[args, &["--config", CONFIG]].concat());
