@@ -178,7 +178,7 @@ impl Default for Store {
             disk_max: Size::Percent(80),
             export: None,
             queue_max: 4096,
-            readers: 2,
+            readers: 3,
         }
     }
 }

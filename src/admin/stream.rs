@@ -2,8 +2,9 @@
 //!
 //! A listener has a cursor, and is told what the store says lies behind it; nothing but that cursor and the piece in hand is
 //! kept for it. Whoever comes back with `Last-Event-ID` misses nothing. The store is looked at a few times a second while
-//! somebody listens, and not at all otherwise; all listeners share one look, and only one is made at a time, so that they
-//! cost callbacks no more than one reader does. Who does not take what is sent loses the connection.
+//! somebody listens, and not at all otherwise; all who are told what is new share one look, and beside it one of those who
+//! catch up looks at a time: so listeners cost callbacks no more than two readers do, and who asks for the past holds up
+//! nobody who does not. Who does not take what is sent loses the connection.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -57,6 +58,8 @@ pub(super) struct Stream {
     /// Somebody waits for a place.
     crowded: Arc<Notify>,
     latest: Arc<Mutex<Latest>>,
+    /// Whose turn it is of those who catch up.
+    past: Arc<Mutex<()>>,
 }
 
 /// What was read last.
@@ -89,7 +92,7 @@ struct Line {
 impl Stream {
     pub(super) fn new(store: Arc<dyn Store>, shutdown: Shutdown) -> Stream {
         let places = Arc::new(Semaphore::new(LISTENERS_MAX));
-        Stream { store, shutdown, places, crowded: Arc::default(), latest: Arc::default() }
+        Stream { store, shutdown, places, crowded: Arc::default(), latest: Arc::default(), past: Arc::default() }
     }
 
     /// Begins to tell.
@@ -107,7 +110,8 @@ impl Stream {
         let newest = self.store.newest().await?;
         let cursor = asked.map_or(newest, |asked| asked.min(newest));
         let (out, frames) = mpsc::channel(1);
-        let listener = Listener { stream: self.clone(), wanted, cursor, told: 0, out, place: Some(place) };
+        let is_behind = cursor < newest;
+        let listener = Listener { stream: self.clone(), wanted, cursor, is_behind, told: 0, out, place: Some(place) };
         tokio::spawn(listener.listen());
         Ok(response(Frames(frames)))
     }
@@ -129,6 +133,13 @@ impl Stream {
         None
     }
 
+    /// A piece of what lies behind the `cursor` of one who catches up: nobody else is where it is.
+    async fn look_back(&self, cursor: i64) -> Result<Option<Arc<Piece>>, StoreError> {
+        let _turn = self.past.lock().await;
+        let news = self.store.news(cursor).await?;
+        Ok((news.through > cursor).then(|| Arc::new(Piece::of(cursor, news))))
+    }
+
     /// A piece of what lies behind `cursor`; `None` when nothing does, or did a moment ago.
     async fn look(&self, cursor: i64) -> Result<Option<Arc<Piece>>, StoreError> {
         let mut latest = self.latest.lock().await;
@@ -144,7 +155,7 @@ impl Stream {
             return Ok(None);
         }
         let piece = Arc::new(Piece::of(cursor, news));
-        // Of those who catch up, nobody else is where they are.
+        // Who could not follow is behind the others.
         if latest.piece.as_ref().is_none_or(|held| held.through <= piece.through) {
             latest.piece = Some(Arc::clone(&piece));
         }
@@ -194,6 +205,8 @@ struct Listener {
     stream: Stream,
     wanted: Wanted,
     cursor: i64,
+    /// It is told what has been, not yet what is new.
+    is_behind: bool,
     told: u64,
     out: mpsc::Sender<Bytes>,
     place: Option<OwnedSemaphorePermit>,
@@ -219,14 +232,19 @@ impl Listener {
         let mut heard = Instant::now();
         self.send(format!("{OPENING}id: {}\n\n", self.cursor).into()).await?;
         while !self.stream.shutdown.is_begun() {
-            match self.stream.look(self.cursor).await {
+            let found = match self.is_behind {
+                true => self.stream.look_back(self.cursor).await,
+                false => self.stream.look(self.cursor).await,
+            };
+            match found {
                 Ok(Some(piece)) => {
+                    self.is_behind &= piece.more;
                     self.tell(&piece).await?;
                     if piece.more || ends.is_none_or(|ends| Instant::now() < ends) {
                         continue;
                     }
                 }
-                Ok(None) => {}
+                Ok(None) => self.is_behind = false,
                 Err(e) => {
                     tracing::debug!(error = %e, "a listener is sent away: the store cannot be read");
                     return Err(Over);
@@ -327,5 +345,25 @@ impl Body for Frames {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.0.poll_recv(cx).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::{Options, SqliteStore};
+
+    #[tokio::test]
+    async fn who_asks_for_the_past_holds_up_nobody_who_does_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = SqliteStore::open(&folder.path().join("store.db"), &Options::default()).expect("opens");
+        let stream = Stream::new(Arc::new(store), Shutdown::new());
+        let slow = stream.past.lock().await;
+        let followed = timeout(Duration::from_secs(60), stream.look(0)).await.expect("not held up");
+        assert!(followed.expect("asked").is_none());
+        let mut waits = std::pin::pin!(stream.look_back(0));
+        assert!(std::future::poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx))).await.is_pending());
+        drop(slow);
+        assert!(waits.await.expect("asked").is_none());
     }
 }

@@ -84,7 +84,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { queue_max: 4096, queue_bytes_max: 64 << 20, readers: 2, measures: Arc::default() }
+        Options { queue_max: 4096, queue_bytes_max: 64 << 20, readers: 3, measures: Arc::default() }
     }
 }
 
