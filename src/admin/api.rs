@@ -28,33 +28,39 @@ pub(super) async fn answer(
     body: &[u8],
 ) -> Result<Reply, Problem> {
     let (state, query) = (&admin.state, head.uri.query());
-    let answer = match does {
-        Does::Lives => return Ok(whole(respond::text(StatusCode::OK, "ok"))),
+    match does {
+        Does::Lives => Ok(whole(respond::text(StatusCode::OK, "ok"))),
         Does::IsReady => {
             let (status, said) = match admin.ready() {
                 Ok(word) => (StatusCode::OK, word.to_owned()),
                 Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
             };
-            return Ok(whole(respond::text(status, said)));
+            Ok(whole(respond::text(status, said)))
         }
         Does::Measure => {
             state.watch.look().await;
             let is_ready = admin.ready().is_ok();
-            return Ok(whole(metrics::answer(&state.watch.measures, is_ready, &head.headers, clock::now())));
+            Ok(whole(metrics::answer(&state.watch.measures, is_ready, &head.headers, clock::now())))
         }
-        Does::Describe => return Ok(whole(respond::json(StatusCode::OK, openapi::DOCUMENT))),
+        Does::Describe => Ok(whole(respond::json(StatusCode::OK, openapi::DOCUMENT))),
         Does::Stream => {
             let wanted = Wanted::read(query, clock::now())?;
-            return admin.stream.answer(wanted, head).await;
+            admin.stream.answer(wanted, head).await
         }
-        Does::List(noun) => list(state, noun, query).await?,
+        Does::List(noun) => {
+            let made = async { Ok(respond::json(StatusCode::OK, list(state, noun, query).await?.to_string())) };
+            admin.room.make(made).await
+        }
         does => {
             // Where nothing can be asked with, what is asked with is a slip: `retry?sink=a` is not to retry all.
             query::read(query, does)?;
-            return one(state, does, named, body).await.map(whole);
+            let made = one(state, does, named, body);
+            match does {
+                Does::Show(_) | Does::ReceiptBody => admin.room.make(made).await,
+                _ => made.await.map(whole),
+            }
         }
-    };
-    Ok(whole(respond::json(StatusCode::OK, answer.to_string())))
+    }
 }
 
 /// What speaks of one thing, or changes something.

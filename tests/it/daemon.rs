@@ -463,8 +463,8 @@ impl Connection {
         self.answer()
     }
 
-    /// The next answer, whole.
-    pub(crate) fn answer(&mut self) -> io::Result<Answer> {
+    /// The status and the head of the next answer; of its body, no more than came with it.
+    pub(crate) fn head(&mut self) -> io::Result<(u16, String)> {
         let garbled = || io::Error::new(io::ErrorKind::InvalidData, "what came is no answer");
         let end = loop {
             if let Some(end) = self.unread.windows(4).position(|w| w == b"\r\n\r\n") {
@@ -474,6 +474,13 @@ impl Connection {
         };
         let head = String::from_utf8(self.unread.drain(..end).collect()).map_err(|_| garbled())?;
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok()).ok_or_else(garbled)?;
+        Ok((status, head))
+    }
+
+    /// The next answer, whole.
+    pub(crate) fn answer(&mut self) -> io::Result<Answer> {
+        let garbled = || io::Error::new(io::ErrorKind::InvalidData, "what came is no answer");
+        let (status, head) = self.head()?;
         let mut answer = Answer { status, head, body: String::new() };
         let length = answer.header("content-length").map_or(Ok(0), str::parse).map_err(|_| garbled())?;
         while self.unread.len() < length {

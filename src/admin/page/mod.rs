@@ -62,6 +62,13 @@ pub(super) enum Path<'p> {
     File(&'static str, &'static str),
 }
 
+impl Path<'_> {
+    /// Whether it is made of what the store holds, and may be large.
+    pub(super) fn looks(&self) -> bool {
+        !matches!(self, Path::Act(_) | Path::File(..))
+    }
+}
+
 const READS: &[Method] = &[Method::GET, Method::HEAD];
 const CHANGES: &[Method] = &[Method::POST];
 
