@@ -118,12 +118,12 @@ pub fn replayed(recorded: &Recorded) -> Value {
 async fn list(state: &AdminState, noun: Noun, query: Option<&str>) -> Result<Value, Problem> {
     let page = Page::read(query, noun, clock::now())?;
     let (store, filter) = (&state.store, page.filter());
-    let (rows, is_cut) = match noun {
+    let (rows, cut) = match noun {
         Noun::Execution => pieces::executions(&**store, filter).await?,
-        Noun::Receipt => (values(store.receipts(filter).await?), false),
-        Noun::Delivery => (values(store.deliveries(filter).await?), false),
+        Noun::Receipt => (values(store.receipts(filter).await?), None),
+        Noun::Delivery => (values(store.deliveries(filter).await?), None),
     };
-    Ok(page.of(rows, is_cut))
+    Ok(page.of(rows, cut))
 }
 
 /// Everything that is known of one: an execution as `executions show --json` prints it, a delivery with its attempts.

@@ -132,6 +132,9 @@ pub trait Queries: Send + Sync {
     /// Executions, newest first: one flat object each, as `executions list --json` prints it.
     fn executions(&self, filter: Filter) -> Boxed<'_, Result<Vec<Value>, StoreError>>;
 
+    /// The id of the last of `count` executions, newest first, from below `before` on; `None` where there are not so many.
+    fn further(&self, before: Option<i64>, count: u64) -> Boxed<'_, Result<Option<i64>, StoreError>>;
+
     /// One execution by its id or the vendor's key: `{"execution", "tasks", "receipts", "changes", "deliveries"}`, oldest
     /// first. Where that is much, of each list only the latest; of the earlier ones of large changes, `execution`, `tasks`
     /// and `changed_tasks` are null.

@@ -84,6 +84,10 @@ impl Queries for Shared {
         ready(Ok(vec![]))
     }
 
+    fn further(&self, _: Option<i64>, _: u64) -> Boxed<'_, Result<Option<i64>, StoreError>> {
+        ready(Ok(None))
+    }
+
     fn execution(&self, id: String) -> Boxed<'_, Result<Value, StoreError>> {
         ready(Err(StoreError::NotFound(id)))
     }

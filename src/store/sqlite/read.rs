@@ -212,6 +212,14 @@ impl Queries for Readers {
         })
     }
 
+    fn further(&self, before: Option<i64>, count: u64) -> Boxed<'_, Read<Option<i64>>> {
+        self.read(move |conn| {
+            let sql = "SELECT id FROM execution_heads WHERE id < ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2";
+            let skipped = i64::try_from(count.saturating_sub(1)).unwrap_or(i64::MAX);
+            conn.query_row(sql, [before.unwrap_or(i64::MAX), skipped], |row| row.get(0)).optional().map_err(fault)
+        })
+    }
+
     fn execution(&self, id_or_key: String) -> Boxed<'_, Read<Value>> {
         self.read(move |conn| {
             let by_id = id_or_key.parse::<i64>().unwrap_or(-1);
