@@ -120,7 +120,10 @@ async fn list(state: &AdminState, noun: Noun, query: Option<&str>) -> Result<Val
     let (store, filter) = (&state.store, page.filter());
     let (rows, cut) = match noun {
         Noun::Execution => pieces::executions(&**store, filter).await?,
-        Noun::Receipt => (values(store.receipts(filter).await?), None),
+        Noun::Receipt => {
+            let (rows, cut) = pieces::receipts(&**store, filter).await?;
+            (values(rows), cut)
+        }
         Noun::Delivery => (values(store.deliveries(filter).await?), None),
     };
     Ok(page.of(rows, cut))

@@ -1,9 +1,9 @@
-//! Executions for a list, a few at a time: each may hold megabytes, and who looks at them is not to fill the memory that
-//! callbacks need.
+//! Executions and receipts for a list, a few at a time: an execution may hold megabytes, a receipt the headers of a sender
+//! who means harm, and who looks at them is not to fill the memory that callbacks need.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::store::{Filter, Queries, StoreError};
+use crate::store::{Filter, Queries, ReceiptRow, StoreError};
 
 /// Rows that are in memory beside those that are kept.
 const PIECE: u64 = 16;
@@ -38,6 +38,30 @@ async fn search(store: &dyn Queries, mut filter: Filter, most: u64) -> Result<(V
     });
     let cut = if is_cut.await? { last } else { end };
     Ok((rows, cut))
+}
+
+/// The receipts that a filter means, likewise.
+pub(super) async fn receipts(
+    store: &dyn Queries,
+    mut filter: Filter,
+) -> Result<(Vec<ReceiptRow>, Option<i64>), StoreError> {
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    let mut left = filter.limit.unwrap_or(u64::MAX);
+    while left > 0 {
+        let most = left.min(PIECE);
+        filter.limit = Some(most);
+        let piece = store.receipts(filter.clone()).await?;
+        left = if (piece.len() as u64) < most { 0 } else { left - most };
+        for row in piece {
+            filter.before = row.id.parse().ok();
+            bytes += weight(&json!(row));
+            rows.push(row);
+            if bytes >= BYTES_MAX {
+                return Ok((rows, filter.before));
+            }
+        }
+    }
+    Ok((rows, None))
 }
 
 /// How many there are, up to the filter's limit.

@@ -57,6 +57,26 @@ fn a_page_of_large_executions_is_short() {
     assert_eq!(keys, (0..20).rev().map(|run| run.to_string()).collect::<Vec<_>>());
 }
 
+/// Of a sender's long headers, too.
+#[test]
+fn a_page_of_receipts_with_long_headers_is_short() {
+    let daemon = Daemon::run(&config("http://127.0.0.1:9"));
+    let long = "u".repeat(60_000);
+    for run in 0..120 {
+        let answer = daemon.post("/callbacks/other/t0ken", &[("user-agent", &long)], cos(Step::Success, run));
+        assert_eq!(answer.status, 200);
+    }
+    for path in ["api/v1/receipts?limit=1000", "receipts?limit=1000"] {
+        let answer = daemon.look(&format!("/{path}"));
+        assert!(answer.body.len() < 5 << 20, "{path}: {} bytes", answer.body.len());
+    }
+    let page = daemon.look("/api/v1/receipts?limit=1000").json();
+    let next = page["next"].as_str().expect("more of them");
+    let rest = daemon.look(&format!("/api/v1/receipts?limit=1000&cursor={next}")).json();
+    let count = |page: &Value| page["items"].as_array().map_or(0, Vec::len);
+    assert_eq!((count(&page) + count(&rest), &rest["next"]), (120, &Value::Null));
+}
+
 /// Whoever looks at one execution with many large changes gets no more at once than that.
 #[test]
 fn an_execution_of_many_large_changes_is_told_in_short() {

@@ -5,8 +5,8 @@ use serde_json::json;
 use super::html::{Html, Url};
 use super::layout::{self, Tab, choice, field};
 use super::{Page, Problem, deliveries, executions, pairs, receipts, standing};
-use crate::admin::AdminState;
 use crate::admin::operations::Noun;
+use crate::admin::{AdminState, pieces};
 use crate::model::{DeliveryStatus, ReceiptStatus, Status, Time};
 
 /// Rows of a page, where nothing is said.
@@ -84,8 +84,8 @@ pub(super) async fn show(
             })
         }
         Noun::Receipt => {
-            let mut rows = store.receipts(filter).await?;
-            let (kept, next) = next_of(rows.iter().map(|row| row.id.as_str()).collect(), None);
+            let (mut rows, cut) = pieces::receipts(&**store, filter).await?;
+            let (kept, next) = next_of(rows.iter().map(|row| row.id.as_str()).collect(), cut);
             rows.truncate(kept);
             let is_quarantine = asked.word("status") == ReceiptStatus::Quarantined.as_str();
             let (title, tab) =
