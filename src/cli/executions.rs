@@ -42,7 +42,7 @@ pub(super) enum Executions {
 
 impl Executions {
     pub(super) fn run(self, context: &Context<'_>) -> Result<(), Failure> {
-        let config = context.config()?;
+        let config = context.places()?;
         let queries = queries(&config)?;
         let now = clock::now();
         block_on(async {

@@ -44,9 +44,25 @@ impl Context<'_> {
         Ok(Config::load(Some(self.file()), self.env)?)
     }
 
+    /// The configuration, for who needs no more of it than where daemon and store are: where the rest is wrong, that is
+    /// said, and what can be read does. The daemon may run well with what it read before.
+    pub(super) fn places(&self) -> Result<Config, Failure> {
+        let (config, broken) = Config::salvage(Some(self.file()), self.env)?;
+        if let Some(broken) = broken {
+            if broken.hides_places {
+                return Err(broken.faults.into());
+            }
+            print::complain(&format!(
+                "{}\nwarning: the configuration is broken, and this goes on with what can be read of it",
+                broken.faults
+            ));
+        }
+        Ok(config)
+    }
+
     /// The store, to read.
     pub(super) fn queries(&self) -> Result<Box<dyn Queries>, Failure> {
-        queries(&self.config()?)
+        queries(&self.places()?)
     }
 }
 

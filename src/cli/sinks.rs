@@ -66,10 +66,10 @@ struct Listed {
 
 impl Sinks {
     pub(super) fn run(self, context: &Context<'_>) -> Result<(), Failure> {
-        let config = context.config()?;
         if let Sinks::Test(trial) = &self {
-            return trial.run(context, &config);
+            return trial.run(context, &context.config()?);
         }
+        let config = context.places()?;
         block_on(async {
             match self {
                 Sinks::Test(_) => Ok(()),
@@ -78,10 +78,12 @@ impl Sinks {
                     let now = clock::now();
                     let mut listed = merge(&config, rows);
                     let names: Vec<_> = listed.iter().map(|s| s.row.name.as_str()).collect();
-                    known("source", selection.source.as_deref(), &config.origins())?;
+                    if !config.is_partial {
+                        known("source", selection.source.as_deref(), &config.origins())?;
+                    }
                     known("sink", selection.sink.as_deref(), &names)?;
                     listed.retain(|s| means(&config, &status, &selection, now, s));
-                    show(listed, &form, now)
+                    show(listed, &form, if config.is_partial { "(unknown)" } else { "(not configured)" }, now)
                 }
                 Sinks::Pause { sink, reason } => hold(context, &config, &sink.name, Some(reason)).await,
                 Sinks::Resume { sink } => hold(context, &config, &sink.name, None).await,
@@ -118,7 +120,7 @@ fn means(config: &Config, status: &[String], selection: &Selection, now: Time, s
         && selection.since.is_none_or(|since| sink.row.oldest.is_some_and(|oldest| oldest >= since.at(now)))
 }
 
-fn show(mut sinks: Vec<Listed>, form: &Form, now: Time) -> Result<(), Failure> {
+fn show(mut sinks: Vec<Listed>, form: &Form, unknown: &str, now: Time) -> Result<(), Failure> {
     if let Some(limit) = form.limit {
         sinks.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     }
@@ -129,7 +131,7 @@ fn show(mut sinks: Vec<Listed>, form: &Form, now: Time) -> Result<(), Failure> {
     let rows = sinks.iter().map(|s| {
         [
             s.row.name.clone(),
-            s.kind.clone().unwrap_or_else(|| "(not configured)".to_owned()),
+            s.kind.clone().unwrap_or_else(|| unknown.to_owned()),
             s.status.to_owned(),
             s.row.backlog.to_string(),
             age(s.row.oldest, now),
@@ -150,7 +152,9 @@ fn known(what: &str, name: Option<&str>, names: &[&str]) -> Result<(), Failure> 
 
 /// Pauses a sink, with a reason, or lets it go on.
 async fn hold(context: &Context<'_>, config: &Config, name: &str, reason: Option<String>) -> Result<(), Failure> {
-    known("sink", Some(name), &config.sinks.iter().map(|s| s.name.as_str()).collect::<Vec<_>>())?;
+    if !config.is_partial {
+        known("sink", Some(name), &config.sinks.iter().map(|s| s.name.as_str()).collect::<Vec<_>>())?;
+    }
     let word = if reason.is_some() { "pause" } else { "resume" };
     let body = reason.as_ref().map(|reason| json!({ "reason": reason }));
     let asked = Daemon::of(config, context.env)?.post(&format!("/api/v1/sinks/{name}/{word}"), body.as_ref()).await?;

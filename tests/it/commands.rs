@@ -206,6 +206,7 @@ fn a_doctor_names_what_is_wrong_and_what_mends_it() {
     daemon.configure(&config(&hook.url()).replace("path =", "pfad ="));
     let wrong = daemon.cli(&["doctor"]);
     assert_eq!(wrong.code, Some(1));
+    assert!(String::from_utf8_lossy(&wrong.stdout).contains("dead letters: 1"), "all the rest is told, too: {wrong:?}");
     assert!(String::from_utf8_lossy(&wrong.stdout).contains("sources.media.pfad: no such key"), "{wrong:?}");
     assert!(String::from_utf8_lossy(&wrong.stdout).contains("-> callbackd check --config "), "{wrong:?}");
 }

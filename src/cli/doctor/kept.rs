@@ -160,7 +160,8 @@ fn receipts(survey: &Survey, now: Time, findings: &mut Findings) -> Result<(), F
 fn told(config: &Config, sink: &SinkRow, failing: &[String], now: Time, findings: &mut Findings) {
     let (name, before) = (&sink.name, findings.0.len());
     let about = format!("sinks.{name}");
-    if !config.sinks.iter().any(|known| known.name == *name) && sink.backlog > 0 {
+    let is_configured = config.is_partial || config.sinks.iter().any(|known| known.name == *name);
+    if !is_configured && sink.backlog > 0 {
         let remedy = format!("configure it again, or: callbackd deliveries discard --status waiting --sink {name}");
         findings.wrong(&about, format!("{} wait for it, and it is not configured", sink.backlog), remedy);
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::reach::{Context, Daemon};
 use super::{Failure, block_on, print};
 use crate::clock;
-use crate::config::{Config, Environment};
+use crate::config::{Broken, Config, Environment, Faults};
 use crate::options::Span;
 
 mod certificate;
@@ -72,21 +72,35 @@ impl Findings {
 impl Doctor {
     pub(super) fn run(&self, context: &Context<'_>) -> Result<(), Failure> {
         let mut findings = Findings::default();
-        match Config::load(Some(context.file()), context.env) {
-            Ok(config) => {
+        let broken = |findings: &mut Findings, faults: &Faults| {
+            let remedy = format!("callbackd check --config {}", context.file().display());
+            faults.faults.iter().for_each(|fault| findings.wrong("config", fault.to_string(), &remedy));
+        };
+        match Config::salvage(Some(context.file()), context.env) {
+            Ok((config, None)) => {
                 configured(&config, context.env, &mut findings);
-                let failing = block_on(running(&config, context.env, &mut findings))?;
-                let path = super::reach::store_path(&config)?;
-                block_on(kept::look(&config, path, self.within.0, &failing, &mut findings))?;
+                self.look(context, &config, &mut findings)?;
             }
-            Err(faults) => {
-                let remedy = format!("callbackd check --config {}", context.file().display());
-                for fault in &faults.faults {
-                    findings.wrong("config", fault.to_string(), &remedy);
-                }
+            // A daemon goes on with what it read before.
+            Ok((config, Some(Broken { faults, hides_places: false }))) => {
+                broken(&mut findings, &faults);
+                self.look(context, &config, &mut findings)?;
             }
+            Ok((_, Some(Broken { faults, .. }))) => {
+                broken(&mut findings, &faults);
+                let found = "where they are stands in what cannot be read, so nothing was looked at there";
+                findings.note("daemon, store", found, "mend the file, then: callbackd doctor");
+            }
+            Err(faults) => broken(&mut findings, &faults),
         }
         self.tell(findings.0)
+    }
+
+    /// At the daemon, and into the store.
+    fn look(&self, context: &Context<'_>, config: &Config, findings: &mut Findings) -> Result<(), Failure> {
+        let failing = block_on(running(config, context.env, findings))?;
+        let path = super::reach::store_path(config)?;
+        block_on(kept::look(config, path, self.within.0, &failing, findings))
     }
 
     fn tell(&self, findings: Vec<Finding>) -> Result<(), Failure> {
