@@ -188,7 +188,7 @@ impl Default for Store {
 }
 
 /// `[outbound]`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Outbound {
@@ -254,6 +254,7 @@ pub struct SourceCommon {
 }
 
 /// One `[sinks.NAME]`.
+#[derive(Clone, PartialEq)]
 pub struct SinkEntry {
     /// NAME.
     pub name: String,
@@ -266,7 +267,7 @@ pub struct SinkEntry {
 }
 
 /// The keys of every sink.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SinkCommon {

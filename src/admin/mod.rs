@@ -28,16 +28,21 @@ use crate::store::Store;
 
 mod admit;
 mod api;
+pub mod judgement;
 mod metrics;
 mod openapi;
 mod operations;
 mod page;
 mod pieces;
 mod query;
+mod sink;
+mod status;
 mod stream;
 mod watch;
 
 pub use api::replayed;
+pub use sink::{Breaker, SinkStanding};
+pub use status::{Configured, Status};
 pub use watch::Watch;
 
 /// The largest body an operator's request may have, in bytes.

@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 
 use super::super::api::Pause;
 use super::super::operations::{DeliveryVerb, Does, Noun, OPERATIONS, Operation, SinkVerb};
-use super::super::query;
+use super::super::{SinkStanding, Status, query};
 use crate::model::{Attempt, ChangeMeta, Execution, Link, ReceiptStatus, Task};
-use crate::store::{ChangeRow, DeliveryRow, ExecutionRow, Filter, OutcomeRow, ReceiptRow, SinkRow};
+use crate::store::{ChangeRow, DeliveryRow, ExecutionRow, Filter, OutcomeRow, ReceiptRow};
 
 /// An id: the time in microseconds.
 const ID: &str = "^[1-9][0-9]{0,17}$";
@@ -31,7 +31,7 @@ struct Page<T> {
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "only its shape is looked at")]
 struct Sinks {
-    items: Vec<SinkRow>,
+    items: Vec<SinkStanding>,
 }
 
 /// Everything that is known of one execution, oldest first.
@@ -164,6 +164,9 @@ impl Types {
             Does::Describe => {
                 let any = json!({ "application/json": { "schema": { "type": "object" } } });
                 ("describe", "This description", None, any)
+            }
+            Does::Status => {
+                ("status", "Whether it can keep callbacks, and which configuration holds", None, self.json::<Status>())
             }
             Does::List(Noun::Execution) => {
                 ("listExecutions", "What the vendors ran, newest first", None, self.json::<Page<ExecutionRow>>())
@@ -316,7 +319,7 @@ const PROBLEMS: [(u16, &str, Option<&str>); 10] = [
 
 fn can_go_wrong(operation: &Operation, status: u16) -> bool {
     let is_open = matches!(operation.does, Does::Lives | Does::IsReady);
-    let asks_store = !is_open && !matches!(operation.does, Does::Describe | Does::Measure);
+    let asks_store = !is_open && !matches!(operation.does, Does::Describe | Does::Measure | Does::Status);
     match status {
         405 | 408 | 413 => true,
         401 | 403 => !is_open,
