@@ -117,6 +117,10 @@ impl Running {
 
         #[cfg(feature = "otlp")]
         let traces = collector.map(|collector| traces::Traces::start(collector, &instance));
+        #[cfg(feature = "otlp")]
+        if let Some(traces) = &traces {
+            measures.spans_lost.get_or_init(|| traces.spans.losses());
+        }
         let wake = Wake::default();
         let shutdown = Shutdown::new();
         let limits = Live::new(parts.limits.clone());

@@ -176,6 +176,11 @@ fn process(page: &mut Page, measures: &Measures, is_ready: bool, now: Time) {
     page.one("uptime_seconds", Kind::Gauge, "How long the process has run.", uptime);
     let ready = Some(u8::from(is_ready));
     page.one("ready", Kind::Gauge, "1 when a callback could be kept now, as /readyz says.", ready);
+    #[cfg(feature = "otlp")]
+    if let Some(lost) = measures.spans_lost.get() {
+        let help = "Spans that the collector was never told: there was no room for them, or it refused them.";
+        page.one("trace_spans_lost", Kind::Counter, help, Some(lost.get()));
+    }
     let configuration = measures.configuration();
     let help = "1 while the configuration that was read last holds; 0 when it was refused, and the one before it does.";
     let is_taken = Some(u8::from(configuration.refused.is_none()));

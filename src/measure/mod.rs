@@ -277,6 +277,9 @@ pub struct Measures {
     pub store: Arc<OfStore>,
     /// Requests to a path that no source has.
     pub no_such_path: Counter,
+    /// Spans that no collector was told, where there is a collector.
+    #[cfg(feature = "otlp")]
+    pub spans_lost: std::sync::OnceLock<Arc<Counter>>,
     sources: RwLock<Vec<Arc<OfSource>>>,
     sinks: RwLock<Vec<Arc<OfSink>>>,
     history: Mutex<History>,
@@ -290,6 +293,8 @@ impl Measures {
             started_at: now,
             store: Arc::default(),
             no_such_path: Counter::default(),
+            #[cfg(feature = "otlp")]
+            spans_lost: std::sync::OnceLock::new(),
             sources: RwLock::default(),
             sinks: RwLock::default(),
             history: Mutex::new(History::new(now)),
