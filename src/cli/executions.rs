@@ -69,12 +69,11 @@ fn status(e: &Value) -> String {
 }
 
 pub(super) const HEADER: [&str; 10] =
-    ["id", "source", "key", "status", "name", "subject", "created", "started", "finished", "age"];
+    ["id", "source", "key", "status", "name", "subject", "created", "started", "finished", "changed"];
 
-/// A flat execution as a row. Its age counts from the last that happened to it.
+/// A flat execution as a row. It was changed so long ago as the last callback that said something new of it.
 pub(super) fn row(e: &Value, now: Time) -> [String; 10] {
     let time = |key: &str| e[key].as_str().and_then(Time::parse);
-    let last = time("finished_at").or(time("started_at")).or(time("created_at"));
     [
         cell(&e["id"]),
         cell(&e["source"]),
@@ -85,7 +84,7 @@ pub(super) fn row(e: &Value, now: Time) -> [String; 10] {
         when_json(&e["created_at"]),
         when_json(&e["started_at"]),
         when_json(&e["finished_at"]),
-        age(last, now),
+        age(time("changed_at"), now),
     ]
 }
 
