@@ -159,7 +159,7 @@ impl Running {
             #[cfg(feature = "otlp")]
             traces,
         };
-        running.measures.is_configured(config.file.as_deref(), clock::now());
+        running.measures.is_configured(config.file.as_deref(), config.store.disk_max, clock::now());
         running.forward(parts.sinks, parts.outbound, &parts.rules).await;
         Ok(running)
     }
@@ -188,7 +188,7 @@ impl Running {
         let (rules, store) = (Arc::clone(&parts.rules), Arc::clone(&self.store));
         self.ingest.store(Ingest::new(parts.intakes, rules, store, self.wake.clone()));
         self.forward(parts.sinks, parts.outbound, &parts.rules).await;
-        self.measures.is_configured(config.file.as_deref(), clock::now());
+        self.measures.is_configured(config.file.as_deref(), config.store.disk_max, clock::now());
         Ok(())
     }
 

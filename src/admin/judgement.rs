@@ -5,6 +5,7 @@ use std::path::Path;
 use super::SinkStanding;
 use super::page::html::{age, several};
 use crate::model::Time;
+use crate::model::words::size;
 use crate::pipeline::forward::HALTED;
 use crate::store::WAITS_FOR_LINK;
 
@@ -44,6 +45,8 @@ pub enum About {
     Receipts(&'static str),
     /// Executions that are late.
     Overdue,
+    /// What the store takes.
+    Disk,
 }
 
 /// Something that is wrong.
@@ -105,7 +108,7 @@ impl Judge<'_> {
     pub fn refused(&self, at: Time, read_at: Time, reason: &str) -> Finding {
         let ago = |time: Time| age(time, self.now);
         let what = format!(
-            "The configuration was read again {} ago and refused; what was read {} ago still holds, until a restart fails.",
+            "The configuration was read again {} ago and refused; what was read {} ago still holds, and a restart would fail.",
             ago(at),
             ago(read_at)
         );
@@ -150,6 +153,16 @@ impl Judge<'_> {
             found.push(self.find(Weight::Bad, About::Dead(name.clone()), what, &words));
         }
         found
+    }
+
+    /// That the store takes more than upkeep may let it have. It comes and goes by a little: upkeep looks now and then.
+    pub fn over(&self, held: u64, most: u64) -> Option<Finding> {
+        let what = format!(
+            "The store takes {}, and may take {}: what is over is not finished, not told, dead, held or quarantined, and stays.",
+            size(held),
+            size(most)
+        );
+        (held > most + most / 16).then(|| self.find(Weight::Bad, About::Disk, what, "upkeep"))
     }
 
     /// So many receipts that were not understood, of which the newest came then.
@@ -254,6 +267,7 @@ mod tests {
         assert!(old.what.starts_with("More than 100 callbacks were not understood"), "{}", old.what);
         assert_eq!((fresh.weight, old.weight), (Weight::Bad, Weight::Wary));
         assert_eq!(judge.overdue(1).expect("found").what, "1 execution is not finished in time.");
+        assert!(judge.over(1050, 1000).is_none() && judge.over(1100, 1000).is_some());
         assert_eq!(judge.held(2).expect("found").what, "2 callbacks were not confirmed within an hour.");
     }
 

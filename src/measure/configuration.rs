@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 
 use super::Measures;
 use crate::model::Time;
+use crate::options::Size;
 
 /// The configuration that holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Configuration {
     /// The file it was read from, wherever one looks from.
     pub file: Option<PathBuf>,
+    /// What the store may take of its disk.
+    pub disk_max: Option<Size>,
     /// When it was read.
     pub read_at: Time,
     /// What came of reading it again since, if that did not do.
@@ -32,9 +35,10 @@ impl Measures {
     }
 
     /// This file holds from now on.
-    pub fn is_configured(&self, file: Option<&Path>, now: Time) {
+    pub fn is_configured(&self, file: Option<&Path>, disk_max: Size, now: Time) {
         let file = file.map(|file| std::path::absolute(file).unwrap_or_else(|_| file.to_owned()));
-        *super::locked(&self.configuration) = Configuration { file, read_at: now, refused: None };
+        *super::locked(&self.configuration) =
+            Configuration { file, disk_max: Some(disk_max), read_at: now, refused: None };
     }
 
     /// It was read again, and does not do.

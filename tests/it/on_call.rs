@@ -108,7 +108,7 @@ fn a_refused_reload_is_told_wherever_one_looks() {
     }
     let doctor = daemon.cli(&["doctor"]);
     let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
-    assert!(said.contains("WRONG  config") && said.contains("still holds, until a restart fails"), "{said}");
+    assert!(said.contains("WRONG  config") && said.contains("still holds, and a restart would fail"), "{said}");
 
     // Mended, and all is well.
     daemon.configure(&config(&hook.url()));
@@ -189,4 +189,16 @@ fn a_peer_that_refuses_us_is_a_fault_on_the_page_and_for_the_doctor() {
     assert_eq!(doctor.code, Some(1));
     assert!(said.contains(&format!("WRONG  sinks.any  {what} ")), "{said}");
     assert!(said.contains("-> callbackd sinks resume any --config "), "{said}");
+}
+
+#[test]
+fn a_store_that_cannot_become_small_enough_is_told_alike() {
+    let hook = Hook::start(|| Reply::Status(400));
+    let daemon = Daemon::run(&["store.disk_max = \"10KiB\"\n", &config(&hook.url())].concat());
+    assert_eq!(daemon.post(MEDIA, &[], cos(Step::Success, "run-1")).status, 200);
+    let page = daemon.look("/").body;
+    assert!(page.contains("and may take 10 KiB") && page.contains("callbackd upkeep --config /"), "{page}");
+    let doctor = daemon.cli(&["doctor"]);
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(said.contains("WRONG  disk") && said.contains("and may take 10 KiB"), "{said}");
 }

@@ -6,6 +6,7 @@ use crate::admin::judgement::{About, COUNTED, Commands, Finding, HELD_MS, Judge}
 use crate::admin::{AdminState, SinkStanding, api, pieces};
 use crate::measure::Configuration;
 use crate::model::{ReceiptStatus, Time};
+use crate::pipeline::upkeep::bytes_max;
 use crate::store::{Filter, StoreError};
 
 /// Everything that the person on call asks first.
@@ -22,6 +23,8 @@ pub(super) struct Standing {
     pub(super) held: usize,
     /// Executions that are not finished in time, counted alike.
     pub(super) overdue: usize,
+    /// What the store takes, and what upkeep lets it take, in bytes.
+    pub(super) takes: Option<(u64, u64)>,
     /// Since when figures are counted.
     pub(super) since: Time,
     /// The configuration that holds.
@@ -91,6 +94,14 @@ pub(super) async fn look(state: &AdminState, now: Time) -> Result<Standing, Stor
     // An id is a time: what came before it.
     let long_ago = Some(now.micros().saturating_sub_unsigned(HELD_MS * 1000));
     let held = Filter { before: long_ago, ..some(ReceiptStatus::Held.as_str()) };
+    let configuration = state.watch.measures.configuration();
+    let takes = match configuration.disk_max {
+        Some(disk_max) => {
+            let extent = store.extent().await?;
+            Some((extent.held, bytes_max(extent, disk_max)))
+        }
+        None => None,
+    };
     Ok(Standing {
         receiving,
         lately: history.iter().rev().take(2).map(super::plot::kept).sum(),
@@ -100,7 +111,8 @@ pub(super) async fn look(state: &AdminState, now: Time) -> Result<Standing, Stor
         held: store.receipts(held).await?.len(),
         overdue: pieces::count(&**store, some("overdue")).await?,
         since: state.watch.measures.started_at,
-        configuration: state.watch.measures.configuration(),
+        takes,
+        configuration,
     })
 }
 
@@ -115,6 +127,7 @@ pub(super) fn findings(standing: &Standing, now: Time) -> Vec<Finding> {
     for sink in &standing.sinks {
         found.extend(judge.sink(&sink.standing, sink.is_configured));
     }
+    found.extend(standing.takes.and_then(|(held, most)| judge.over(held, most)));
     found.extend(judge.quarantined(standing.quarantined.0, standing.quarantined.1));
     found.extend(judge.held(standing.held));
     found.extend(judge.overdue(standing.overdue));
@@ -125,7 +138,7 @@ pub(super) fn findings(standing: &Standing, now: Time) -> Vec<Finding> {
 /// Where more of it is shown.
 pub(super) fn place(about: &About) -> Option<Url> {
     Some(match about {
-        About::Daemon | About::Configuration => return None,
+        About::Daemon | About::Configuration | About::Disk => return None,
         About::Sink(_) => Url::to(&["sinks"]),
         About::Dead(sink) => layout::dead().with("sink", sink),
         About::Receipts(status) => Url::to(&["receipts"]).with("status", status),

@@ -194,7 +194,9 @@ fn clocks(traffic: &Traffic, now: Time, findings: &mut Findings) {
 
 /// How the store will grow: what a day brings, against what its disk, `disk_max` and `keep` let it become.
 fn forecast(config: &Config, traffic: &Traffic, extent: &Extent, judge: &Judge<'_>, findings: &mut Findings) {
-    let limit = bytes_max(*extent, config.store.disk_max);
+    let most = bytes_max(*extent, config.store.disk_max);
+    // Upkeep leaves to others what they fill; but there is no more than that.
+    let limit = most.min(extent.held.saturating_add(extent.room));
     let takes = format!(
         "takes {}, may take {}, and {} are left on its disk",
         size(extent.held),
@@ -205,9 +207,8 @@ fn forecast(config: &Config, traffic: &Traffic, extent: &Extent, judge: &Judge<'
         let remedy = "free room on the disk: senders are told 503 until there is some";
         return findings.wrong("disk", takes, remedy);
     }
-    if extent.held > limit {
-        let found = format!("{takes}: more than it may; what is over goes within a minute, or has to stay");
-        return findings.wrong("disk", found, judge.commands.say("upkeep"));
+    if let Some(found) = judge.over(extent.held, most) {
+        return findings.judged(found);
     }
     let day = daily(traffic, extent, judge.now);
     if day == 0 {

@@ -79,6 +79,7 @@ impl Findings {
             About::Sink(name) | About::Dead(name) => format!("sinks.{name}"),
             About::Receipts(_) => "receipts".to_owned(),
             About::Overdue => "executions".to_owned(),
+            About::Disk => "disk".to_owned(),
         };
         let what = reason.map_or(what.clone(), |reason| format!("{what} {reason}"));
         self.add(level, about, what, Some(command));
@@ -95,7 +96,7 @@ impl Doctor {
         let commands = Commands::of(context.file.as_deref());
         let broken = |findings: &mut Findings, faults: &Faults| {
             let remedy = commands.say("check");
-            faults.faults.iter().for_each(|fault| findings.wrong("config", fault.to_string(), &remedy));
+            faults.to_string().lines().for_each(|fault| findings.wrong("config", fault, &remedy));
         };
         match Config::salvage(Some(context.file()), context.env) {
             Ok((config, None)) => {
@@ -138,7 +139,10 @@ impl Doctor {
                 return findings.iter().try_for_each(|one| print::json_line(out, one));
             }
             let width = findings.iter().map(|one| one.about.chars().count()).max().unwrap_or(0);
-            for one in &findings {
+            // What is wrong stands last, where one looks first.
+            let mut findings: Vec<_> = findings.iter().collect();
+            findings.sort_by_key(|one| one.level);
+            for one in findings {
                 let word = match one.level {
                     Level::Ok => "ok",
                     Level::Note => "note",
@@ -231,7 +235,7 @@ async fn running(
         Ok(Ok(None)) => findings.wrong(
             "daemon",
             format!("none listens at admin.listen = {at:?}: nothing comes in, and nobody is told"),
-            "systemctl start callbackd",
+            format!("systemctl start callbackd, or: {}", judge.commands.say("serve")),
         ),
         Ok(Err(Failure::Failed(why))) => findings.wrong("daemon", why, "see its log"),
         Ok(Err(other)) => return Err(other),
