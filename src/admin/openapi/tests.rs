@@ -324,6 +324,8 @@ fn can_go_wrong(operation: &Operation, status: u16) -> bool {
         405 | 408 | 413 => true,
         401 | 403 => !is_open,
         404 => operation.path.contains('{'),
+        // Where nothing can be asked with, what is asked with is a slip.
+        400 => asks_store || operation.does == Does::Status,
         409 => operation.method == http::Method::POST,
         _ => asks_store,
     }
