@@ -177,6 +177,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_list_tells_when_each_changed_last_and_not_when_it_was_finished() {
+        let finished = json!({"id": "7", "finished_at": "2026-11-21T10:31:07Z", "changed_at": "2026-11-21T10:32:00Z"});
+        let row = row(&finished, Time::parse("2026-11-21T10:33:30Z").expect("a time"));
+        assert_eq!((HEADER[9], row[9].as_str()), ("changed", "1m"));
+        assert_eq!(row[8], "2026-11-21 10:31:07");
+    }
+
+    #[test]
     fn everything_known_of_an_execution_is_shown() {
         let found = json!({
             "execution": {

@@ -77,7 +77,11 @@ impl Sinks {
                 Sinks::List { status, selection, form } => {
                     let rows = sqlite::open_read_only(store_path(&config)?)?.sinks().await?;
                     let now = clock::now();
-                    let told = Daemon::of(&config, context.env)?.sinks().await.unwrap_or_default();
+                    // Without its token, and without a daemon, the store is read all the same.
+                    let told = match Daemon::of(&config, context.env) {
+                        Ok(daemon) => daemon.sinks().await.unwrap_or_default(),
+                        Err(_) => Vec::new(),
+                    };
                     let mut listed = merge(&config, rows, &told);
                     let names: Vec<_> = listed.iter().map(|s| s.of.row.name.as_str()).collect();
                     if !config.is_partial {

@@ -136,6 +136,9 @@ fn a_breaker_is_shown_and_a_reload_keeps_it_while_its_sink_stays_as_it_is() {
     assert_eq!(tries, 4);
     let listed = &daemon.list(&["sinks", "list", "--status", "failing"])[0];
     assert_eq!((&listed["breaker"], &listed["status"]), (&open, &"failing".into()));
+    daemon.configure(&["admin.token = { credential = \"systemds\" }\n", &sink].concat());
+    assert!(daemon.list(&["sinks", "list"])[0]["breaker"].is_null(), "its token cannot be read from here");
+    daemon.configure(&sink);
     let table = daemon.cli(&["sinks", "list"]);
     assert!(table.said().contains("BREAKER") && table.said().contains(", probe in "), "{}", table.said());
 
