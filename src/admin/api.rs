@@ -13,7 +13,9 @@ use serde_json::{Map, Value, json};
 use super::operations::Does;
 pub(super) use super::operations::{DeliveryVerb, Noun, SinkVerb};
 use super::query::{self, Page, Wanted};
-use super::{Admin, AdminState, Reply, bad_request, metrics, no_such_path, openapi, pieces, whole};
+use super::{
+    Admin, AdminState, Reply, SinkStanding, bad_request, metrics, no_such_path, openapi, pieces, status, whole,
+};
 use crate::clock;
 use crate::model::DeliveryStatus;
 use crate::server::respond::{self, Answer, Problem};
@@ -50,6 +52,10 @@ pub(super) async fn answer(
         Does::List(noun) => {
             let made = async { Ok(respond::json(StatusCode::OK, list(state, noun, query).await?.to_string())) };
             admin.room.make(made).await
+        }
+        Does::Status => {
+            query::read(query, does)?;
+            Ok(whole(respond::json(StatusCode::OK, json!(status::status(admin)).to_string())))
         }
         does => {
             // Where nothing can be asked with, what is asked with is a slip: `retry?sink=a` is not to retry all.
@@ -99,7 +105,7 @@ async fn one(state: &AdminState, does: Does, named: &str, body: &[u8]) -> Result
             let recorded = state.ingest.load().take_again(number("receipt", named)?, clock::now()).await?;
             replayed(&recorded)
         }
-        Does::Lives | Does::IsReady | Does::Measure | Does::Describe | Does::Stream | Does::List(_) => {
+        Does::Lives | Does::IsReady | Does::Measure | Does::Describe | Does::Status | Does::Stream | Does::List(_) => {
             return Err(no_such_path());
         }
     };
@@ -203,16 +209,17 @@ pub(super) async fn settle(
 }
 
 /// Every sink that the configuration or the store knows, by name: who is not listed would seem not to be told at all.
-pub(super) async fn sinks(state: &AdminState) -> Result<Vec<SinkRow>, StoreError> {
+pub(super) async fn sinks(state: &AdminState) -> Result<Vec<SinkStanding>, StoreError> {
     let mut rows = state.store.sinks().await?;
     for sink in &state.ingest.load().rules().sinks {
         if !rows.iter().any(|row| row.name == sink.name) {
-            let name = sink.name.clone();
-            rows.push(SinkRow { name, paused: None, backlog: 0, oldest: None, reason: None, dead: 0 });
+            rows.push(SinkRow::of(&sink.name));
         }
     }
     rows.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(rows)
+    let measured = state.watch.measures.sinks();
+    let breaker = |name: &str| measured.iter().find(|of| *of.name == *name).and_then(|of| of.breaker());
+    Ok(rows.into_iter().map(|row| (breaker(&row.name), row)).map(|(open, row)| SinkStanding::of(row, open)).collect())
 }
 
 /// Pauses a sink, or lets it go on. It has to be one that is configured, or that the store knows of: a slip of the pen

@@ -29,6 +29,7 @@ use crate::store::Store;
 
 mod admit;
 mod api;
+pub mod judgement;
 mod metrics;
 mod openapi;
 mod operations;
@@ -36,10 +37,14 @@ mod page;
 mod pieces;
 mod query;
 mod room;
+mod sink;
+mod status;
 mod stream;
 mod watch;
 
 pub use api::replayed;
+pub use sink::{Breaker, SinkStanding};
+pub use status::{Configured, Status};
 pub use watch::Watch;
 
 /// The largest body an operator's request may have, in bytes.

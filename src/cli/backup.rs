@@ -25,7 +25,7 @@ pub(super) struct Backup {
 
 impl Backup {
     pub(super) fn run(&self, context: &Context<'_>) -> Result<(), Failure> {
-        let config = context.config()?;
+        let config = context.places()?;
         let path = store_path(&config)?;
         // The log beside it is as much of it as the file: what replaces either ends the store.
         let is_of_store = |end: &&str| {

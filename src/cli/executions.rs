@@ -42,7 +42,7 @@ pub(super) enum Executions {
 
 impl Executions {
     pub(super) fn run(self, context: &Context<'_>) -> Result<(), Failure> {
-        let config = context.config()?;
+        let config = context.places()?;
         let queries = queries(&config)?;
         let now = clock::now();
         block_on(async {
@@ -69,12 +69,11 @@ fn status(e: &Value) -> String {
 }
 
 pub(super) const HEADER: [&str; 10] =
-    ["id", "source", "key", "status", "name", "subject", "created", "started", "finished", "age"];
+    ["id", "source", "key", "status", "name", "subject", "created", "started", "finished", "changed"];
 
-/// A flat execution as a row. Its age counts from the last that happened to it.
+/// A flat execution as a row. It was changed so long ago as the last callback that said something new of it.
 pub(super) fn row(e: &Value, now: Time) -> [String; 10] {
     let time = |key: &str| e[key].as_str().and_then(Time::parse);
-    let last = time("finished_at").or(time("started_at")).or(time("created_at"));
     [
         cell(&e["id"]),
         cell(&e["source"]),
@@ -85,7 +84,7 @@ pub(super) fn row(e: &Value, now: Time) -> [String; 10] {
         when_json(&e["created_at"]),
         when_json(&e["started_at"]),
         when_json(&e["finished_at"]),
-        age(last, now),
+        age(time("changed_at"), now),
     ]
 }
 
@@ -180,6 +179,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_list_tells_when_each_changed_last_and_not_when_it_was_finished() {
+        let finished = json!({"id": "7", "finished_at": "2026-11-21T10:31:07Z", "changed_at": "2026-11-21T10:32:00Z"});
+        let row = row(&finished, Time::parse("2026-11-21T10:33:30Z").expect("a time"));
+        assert_eq!((HEADER[9], row[9].as_str()), ("changed", "1m"));
+        assert_eq!(row[8], "2026-11-21 10:31:07");
+    }
 
     #[test]
     fn everything_known_of_an_execution_is_shown() {

@@ -29,7 +29,7 @@ pub use export::Export;
 pub use inquiry::{Held, Inquiries, Inquiry, Late, Lateness, Ruling, UNASKED};
 pub use news::{ChangeRow, Item, News, OutcomeRow};
 pub use room::{Extent, MayGo, Outlook, Pruned};
-pub use rows::{DeliveryFilter, DeliveryRow, ExecutionRow, Filter, ReceiptRow, SinkRow};
+pub use rows::{DeliveryFilter, DeliveryRow, ExecutionRow, Filter, ReceiptRow, SinkRow, WAITS_FOR_LINK};
 
 /// Why the store could not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]

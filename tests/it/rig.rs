@@ -86,6 +86,7 @@ impl Rig {
             rules: Arc::clone(&self.rules),
             wake: self.wake.clone(),
             measures: Arc::new(OfSink::new(SINK)),
+            breaker: Default::default(),
         };
         self.forwarder = Some(tokio::spawn(Arc::new(forwarder).run(self.stop.clone())));
     }

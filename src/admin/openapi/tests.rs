@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 
 use super::super::api::Pause;
 use super::super::operations::{DeliveryVerb, Does, Noun, OPERATIONS, Operation, SinkVerb};
-use super::super::query;
-use crate::model::{Attempt, Execution, Link, ReceiptStatus, Status, Task, Time};
-use crate::store::{ChangeRow, DeliveryRow, ExecutionRow, Filter, OutcomeRow, ReceiptRow, SinkRow};
+use super::super::{SinkStanding, Status, query};
+use crate::model::{Attempt, Execution, Link, ReceiptStatus, Task, Time};
+use crate::store::{ChangeRow, DeliveryRow, ExecutionRow, Filter, OutcomeRow, ReceiptRow};
 
 /// An id: the time in microseconds.
 const ID: &str = "^[1-9][0-9]{0,17}$";
@@ -31,7 +31,7 @@ struct Page<T> {
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "only its shape is looked at")]
 struct Sinks {
-    items: Vec<SinkRow>,
+    items: Vec<SinkStanding>,
 }
 
 /// Everything that is known of one execution, oldest first. Of each list there are the latest four mebibytes; the lists of
@@ -74,7 +74,7 @@ struct ToldMeta {
     /// Counts the changes of one execution, from 1.
     sequence: u32,
     /// The status before; `null` for a new execution.
-    previous_status: Option<Status>,
+    previous_status: Option<crate::model::Status>,
     /// Keys of the tasks that are new or moved.
     changed_tasks: Option<Vec<String>>,
     /// Marks an execution that is late.
@@ -187,6 +187,9 @@ impl Types {
             Does::Describe => {
                 let any = json!({ "application/json": { "schema": { "type": "object" } } });
                 ("describe", "This description", None, any)
+            }
+            Does::Status => {
+                ("status", "Whether it can keep callbacks, and which configuration holds", None, self.json::<Status>())
             }
             Does::List(Noun::Execution) => {
                 ("listExecutions", "What the vendors ran, newest first", None, self.json::<Page<ExecutionRow>>())
@@ -339,11 +342,13 @@ const PROBLEMS: [(u16, &str, Option<&str>); 10] = [
 
 fn can_go_wrong(operation: &Operation, status: u16) -> bool {
     let is_open = matches!(operation.does, Does::Lives | Does::IsReady);
-    let asks_store = !is_open && !matches!(operation.does, Does::Describe | Does::Measure);
+    let asks_store = !is_open && !matches!(operation.does, Does::Describe | Does::Measure | Does::Status);
     match status {
         405 | 408 | 413 => true,
         401 | 403 => !is_open,
         404 => operation.path.contains('{'),
+        // Where nothing can be asked with, what is asked with is a slip.
+        400 => asks_store || operation.does == Does::Status,
         409 => operation.method == http::Method::POST,
         _ => asks_store,
     }

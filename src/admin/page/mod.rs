@@ -16,6 +16,7 @@ use http_body_util::Full;
 
 use self::html::Url;
 use self::layout::Tab;
+use super::judgement::Commands;
 use super::operations::Noun;
 use super::query::{Page, decoded};
 use super::{AdminState, api, bad_request};
@@ -27,7 +28,7 @@ mod act;
 mod deliveries;
 mod execution;
 mod executions;
-mod html;
+pub(super) mod html;
 mod layout;
 mod lists;
 mod overview;
@@ -153,7 +154,8 @@ pub(super) async fn answer(
                 }
             }
             let title = executions::title(&whole.flat).to_owned();
-            layout::page(&title, Some(Tab::Executions), said, |h| execution::show(h, &whole, now))
+            let commands = Commands::of(state.watch.measures.configuration().file.as_deref());
+            layout::page(&title, Some(Tab::Executions), said, |h| execution::show(h, &whole, &commands, now))
         }
         Path::Show(Noun::Receipt, id) => {
             let (row, body) = state.store.receipt(api::number("receipt", id)?).await?;
