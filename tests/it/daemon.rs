@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use crate::wire::Answer;
 
 /// Longer than anything here takes; a test that waits this long has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 const CONFIG: &str = "callbackd.toml";
 
