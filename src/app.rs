@@ -18,6 +18,7 @@ use crate::clock;
 use crate::config::{Adapters, Config, Faults, Outbound, SinkEntry};
 use crate::measure::Measures;
 use crate::model::{DeliveryStatus, Rules};
+use crate::options::Fault;
 use crate::pipeline::forward::{Forwarder, HALTED, Service};
 use crate::pipeline::ingest::Ingest;
 use crate::pipeline::inquire::{self, Inquirer, Pace};
@@ -180,6 +181,12 @@ impl Running {
     pub async fn reload(&self, config: &Config, adapters: Adapters) -> Result<(), Error> {
         let pair = pair(config)?;
         let parts = Parts::build(config, adapters, &self.measures).map_err(Error::Config)?;
+        // A file that is just being written, or was on a full disk, is empty. Senders would be told that there is nothing here.
+        if parts.intakes.is_empty() && self.ingest.load().intakes().next().is_some() {
+            let message = "there is none any more, and callbacks that are expected would be turned away; restart to go on without";
+            let faults = vec![Fault::new("sources", message)];
+            return Err(Error::Config(Faults { file: config.file.clone(), faults }));
+        }
         if let (Some(certificate), Some(pair)) = (&self.certificate, pair) {
             certificate.take(pair);
         }

@@ -196,6 +196,8 @@ fn a_new_configuration_holds_whole_or_not_at_all() {
         (good.replace("\"any\"]", "\"nobody\"]"), "routes[0].to[0]"),
         (good.replace("token = \"n3w\"", "token = { file = \"not-there\" }"), "sources.media.token"),
         (good.replace("[[routes]]", "[[routes]"), "not TOML"),
+        // As one that is just being written.
+        (String::new(), "sources: there is none any more"),
     ] {
         daemon.configure(&bad);
         let said = daemon.hup();
