@@ -65,7 +65,7 @@ fn line(h: &mut Html, standing: &Standing, now: Time) {
     let oldest = standing.sinks.iter().filter_map(|sink| sink.standing.row.oldest).min();
     let dead: u64 = standing.sinks.iter().map(|sink| sink.standing.row.dead).sum();
     let forwarding = match (well, sinks.len()) {
-        (_, 0) => "no sinks".to_owned(),
+        (_, 0) => "to no".to_owned(),
         (well, all) if well == all => format!("to all {all}"),
         (well, all) => format!("to {well} of {all}"),
     };
