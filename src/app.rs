@@ -181,7 +181,7 @@ impl Running {
     pub async fn reload(&self, config: &Config, adapters: Adapters) -> Result<(), Error> {
         let pair = pair(config)?;
         let parts = Parts::build(config, adapters, &self.measures).map_err(Error::Config)?;
-        // A file that is just being written, or was on a full disk, is empty. Senders would be told that there is nothing here.
+        // A file that is just being written, or was on a full disk, is empty. Senders would be told that nothing is here.
         if parts.intakes.is_empty() && self.ingest.load().intakes().next().is_some() {
             let message = "there is none any more, and callbacks that are expected would be turned away; restart to go on without";
             let faults = vec![Fault::new("sources", message)];

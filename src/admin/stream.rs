@@ -3,8 +3,8 @@
 //! A listener has a cursor, and is told what the store says lies behind it; nothing but that cursor and the piece in hand is
 //! kept for it. Whoever comes back with `Last-Event-ID` misses nothing. The store is looked at a few times a second while
 //! somebody listens, and not at all otherwise; all who are told what is new share one look, and beside it one of those who
-//! catch up looks at a time, and both rest for most of the time: so listeners cost callbacks little, and who asks for the past holds
-//! up nobody who does not. Who does not take what is sent loses the connection.
+//! catch up looks at a time, and both rest for most of the time: so listeners cost callbacks little, and who asks for the
+//! past holds up nobody who does not. Who does not take what is sent loses the connection.
 
 use std::convert::Infallible;
 use std::pin::Pin;
