@@ -13,12 +13,11 @@ top=$(cd "$here/../.." && pwd)
 binary=$(realpath -m "${1:-$top/target/debug/callbackd}")
 cache=${CALLBACKD_TEST_CACHE:-$top/target/tools}
 version=0.25.0
-venv=$cache/prometheus_client-$version
 say() { echo "prometheus.sh: $*" >&2; }
 [[ -x $binary ]] || { say "no program at $binary; run \`cargo build\` first"; exit 1; }
 
 mkdir -p "$cache"
-exec 9>"$venv.lock"
+exec 9>"$cache/prometheus.lock"
 flock 9
 if ! command -v prometheus promtool >/dev/null; then
   unpacked=$cache/prometheus
@@ -31,18 +30,10 @@ if ! command -v prometheus promtool >/dev/null; then
   fi
   PATH=$unpacked/usr/bin:$PATH
 fi
-if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
-  [[ $(id -u) == 0 ]] || { say "Python has no venv; run as root: apt-get install python3-venv"; exit 1; }
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv; } \
-    >&2 </dev/null
-fi
-if [[ ! -e $venv/ready ]]; then
-  rm -rf "$venv"
-  python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check "prometheus_client==$version" >&2 </dev/null
-  touch "$venv/ready"
-fi
 flock -u 9
+# shellcheck source=tests/peers/venv.sh
+. "$here/venv.sh"
+in_venv "prometheus_client-$version" "prometheus_client==$version"
 
 promtool check rules "$top/config/alerts.yml"
 promtool test rules "$top/tests/peers/alerts.yml"
