@@ -23,6 +23,7 @@ mod inquiry;
 mod news;
 mod room;
 mod rows;
+mod rules;
 pub mod sqlite;
 
 pub use export::Export;

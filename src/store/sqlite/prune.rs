@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Statement, ToSql};
 
+use super::super::rules::hash_of;
 use super::SqliteStore;
-use super::identity::hash_of;
 use super::news;
 use super::read::fault;
 use super::unload::{self, NEWEST};

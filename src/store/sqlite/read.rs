@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::types::Value as Sql;
+use rusqlite::types::{ToSql, ToSqlOutput};
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::filter::{DELIVERIES, EXECUTIONS, RECEIPTS, conditions};
-use super::{claim, identity, news, open};
+use super::super::rules::{DELIVERIES, EXECUTIONS, RECEIPTS, Term, changed_tasks, conditions, hash_of};
+use super::{news, open};
 use crate::Boxed;
 use crate::model::{Attempt, Change, ChangeMeta, Link, State, Status, Task, Time};
 use crate::store::{DeliveryRow, ExecutionRow, Filter, News, Outlook, Queries, ReceiptRow, SinkRow, StoreError};
@@ -195,7 +195,7 @@ pub(super) fn change(row: &Row<'_>, links: &[Link]) -> rusqlite::Result<Value> {
         kind,
         sequence: row.get(2)?,
         previous_status,
-        changed_tasks: claim::changed_tasks(row.get::<_, Option<String>>(5)?.as_deref(), &state),
+        changed_tasks: changed_tasks(row.get::<_, Option<String>>(5)?.as_deref(), &state),
         receipt: row.get::<_, Option<i64>>(6)?.map(|id| id.to_string()),
         received_at: at(row, 7)?,
     };
@@ -207,7 +207,7 @@ pub(super) fn change(row: &Row<'_>, links: &[Link]) -> rusqlite::Result<Value> {
 pub(super) fn attempts(conn: &Connection, delivery: i64) -> Read<Vec<Attempt>> {
     let sql =
         "SELECT started_at, duration_ms, outcome, status, reason, answer FROM attempts WHERE delivery = ?1 ORDER BY id";
-    all(conn, sql, vec![Sql::Integer(delivery)], |row| {
+    all(conn, sql, vec![Term::Number(delivery)], |row| {
         Ok(Attempt {
             started_at: at(row, 0)?,
             duration_ms: row.get::<_, i64>(1)? as u64,
@@ -222,12 +222,21 @@ pub(super) fn attempts(conn: &Connection, delivery: i64) -> Read<Vec<Attempt>> {
 fn all<T>(
     conn: &Connection,
     sql: &str,
-    values: Vec<Sql>,
+    values: Vec<Term>,
     read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Read<Vec<T>> {
     let mut statement = conn.prepare(sql).map_err(fault)?;
     let rows = statement.query_map(params_from_iter(values), read).map_err(fault)?;
     rows.collect::<rusqlite::Result<_>>().map_err(fault)
+}
+
+impl ToSql for Term {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        match self {
+            Term::Number(number) => number.to_sql(),
+            Term::Text(text) => text.to_sql(),
+        }
+    }
 }
 
 fn limit(filter: &Filter) -> i64 {
@@ -236,7 +245,7 @@ fn limit(filter: &Filter) -> i64 {
 
 fn history(conn: &Connection, id: i64, execution: Value, tasks: Value) -> Read<Value> {
     let links = links(conn, id).map_err(fault)?;
-    let changes = all(conn, &format!("{CHAIN} SELECT * FROM chain ORDER BY id"), vec![Sql::Integer(id)], |row| {
+    let changes = all(conn, &format!("{CHAIN} SELECT * FROM chain ORDER BY id"), vec![Term::Number(id)], |row| {
         change(row, &links)
     })?;
     // Accepted receipts by their changes, the others by their indexes.
@@ -248,11 +257,11 @@ fn history(conn: &Connection, id: i64, execution: Value, tasks: Value) -> Read<V
                  UNION SELECT r.id FROM receipts r, json_each(r.executions) e
                        WHERE r.status <> 'accepted' AND r.executions IS NOT NULL AND e.value = ?1) ORDER BY id"
         ),
-        vec![Sql::Integer(id)],
+        vec![Term::Number(id)],
         receipt,
     )?;
     let deliveries =
-        all(conn, &format!("{DELIVERY} WHERE d.execution = ?1 ORDER BY d.id"), vec![Sql::Integer(id)], delivery)?;
+        all(conn, &format!("{DELIVERY} WHERE d.execution = ?1 ORDER BY d.id"), vec![Term::Number(id)], delivery)?;
     Ok(
         json!({ "execution": execution, "tasks": tasks, "receipts": receipts, "changes": changes, "deliveries": deliveries }),
     )
@@ -269,7 +278,7 @@ impl Queries for Readers {
 
     fn executions(&self, filter: Filter) -> Boxed<'_, Read<Vec<Value>>> {
         self.read(move |conn| {
-            let (wheres, values) = conditions(&filter, &EXECUTIONS);
+            let (wheres, values) = conditions(&filter, &EXECUTIONS, '?');
             let sql = format!("{EXECUTION} {wheres} ORDER BY h.id DESC LIMIT {}", limit(&filter));
             let mut statement = conn.prepare(&sql).map_err(fault)?;
             let mut rows = statement.query(params_from_iter(values)).map_err(fault)?;
@@ -292,7 +301,7 @@ impl Queries for Readers {
                  ORDER BY h.id DESC LIMIT 1"
             );
             let mut statement = conn.prepare(&sql).map_err(fault)?;
-            let hash = identity::hash_of(&id_or_key);
+            let hash = hash_of(&id_or_key);
             let mut rows = statement.query(rusqlite::params![by_id, hash, id_or_key]).map_err(fault)?;
             let Some(row) = rows.next().map_err(fault)? else {
                 return Err(StoreError::NotFound(format!("there is no execution with the id or key {id_or_key:?}")));
@@ -319,7 +328,7 @@ impl Queries for Readers {
 
     fn receipts(&self, filter: Filter) -> Boxed<'_, Read<Vec<ReceiptRow>>> {
         self.read(move |conn| {
-            let (wheres, values) = conditions(&filter, &RECEIPTS);
+            let (wheres, values) = conditions(&filter, &RECEIPTS, '?');
             let sql = format!("{RECEIPT} {wheres} ORDER BY id DESC LIMIT {}", limit(&filter));
             all(conn, &sql, values, receipt)
         })
@@ -338,7 +347,7 @@ impl Queries for Readers {
 
     fn deliveries(&self, filter: Filter) -> Boxed<'_, Read<Vec<DeliveryRow>>> {
         self.read(move |conn| {
-            let (wheres, values) = conditions(&filter, &DELIVERIES);
+            let (wheres, values) = conditions(&filter, &DELIVERIES, '?');
             let sql = format!("{DELIVERY} {wheres} ORDER BY d.id DESC LIMIT {}", limit(&filter));
             all(conn, &sql, values, delivery)
         })
