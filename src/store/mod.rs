@@ -21,6 +21,8 @@ use crate::shutdown::Shutdown;
 mod export;
 mod inquiry;
 mod news;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod room;
 mod rows;
 mod rules;

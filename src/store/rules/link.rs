@@ -32,6 +32,23 @@ pub(crate) fn known_by(source: &str, data: &Value, rules: &Rules) -> (Vec<KnownB
     (known_by, link_fault)
 }
 
+/// The newest execution known by the key `?2` under the rule `?1` as the partner, unfinished, unless `?3` has one.
+pub(crate) const UNFINISHED_PARTNER: &str =
+    "SELECT k.execution FROM link_keys k JOIN execution_heads h ON h.id = k.execution
+     WHERE k.rule = ?1 AND k.side = 'with' AND k.key = ?2
+       AND h.status NOT IN ('succeeded', 'failed', 'cancelled')
+       AND NOT EXISTS (SELECT 1 FROM links l WHERE l.execution = ?3 AND l.rule = ?1)
+     ORDER BY k.execution DESC LIMIT 1";
+
+/// The newest execution that looks for the key `?2` under the rule `?1`, has something to tell, and no partner; unless `?3`
+/// has one.
+pub(crate) const LOOKING_PARTNER: &str = "SELECT k.execution FROM link_keys k
+     WHERE k.rule = ?1 AND k.side = 'of' AND k.key = ?2
+       AND EXISTS (SELECT 1 FROM deliveries d WHERE d.execution = k.execution AND d.finished_at IS NULL)
+       AND NOT EXISTS (SELECT 1 FROM links l WHERE l.execution = k.execution AND l.rule = ?1)
+       AND NOT EXISTS (SELECT 1 FROM links l WHERE l.with_execution = ?3 AND l.rule = ?1)
+     ORDER BY k.execution DESC LIMIT 1";
+
 /// Remembers what an execution is known by, and ties it to its partner if that is known already.
 pub(crate) fn link<X: Tables>(
     tx: &mut X,

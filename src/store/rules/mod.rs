@@ -12,6 +12,7 @@ mod claimed;
 mod deliver;
 mod filter;
 mod inquire;
+mod keeping;
 mod link;
 mod ready;
 mod record;
@@ -23,17 +24,24 @@ pub(crate) use deliver::{
 };
 pub(crate) use filter::{DELIVERIES, EXECUTIONS, RECEIPTS, Term, conditions};
 pub(crate) use inquire::{Asked, LINE_MAX, ReadyLateness, ReadyRuling};
+pub(crate) use keeping::{MAY_GO, STAYS};
+pub(crate) use link::{LOOKING_PARTNER, UNFINISHED_PARTNER};
 #[cfg(test)]
 pub(crate) use ready::{ReadyUpdate, ready_update};
 #[cfg(test)]
 pub(crate) use record::apply;
 pub(crate) use record::{ALIKE_MAX, Ready};
 
+/// All rows of the transaction that is open.
+pub(crate) trait Tables: LinkRows + InquiryRows {}
+
+impl<T: LinkRows + InquiryRows> Tables for T {}
+
 /// Rows in the transaction that is open. Nothing here decides anything.
 ///
 /// What a method returns, it returns of this transaction: with all that it has written so far, and nothing that another
 /// one has not committed.
-pub(crate) trait Tables {
+pub(crate) trait Rows {
     /// Spoils the transaction; or, made of a [`StoreError`], is the answer to who asked, of whom nothing was written.
     type Fault: From<StoreError>;
 
@@ -85,6 +93,12 @@ pub(crate) trait Tables {
     fn begin_anew(&mut self, delivery: i64, due: bool, now: Time) -> Result<(), Self::Fault>;
     fn discard_delivery(&mut self, delivery: i64, reason: &str, now: Time) -> Result<(), Self::Fault>;
 
+    /// A note of what no receipt and no attempt leads to (see `asides`), after it was written.
+    fn insert_aside(&mut self, id: i64, execution: Option<i64>, delivery: Option<i64>) -> Result<(), Self::Fault>;
+}
+
+/// Rows of links, and of what executions are known by.
+pub(crate) trait LinkRows: Rows {
     fn insert_link_key(&mut self, rule: &str, side: &str, key: &str, execution: i64) -> Result<(), Self::Fault>;
     /// The newest execution known by this as the partner, unfinished, unless `of` has one by this rule.
     fn unfinished_partner(&mut self, rule: &str, key: &str, of: i64) -> Result<Option<i64>, Self::Fault>;
@@ -96,7 +110,10 @@ pub(crate) trait Tables {
     fn insert_link(&mut self, id: i64, rule: &str, of: i64, with: i64, now: Time) -> Result<(), Self::Fault>;
     /// Makes due what waits for a link of this execution; adds its sinks.
     fn wake_linked(&mut self, of: i64, now: Time, wake: &mut Vec<String>) -> Result<(), Self::Fault>;
+}
 
+/// Rows of what vendors are to be asked.
+pub(crate) trait InquiryRows: Rows {
     /// Expects an execution that has just begun to be finished in time.
     fn expect(&mut self, source: &str, execution: i64, by: Time) -> Result<(), Self::Fault>;
     fn insert_held(&mut self, receipt: i64, source: &str, key: &str, due_at: Time) -> Result<(), Self::Fault>;
@@ -111,9 +128,6 @@ pub(crate) trait Tables {
     fn delete_inquiry(&mut self, id: i64) -> Result<(), Self::Fault>;
     /// Of an execution that is not finished and about which something is to be asked: whether it is marked as overdue.
     fn is_marked(&mut self, execution: i64) -> Result<Option<bool>, Self::Fault>;
-
-    /// A note of what no receipt and no attempt leads to (see `asides`), after it was written.
-    fn insert_aside(&mut self, id: i64, execution: Option<i64>, delivery: Option<i64>) -> Result<(), Self::Fault>;
 }
 
 /// What became of a receipt.

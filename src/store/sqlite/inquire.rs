@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::super::rules::{Asked, LINE_MAX, Tables};
+use super::super::rules::{Asked, InquiryRows, LINE_MAX};
 use super::set_back;
 use super::writer::{Fault, Tx};
 use crate::model::{Status, Time};

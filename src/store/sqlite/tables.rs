@@ -3,14 +3,15 @@
 use rusqlite::{OptionalExtension, Statement, params};
 
 use super::super::rules::{
-    ALIKE_MAX, Begins, Found, Head, Kept, MarkedHead, MovedHead, NewDelivery, NewHead, Settled, Tables,
+    ALIKE_MAX, Begins, Found, Head, InquiryRows, Kept, LOOKING_PARTNER, LinkRows, MarkedHead, MovedHead, NewDelivery,
+    NewHead, Rows, Settled, UNFINISHED_PARTNER,
 };
 use super::writer::{Fault, Tx};
 use crate::model::{Attempt, Receipt, ReceiptStatus, Status, Time};
 
 type Done<T = ()> = Result<T, Fault>;
 
-impl Tables for Tx<'_> {
+impl Rows for Tx<'_> {
     type Fault = Fault;
 
     fn unreadable(e: serde_json::Error) -> Fault {
@@ -247,6 +248,14 @@ impl Tables for Tx<'_> {
         Ok(())
     }
 
+    fn insert_aside(&mut self, id: i64, execution: Option<i64>, delivery: Option<i64>) -> Done {
+        let sql = "INSERT INTO asides (id, execution, delivery) VALUES (?1, ?2, ?3)";
+        self.conn.execute(sql, params![id, execution, delivery])?;
+        Ok(())
+    }
+}
+
+impl LinkRows for Tx<'_> {
     fn insert_link_key(&mut self, rule: &str, side: &str, key: &str, execution: i64) -> Done {
         self.conn.execute(
             "INSERT OR IGNORE INTO link_keys (rule, side, key, execution) VALUES (?1, ?2, ?3, ?4)",
@@ -256,29 +265,12 @@ impl Tables for Tx<'_> {
     }
 
     fn unfinished_partner(&mut self, rule: &str, key: &str, of: i64) -> Done<Option<i64>> {
-        let found = self.conn.query_row(
-            "SELECT k.execution FROM link_keys k JOIN execution_heads h ON h.id = k.execution
-             WHERE k.rule = ?1 AND k.side = 'with' AND k.key = ?2
-               AND h.status NOT IN ('succeeded', 'failed', 'cancelled')
-               AND NOT EXISTS (SELECT 1 FROM links l WHERE l.execution = ?3 AND l.rule = ?1)
-             ORDER BY k.execution DESC LIMIT 1",
-            params![rule, key, of],
-            |row| row.get(0),
-        );
+        let found = self.conn.query_row(UNFINISHED_PARTNER, params![rule, key, of], |row| row.get(0));
         Ok(found.optional()?)
     }
 
     fn looking_partner(&mut self, rule: &str, key: &str, with: i64) -> Done<Option<i64>> {
-        let found = self.conn.query_row(
-            "SELECT k.execution FROM link_keys k
-             WHERE k.rule = ?1 AND k.side = 'of' AND k.key = ?2
-               AND EXISTS (SELECT 1 FROM deliveries d WHERE d.execution = k.execution AND d.finished_at IS NULL)
-               AND NOT EXISTS (SELECT 1 FROM links l WHERE l.execution = k.execution AND l.rule = ?1)
-               AND NOT EXISTS (SELECT 1 FROM links l WHERE l.with_execution = ?3 AND l.rule = ?1)
-             ORDER BY k.execution DESC LIMIT 1",
-            params![rule, key, with],
-            |row| row.get(0),
-        );
+        let found = self.conn.query_row(LOOKING_PARTNER, params![rule, key, with], |row| row.get(0));
         Ok(found.optional()?)
     }
 
@@ -315,7 +307,9 @@ impl Tables for Tx<'_> {
         }
         Ok(())
     }
+}
 
+impl InquiryRows for Tx<'_> {
     fn expect(&mut self, source: &str, execution: i64, by: Time) -> Done {
         self.sql.expect.execute(params![execution, source, by.micros()])?;
         Ok(())
@@ -367,12 +361,6 @@ impl Tables for Tx<'_> {
             |row| row.get(0),
         );
         Ok(found.optional()?)
-    }
-
-    fn insert_aside(&mut self, id: i64, execution: Option<i64>, delivery: Option<i64>) -> Done {
-        let sql = "INSERT INTO asides (id, execution, delivery) VALUES (?1, ?2, ?3)";
-        self.conn.execute(sql, params![id, execution, delivery])?;
-        Ok(())
     }
 }
 
