@@ -7,12 +7,12 @@ use serde_json::json;
 
 use super::list::{Form, Selection};
 use super::print::{age, or_none};
-use super::reach::{Context, Daemon, open_store, store_path};
+use super::reach::{Context, Daemon, open_store, queries};
 use super::{Failure, block_on, print};
 use crate::clock;
 use crate::config::{Config, no_such};
 use crate::model::Time;
-use crate::store::{SinkRow, sqlite};
+use crate::store::SinkRow;
 
 mod trial;
 
@@ -74,7 +74,7 @@ impl Sinks {
             match self {
                 Sinks::Test(_) => Ok(()),
                 Sinks::List { status, selection, form } => {
-                    let rows = sqlite::open_read_only(store_path(&config)?)?.sinks().await?;
+                    let rows = queries(&config, context.env)?.sinks().await?;
                     let now = clock::now();
                     let mut listed = merge(&config, rows);
                     let names: Vec<_> = listed.iter().map(|s| s.row.name.as_str()).collect();

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::model::Time;
 use crate::store::sqlite::{self, Oddity, Survey, Traffic};
-use crate::store::{Extent, SinkRow, StoreError};
+use crate::store::{Extent, Queries, SinkRow, StoreError};
 
 /// What has waited longer than this waits too long, in milliseconds.
 const LATE_MS: u64 = 15 * 60_000;
@@ -53,11 +53,21 @@ pub(super) async fn look(
     let extent = survey.extent()?;
     forecast(config, &traffic, &extent, now, findings);
     match sqlite::open_read_only(path) {
-        Ok(queries) => {
-            queries.sinks().await?.iter().for_each(|sink| told(config, sink, failing, now, findings));
-        }
+        Ok(queries) => sinks(config, &*queries, failing, now, findings).await?,
         Err(e) => findings.note("sinks", "what waits for them cannot be read", e.to_string()),
     }
+    Ok(())
+}
+
+/// What waits for each sink.
+pub(super) async fn sinks(
+    config: &Config,
+    queries: &dyn Queries,
+    failing: &[String],
+    now: Time,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    queries.sinks().await?.iter().for_each(|sink| told(config, sink, failing, now, findings));
     Ok(())
 }
 

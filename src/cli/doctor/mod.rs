@@ -13,6 +13,8 @@ use crate::options::Span;
 
 mod certificate;
 mod kept;
+#[cfg(feature = "postgres")]
+mod shared;
 
 #[derive(Args, Debug)]
 pub(super) struct Doctor {
@@ -76,8 +78,15 @@ impl Doctor {
             Ok(config) => {
                 configured(&config, context.env, &mut findings);
                 let failing = block_on(running(&config, context.env, &mut findings))?;
-                let path = super::reach::store_path(&config)?;
-                block_on(kept::look(&config, path, self.within.0, &failing, &mut findings))?;
+                if config.store.is_postgres() {
+                    let queries = super::reach::queries(&config, context.env)?;
+                    #[cfg(feature = "postgres")]
+                    block_on(shared::look(&config, context.env, &mut findings))?;
+                    block_on(kept::sinks(&config, &*queries, &failing, clock::now(), &mut findings))?;
+                } else {
+                    let path = super::reach::store_path(&config)?;
+                    block_on(kept::look(&config, path, self.within.0, &failing, &mut findings))?;
+                }
             }
             Err(faults) => {
                 let remedy = format!("callbackd check --config {}", context.file().display());
