@@ -22,13 +22,13 @@ comma := ,
 
 ran = @echo "  ran       $(1)" >>$(REPORT)
 
-.PHONY: check tools format clippy test otlp power disk docs deny footprint interleavings network systemd signer schema zabbix metrics
+.PHONY: check tools format clippy test otlp postgres power disk docs deny footprint interleavings network systemd signer schema zabbix metrics
 .PHONY: page openapi instructions packages fmt bless soak fuzz fuzz-keep bench peers staged deb rpm image
 
 check:
 	@mkdir -p $(TARGET)
 	@: >$(REPORT)
-	@$(MAKE) --no-print-directory tools format clippy test otlp power disk docs deny footprint interleavings network systemd signer schema \
+	@$(MAKE) --no-print-directory tools format clippy test otlp postgres power disk docs deny footprint interleavings network systemd signer schema \
 	  zabbix metrics openapi page instructions packages
 	@echo
 	@cat $(REPORT)
@@ -42,6 +42,7 @@ tools:
 	need() { command -v "$$1" >/dev/null || missing+=("$$2"); }; \
 	need cc build-essential; need python3 python3; need valgrind valgrind; \
 	need zstd zstd; need faketime faketime; \
+	[[ -n $$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null) ]] || need postgres postgresql; need openssl openssl; need pgbouncer pgbouncer; \
 	if [[ $$(id -u) == 0 ]]; then need debootstrap debootstrap; need systemd-nspawn systemd-container; \
 	  need ip iproute2; need chromium chromium; need node nodejs; need npm npm; need rpm rpm; need lintian lintian; \
 	  need musl-gcc musl-tools; need buildah buildah; need crun crun; fi; \
@@ -84,6 +85,15 @@ otlp:
 	  echo "left out: otlp by OpenTelemetry's definitions (needs pip and a network; tests/peers/otlp.sh)"; \
 	  echo "  left out  otlp by OpenTelemetry's definitions (needs pip and a network; tests/peers/otlp.sh)" >>$(REPORT); \
 	fi
+
+# Several machines are a feature: the contract of the store, its model, and what several daemons share, on a PostgreSQL that is
+# started here.
+postgres:
+	cargo clippy --locked --lib --tests --features postgres -- -D warnings
+	cargo test --locked --features postgres --test it --no-run
+	@cargo build --locked --features postgres --bin callbackd
+	tests/peers/postgres.sh cargo test --locked --features postgres --test it -- store:: news:: model:: postgres:: --skip store::sqlite --test-threads=4
+	$(call ran,postgres: the store's contract and model$(comma) and several daemons on one PostgreSQL)
 
 # Power cuts: what the disk could hold then, of a recorded life of the daemon; and that losses would be found.
 POWER_CUTS ?= 1000
