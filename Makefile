@@ -42,7 +42,7 @@ tools:
 	need() { command -v "$$1" >/dev/null || missing+=("$$2"); }; \
 	need cc build-essential; need python3 python3; need valgrind valgrind; \
 	need zstd zstd; need faketime faketime; \
-	[[ -n $$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null) ]] || need postgres postgresql; need openssl openssl; need pgbouncer pgbouncer; \
+	[[ -n $$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null) ]] || need postgres postgresql; need openssl openssl; [[ -x /usr/sbin/pgbouncer ]] || need pgbouncer pgbouncer; \
 	if [[ $$(id -u) == 0 ]]; then need debootstrap debootstrap; need systemd-nspawn systemd-container; \
 	  need ip iproute2; need chromium chromium; need node nodejs; need npm npm; need rpm rpm; need lintian lintian; \
 	  need musl-gcc musl-tools; need buildah buildah; need crun crun; fi; \
@@ -90,8 +90,8 @@ otlp:
 # started here.
 postgres:
 	cargo clippy --locked --lib --tests --features postgres -- -D warnings
+	cargo test --locked --features postgres --lib -- store::postgres
 	cargo test --locked --features postgres --test it --no-run
-	@cargo build --locked --features postgres --bin callbackd
 	tests/peers/postgres.sh cargo test --locked --features postgres --test it -- store:: news:: model:: postgres:: --skip store::sqlite --test-threads=4
 	$(call ran,postgres: the store's contract and model$(comma) and several daemons on one PostgreSQL)
 

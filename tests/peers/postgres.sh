@@ -3,6 +3,7 @@
 # command with its address in CALLBACKD_TEST_POSTGRES: `postgres.sh COMMAND...`. Whatever becomes of the command, the server ends.
 set -euo pipefail
 # Debian keeps its programs where the PATH does not lead.
+PATH=$PATH:/usr/sbin
 bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n1 || true)
 bin=${bin:-$(dirname "$(command -v postgres)")}
 # In memory, where there is such a folder: what a disk keeps is other tests' affair.
