@@ -21,18 +21,46 @@ REPORT := $(TARGET)/check.report
 comma := ,
 
 ran = @echo "  ran       $(1)" >>$(REPORT)
+# Quick to build counts more than quick to run; in one folder, because much of one serves the next.
+install = cargo install --locked --debug --config profile.dev.debug=false --target-dir $(TARGET)/tools/build
 
-.PHONY: check tools format clippy test otlp postgres power disk docs deny footprint interleavings network systemd signer schema zabbix metrics
-.PHONY: page openapi instructions packages fmt bless soak fuzz fuzz-keep bench peers staged deb rpm image
+# In this order. The latter need what takes minutes to build, and is built beside the former while a core is idle: most of
+# them wait more than they compute.
+FORMER := format clippy test otlp postgres power disk docs footprint interleavings network systemd signer schema zabbix metrics openapi page
+LATTER := deny instructions packages
+BUILDS := $(TARGET)/builds.log
+
+.PHONY: check builds tools $(FORMER) $(LATTER) fmt bless soak fuzz fuzz-keep bench peers released staged deb rpm static image
 
 check:
 	@mkdir -p $(TARGET)
 	@: >$(REPORT)
-	@$(MAKE) --no-print-directory tools format clippy test otlp postgres power disk docs deny footprint interleavings network systemd signer schema \
-	  zabbix metrics openapi page instructions packages
+	@took=(); \
+	run() { local began=$$SECONDS; $(MAKE) --no-print-directory "$$1"; took+=("$$1 $$((SECONDS - began))"); }; \
+	run tools; \
+	nice -n 19 $(MAKE) --no-print-directory builds >$(BUILDS) 2>&1 </dev/null & builds=$$!; \
+	trap 'kill $$builds 2>/dev/null || true' EXIT; \
+	for target in $(FORMER); do run "$$target"; done; \
+	began=$$SECONDS; \
+	wait $$builds || { tail -n 40 $(BUILDS); exit 1; }; \
+	trap - EXIT; \
+	took+=("what was built beside them $$((SECONDS - began))"); \
+	for target in $(LATTER); do run "$$target"; done; \
+	(IFS=,; echo "  seconds   $${took[*]}; all $$SECONDS" | sed 's/,\b/, /g' | fold -s -w 108 | sed '2,$$s/^/            /') >>$(REPORT)
 	@echo
 	@cat $(REPORT)
 	@echo "make check: passed"
+
+# The release and the tools that the latter need; as root, or on a machine that is there for testing, those of the packages
+# and the root of the containers, too.
+builds:
+	@packages=; \
+	if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
+	  tests/peers/systemd-run.sh /bin/true; \
+	  packages="$(CARGO_RPM) $(CARGO_DEB) static"; \
+	fi; \
+	$(MAKE) --no-print-directory released $(DENY) $$packages PROFILE=dev
+	@rm -rf $(TARGET)/tools/build
 
 # A C compiler (SQLite and ring are built from source), Rust's own formatter and lints, and for the systemd test a
 # container, for the network test namespaces and a program between them, for the page a browser and what drives it. The
@@ -64,9 +92,10 @@ clippy:
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(call ran,clippy$(comma) warnings denied)
 
-# Unit, contract and black-box tests.
+# Unit, contract and black-box tests. Both packages are named, here and below: so the one is built as beside the other.
+BOTH := --package callbackd --package callbackd-vfs
 test:
-	cargo test --locked
+	cargo test --locked $(BOTH) --lib --test it
 	$(call ran,tests: unit$(comma) contract$(comma) black-box)
 	@[[ $$(id -u) == 0 || $${CI:-} == true ]] || \
 	  echo "  left out  of the tests, those of a full and a read-only disk (need root to mount one)" >>$(REPORT)
@@ -76,7 +105,6 @@ test:
 otlp:
 	cargo clippy --locked --lib --features otlp -- -D warnings
 	cargo test --locked --features otlp --test it -- otlp:: config:: traces::
-	@cargo build --locked --features otlp --bin callbackd
 	@echo "  ran       otlp: built with the feature, traces at a fake collector that checks the protocol (no real one)" >>$(REPORT)
 	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
 	  tests/peers/otlp.sh $(TARGET)/debug/callbackd; \
@@ -98,12 +126,12 @@ postgres:
 # Power cuts: what the disk could hold then, of a recorded life of the daemon; and that losses would be found.
 POWER_CUTS ?= 1000
 power:
-	POWER_CUTS=$(POWER_CUTS) cargo test --locked -p callbackd-vfs --lib --test power -- --nocapture --test-threads=1
+	POWER_CUTS=$(POWER_CUTS) cargo test --locked $(BOTH) --test power -- --nocapture --test-threads=1
 	$(call ran,power cuts: $(POWER_CUTS) moments of a recorded life$(comma) nothing acknowledged lost; and losses found where they are made)
 
 # Disks that fail at any call, are full or slow, under the real daemon.
 disk:
-	cargo test --locked -p callbackd-vfs --test disk
+	cargo test --locked $(BOTH) --test disk
 	$(call ran,disks that fail)
 
 docs:
@@ -123,7 +151,7 @@ deny: $(DENY)
 	fi
 
 $(DENY):
-	cargo install cargo-deny --version $(DENY_VERSION) --locked --debug --root $(TARGET)/tools/$(DENY_VERSION)
+	$(install) cargo-deny --version $(DENY_VERSION) --root $(TARGET)/tools/$(DENY_VERSION)
 
 # Being small enough to read is a promise.
 footprint:
@@ -234,9 +262,12 @@ instructions:
 # the last commit. `MAINTAINER="Name <address>"` says who built them.
 MAINTAINER ?= The authors of callbackd <callbackd@localhost>
 staged deb rpm image: export MAINTAINER := $(MAINTAINER)
-staged deb rpm image: export SOURCE_DATE_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),0)
-staged:
+# Whoever else builds the same does it with the same date, or all that is written in C is built again.
+released instructions staged deb rpm static image: export SOURCE_DATE_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),0)
+released:
 	cargo build --release --locked --bin callbackd
+
+staged: released
 	systemd/stage.sh $(TARGET)/release/callbackd $(TARGET)/release/package
 	@mkdir -p $(TARGET)/packages
 
@@ -247,19 +278,19 @@ rpm: staged $(CARGO_RPM)
 	$(CARGO_RPM) --auto-req builtin --output $(TARGET)/packages/callbackd.rpm
 
 $(CARGO_DEB):
-	cargo install cargo-deb --version $(CARGO_DEB_VERSION) --locked --debug --no-default-features \
-	  --config profile.dev.debug=false --root $(TARGET)/tools/deb-$(CARGO_DEB_VERSION)
+	$(install) cargo-deb --version $(CARGO_DEB_VERSION) --no-default-features --root $(TARGET)/tools/deb-$(CARGO_DEB_VERSION)
 
 $(CARGO_RPM):
-	cargo install cargo-generate-rpm --version $(CARGO_RPM_VERSION) --locked --debug \
-	  --config profile.dev.debug=false --root $(TARGET)/tools/rpm-$(CARGO_RPM_VERSION)
+	$(install) cargo-generate-rpm --version $(CARGO_RPM_VERSION) --root $(TARGET)/tools/rpm-$(CARGO_RPM_VERSION)
 
 # A container's image of the static program alone (Containerfile), as an archive: PROFILE=dev is built quickly.
 PROFILE ?= release
 STATIC := $(shell uname -m)-unknown-linux-musl
-image:
+static:
 	@rustup target list --installed 2>/dev/null | grep -qx $(STATIC) || rustup target add $(STATIC)
 	cargo build --locked --profile $(PROFILE) --target $(STATIC) --bin callbackd
+
+image: static
 	@mkdir -p $(TARGET)/packages
 	systemd/image.sh $(TARGET)/$(STATIC)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/callbackd $(TARGET)/packages/callbackd.oci.tar
 

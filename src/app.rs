@@ -15,14 +15,14 @@ use self::actors::keep_going;
 use self::parts::Parts;
 use crate::admin::{Admin, AdminState, Watch};
 use crate::clock;
-use crate::config::{Adapters, Config, Faults};
+use crate::config::{Adapters, Config, Faults, Outbound, SinkEntry};
 use crate::measure::Measures;
 use crate::model::{DeliveryStatus, Rules};
-use crate::pipeline::Wake;
 use crate::pipeline::forward::{Forwarder, HALTED, Service};
 use crate::pipeline::ingest::Ingest;
 use crate::pipeline::inquire::{self, Inquirer, Pace};
 use crate::pipeline::upkeep::{self, Exporter, Keep};
+use crate::pipeline::{Kept, Wake};
 use crate::server::{self, BindError, Bound, Certificate, Inherited, Limits, Live, Pair, Reception};
 use crate::shutdown::Shutdown;
 use crate::sinks::Sink;
@@ -91,6 +91,8 @@ pub struct Running {
 struct Forwarders {
     stop: Shutdown,
     running: Vec<JoinHandle<()>>,
+    /// How each sink fares, by its own configuration and how peers are reached.
+    breakers: Vec<(SinkEntry, Outbound, Kept)>,
 }
 
 impl Running {
@@ -120,6 +122,10 @@ impl Running {
 
         #[cfg(feature = "otlp")]
         let traces = collector.map(|collector| traces::Traces::start(collector, &instance));
+        #[cfg(feature = "otlp")]
+        if let Some(traces) = &traces {
+            measures.spans_lost.get_or_init(|| traces.spans.losses());
+        }
         let shutdown = Shutdown::new();
         let limits = Live::new(parts.limits.clone());
         let ingest = Live::new(Ingest::new(parts.intakes, Arc::clone(&parts.rules), Arc::clone(&store), wake.clone()));
@@ -153,11 +159,12 @@ impl Running {
                 )),
                 tokio::spawn(watch.run(shutdown)),
             ],
-            forwarders: Mutex::new(Forwarders { stop: Shutdown::new(), running: Vec::new() }),
+            forwarders: Mutex::new(Forwarders { stop: Shutdown::new(), running: Vec::new(), breakers: Vec::new() }),
             #[cfg(feature = "otlp")]
             traces,
         };
-        running.forward(parts.sinks, &parts.rules).await;
+        running.measures.is_configured(config.file.as_deref(), config.store.disk_max, clock::now());
+        running.forward(parts.sinks, parts.outbound, &parts.rules).await;
         Ok(running)
     }
 
@@ -184,31 +191,46 @@ impl Running {
         self.keep.store(keep(config));
         let (rules, store) = (Arc::clone(&parts.rules), Arc::clone(&self.store));
         self.ingest.store(Ingest::new(parts.intakes, rules, store, self.wake.clone()));
-        self.forward(parts.sinks, &parts.rules).await;
+        self.forward(parts.sinks, parts.outbound, &parts.rules).await;
+        self.measures.is_configured(config.file.as_deref(), config.store.disk_max, clock::now());
         Ok(())
     }
 
     /// Tells the forwarders and inquirers there are to finish, and starts one for each sink, and for each source that is
     /// to be asked.
-    async fn forward(&self, sinks: Vec<(String, Arc<dyn Sink>, Service)>, rules: &Arc<Rules>) {
+    async fn forward(&self, sinks: Vec<(SinkEntry, Arc<dyn Sink>, Service)>, outbound: Outbound, rules: &Arc<Rules>) {
         let stop = Shutdown::new();
-        {
+        let breakers: Vec<Kept> = {
             let mut forwarders = self.forwarders.lock().unwrap_or_else(PoisonError::into_inner);
             forwarders.stop.begin();
             forwarders.stop = stop.clone();
             forwarders.running.retain(|task| !task.is_finished());
+            // A peer that is down is not tried anew because something else was configured.
+            let known = std::mem::take(&mut forwarders.breakers);
+            let same = |entry: &SinkEntry| known.iter().find(|(of, via, _)| of == entry && *via == outbound);
+            let kept = |(entry, ..): &(SinkEntry, _, _)| same(entry).map(|(.., kept)| kept.clone()).unwrap_or_default();
+            let kept: Vec<Kept> = sinks.iter().map(kept).collect();
+            let each = sinks.iter().zip(&kept);
+            forwarders.breakers =
+                each.map(|((entry, ..), kept)| (entry.clone(), outbound.clone(), kept.clone())).collect();
+            kept
+        };
+        for gone in self.measures.sinks().iter().filter(|of| !sinks.iter().any(|(entry, ..)| *of.name == *entry.name)) {
+            gone.set_breaker(None);
         }
         // After the old ones were told: a refusal that still reaches them pauses nothing.
         self.resume_halted().await;
         let mut running: Vec<JoinHandle<()>> = sinks
             .into_iter()
-            .map(|(name, sink, service)| {
+            .zip(breakers)
+            .map(|((entry, sink, service), breaker)| {
+                let name = entry.name;
                 #[cfg(feature = "otlp")]
                 let sink = traces::Traces::around(self.traces.as_ref(), &name, sink);
                 let (store, rules, wake) = (Arc::clone(&self.store), Arc::clone(rules), self.wake.clone());
                 let actor = format!("the forwarder of {name}");
                 let measures = self.measures.sink(&name);
-                let forwarder = Arc::new(Forwarder { name, sink, service, store, rules, wake, measures });
+                let forwarder = Arc::new(Forwarder { name, sink, service, store, rules, wake, measures, breaker });
                 let ends = stop.clone();
                 tokio::spawn(keep_going(actor, stop.clone(), move || Arc::clone(&forwarder).run(ends.clone())))
             })

@@ -22,6 +22,7 @@ mod layers;
 mod load;
 mod otlp;
 mod proxies;
+mod salvage;
 mod schema;
 mod tree;
 
@@ -29,6 +30,7 @@ pub use build::{Adapters, Report, check};
 pub use faults::{Faults, no_such};
 pub use load::Environment;
 pub use otlp::Otlp;
+pub use salvage::Broken;
 pub use schema::SCHEMA;
 #[cfg(test)]
 pub(crate) use schema::blessed;
@@ -62,6 +64,8 @@ pub struct Config {
     pub links: Vec<LinkEntry>,
     /// What is allowed, and probably not meant.
     pub warnings: Vec<String>,
+    /// Something in it is wrong, and this is what could be read all the same.
+    pub is_partial: bool,
     places: document::Places,
 }
 
@@ -190,7 +194,7 @@ impl Default for Store {
             disk_max: Size::Percent(80),
             export: None,
             queue_max: 4096,
-            readers: 2,
+            readers: 3,
         }
     }
 }
@@ -203,7 +207,7 @@ impl Store {
 }
 
 /// `[outbound]`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Outbound {
@@ -269,6 +273,7 @@ pub struct SourceCommon {
 }
 
 /// One `[sinks.NAME]`.
+#[derive(Clone, PartialEq)]
 pub struct SinkEntry {
     /// NAME.
     pub name: String,
@@ -281,7 +286,7 @@ pub struct SinkEntry {
 }
 
 /// The keys of every sink.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SinkCommon {

@@ -38,6 +38,7 @@ impl fmt::Display for Fault {
 }
 
 /// One adapter's table of the merged configuration, without the keys that all adapters share.
+#[derive(Clone, PartialEq)]
 pub struct Section {
     /// Its dotted key: `sinks.portal`.
     pub key: String,

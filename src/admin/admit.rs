@@ -13,6 +13,7 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
+use super::bad_request;
 use crate::secret::Secret;
 use crate::server::respond::Problem;
 use crate::signature;
@@ -26,6 +27,10 @@ const CHALLENGES: &str = "Bearer, Basic realm=\"callbackd\", charset=\"UTF-8\"";
 /// Whether this is an operator.
 pub(super) fn admits(token: Option<&Secret>, head: &Parts) -> Result<(), Problem> {
     let headers = &head.headers;
+    // RFC 9112, section 3.2: who is between may have looked at another one than we would.
+    if headers.get_all(HOST).iter().nth(1).is_some() {
+        return Err(bad_request("There is more than one Host header. Send one."));
+    }
     let host = headers.get(HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
     match token {
         None if !is_loopback(host) => {
@@ -147,6 +152,14 @@ mod tests {
                 assert_eq!(status(None, method, pairs), refused, "{pairs:?}");
             }
         }
+    }
+
+    #[test]
+    fn of_two_hosts_none_is_believed() {
+        let two = [("host", "localhost"), ("host", "localhost")];
+        let bearer = [two[0], ("host", "attacker.example"), ("authorization", "Bearer s3:cret")];
+        assert_eq!(status(None, Method::GET, &two), Some(StatusCode::BAD_REQUEST));
+        assert_eq!(status(Some("s3:cret"), Method::GET, &bearer), Some(StatusCode::BAD_REQUEST));
     }
 
     #[test]

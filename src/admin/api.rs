@@ -13,11 +13,13 @@ use serde_json::{Map, Value, json};
 use super::operations::Does;
 pub(super) use super::operations::{DeliveryVerb, Noun, SinkVerb};
 use super::query::{self, Page, Wanted};
-use super::{Admin, AdminState, Reply, bad_request, metrics, no_such_path, openapi, pieces, whole};
+use super::{
+    Admin, AdminState, Reply, SinkStanding, bad_request, metrics, no_such_path, openapi, pieces, status, whole,
+};
 use crate::clock;
 use crate::model::DeliveryStatus;
 use crate::server::respond::{self, Answer, Problem};
-use crate::store::{DeliveryFilter, Filter, Recorded, SinkRow, StoreError};
+use crate::store::{DeliveryFilter, Filter, PAUSE_CHARS_MAX, Recorded, SinkRow, StoreError};
 
 /// Does it. `named` is what the path names, as it came.
 pub(super) async fn answer(
@@ -28,33 +30,43 @@ pub(super) async fn answer(
     body: &[u8],
 ) -> Result<Reply, Problem> {
     let (state, query) = (&admin.state, head.uri.query());
-    let answer = match does {
-        Does::Lives => return Ok(whole(respond::text(StatusCode::OK, "ok"))),
+    match does {
+        Does::Lives => Ok(whole(respond::text(StatusCode::OK, "ok"))),
         Does::IsReady => {
             let (status, said) = match admin.ready() {
                 Ok(word) => (StatusCode::OK, word.to_owned()),
                 Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
             };
-            return Ok(whole(respond::text(status, said)));
+            Ok(whole(respond::text(status, said)))
         }
         Does::Measure => {
             state.watch.look().await;
             let is_ready = admin.ready().is_ok();
-            return Ok(whole(metrics::answer(&state.watch.measures, is_ready, &head.headers, clock::now())));
+            Ok(whole(metrics::answer(&state.watch.measures, is_ready, &head.headers, clock::now())))
         }
-        Does::Describe => return Ok(whole(respond::json(StatusCode::OK, openapi::DOCUMENT))),
+        Does::Describe => Ok(whole(respond::json(StatusCode::OK, openapi::DOCUMENT))),
         Does::Stream => {
             let wanted = Wanted::read(query, clock::now())?;
-            return admin.stream.answer(wanted, head).await;
+            admin.stream.answer(wanted, head).await
         }
-        Does::List(noun) => list(state, noun, query).await?,
+        Does::List(noun) => {
+            let made = async { Ok(respond::json(StatusCode::OK, list(state, noun, query).await?.to_string())) };
+            admin.room.make(made).await
+        }
+        Does::Status => {
+            query::read(query, does)?;
+            Ok(whole(respond::json(StatusCode::OK, json!(status::status(admin)).to_string())))
+        }
         does => {
             // Where nothing can be asked with, what is asked with is a slip: `retry?sink=a` is not to retry all.
             query::read(query, does)?;
-            return one(state, does, named, body).await.map(whole);
+            let made = one(state, does, named, body);
+            match does {
+                Does::Show(_) | Does::ReceiptBody => admin.room.make(made).await,
+                _ => made.await.map(whole),
+            }
         }
-    };
-    Ok(whole(respond::json(StatusCode::OK, answer.to_string())))
+    }
 }
 
 /// What speaks of one thing, or changes something.
@@ -77,7 +89,7 @@ async fn one(state: &AdminState, does: Does, named: &str, body: &[u8]) -> Result
                 SinkVerb::Pause if body.is_empty() => Some(Pause::default()),
                 SinkVerb::Pause => Some(read::<Pause>(body, "{\"reason\": \"…\"}, or nothing")?),
             };
-            let reason = reason.map(|pause| pause.reason.unwrap_or_else(|| "by an operator".to_owned()));
+            let reason = reason.map(|pause| said(pause.reason)).transpose()?;
             set_paused(state, &name, reason).await?
         }
         Does::Deliveries(verb) => {
@@ -93,7 +105,7 @@ async fn one(state: &AdminState, does: Does, named: &str, body: &[u8]) -> Result
             let recorded = state.ingest.load().take_again(number("receipt", named)?, clock::now()).await?;
             replayed(&recorded)
         }
-        Does::Lives | Does::IsReady | Does::Measure | Does::Describe | Does::Stream | Does::List(_) => {
+        Does::Lives | Does::IsReady | Does::Measure | Does::Describe | Does::Status | Does::Stream | Does::List(_) => {
             return Err(no_such_path());
         }
     };
@@ -112,12 +124,15 @@ pub fn replayed(recorded: &Recorded) -> Value {
 async fn list(state: &AdminState, noun: Noun, query: Option<&str>) -> Result<Value, Problem> {
     let page = Page::read(query, noun, clock::now())?;
     let (store, filter) = (&state.store, page.filter());
-    let (rows, is_cut) = match noun {
+    let (rows, cut) = match noun {
         Noun::Execution => pieces::executions(&**store, filter).await?,
-        Noun::Receipt => (values(store.receipts(filter).await?), false),
-        Noun::Delivery => (values(store.deliveries(filter).await?), false),
+        Noun::Receipt => {
+            let (rows, cut) = pieces::receipts(&**store, filter).await?;
+            (values(rows), cut)
+        }
+        Noun::Delivery => (values(store.deliveries(filter).await?), None),
     };
-    Ok(page.of(rows, is_cut))
+    Ok(page.of(rows, cut))
 }
 
 /// Everything that is known of one: an execution as `executions show --json` prints it, a delivery with its attempts.
@@ -143,7 +158,17 @@ fn values<T: Serialize>(rows: Vec<T>) -> Vec<Value> {
 #[serde(deny_unknown_fields)]
 pub(super) struct Pause {
     /// Why, for whoever looks at it later.
+    #[cfg_attr(test, schemars(length(max = 1000)))]
     reason: Option<String>,
+}
+
+/// Why a sink is paused, in the operator's words.
+pub(super) fn said(reason: Option<String>) -> Result<String, Problem> {
+    let reason = reason.unwrap_or_else(|| "by an operator".to_owned());
+    match reason.chars().count() {
+        ..=PAUSE_CHARS_MAX => Ok(reason),
+        long => Err(bad_request(format!("`reason` has {long} characters. Say it in {PAUSE_CHARS_MAX}."))),
+    }
 }
 
 /// An object. (serde would take a list for one as well, its values in the order of the fields.) Where a whole number belongs,
@@ -184,16 +209,17 @@ pub(super) async fn settle(
 }
 
 /// Every sink that the configuration or the store knows, by name: who is not listed would seem not to be told at all.
-pub(super) async fn sinks(state: &AdminState) -> Result<Vec<SinkRow>, StoreError> {
+pub(super) async fn sinks(state: &AdminState) -> Result<Vec<SinkStanding>, StoreError> {
     let mut rows = state.store.sinks().await?;
     for sink in &state.ingest.load().rules().sinks {
         if !rows.iter().any(|row| row.name == sink.name) {
-            let name = sink.name.clone();
-            rows.push(SinkRow { name, paused: None, backlog: 0, oldest: None, reason: None, dead: 0 });
+            rows.push(SinkRow::of(&sink.name));
         }
     }
     rows.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(rows)
+    let measured = state.watch.measures.sinks();
+    let breaker = |name: &str| measured.iter().find(|of| *of.name == *name).and_then(|of| of.breaker());
+    Ok(rows.into_iter().map(|row| (breaker(&row.name), row)).map(|(open, row)| SinkStanding::of(row, open)).collect())
 }
 
 /// Pauses a sink, or lets it go on. It has to be one that is configured, or that the store knows of: a slip of the pen
@@ -218,6 +244,14 @@ fn wake_all(state: &AdminState) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_is_short() {
+        let said = |count: usize| said(Some("é".repeat(count))).map_err(|problem| (problem.status, problem.detail));
+        assert_eq!(said(PAUSE_CHARS_MAX).map(|reason| reason.chars().count()), Ok(1000));
+        let refused = "`reason` has 1001 characters. Say it in 1000.".to_owned();
+        assert_eq!(said(PAUSE_CHARS_MAX + 1), Err((StatusCode::BAD_REQUEST, refused)));
+    }
 
     #[test]
     fn an_id_is_a_number_of_ours() {

@@ -176,6 +176,18 @@ fn process(page: &mut Page, measures: &Measures, is_ready: bool, now: Time) {
     page.one("uptime_seconds", Kind::Gauge, "How long the process has run.", uptime);
     let ready = Some(u8::from(is_ready));
     page.one("ready", Kind::Gauge, "1 when a callback could be kept now, as /readyz says.", ready);
+    #[cfg(feature = "otlp")]
+    if let Some(lost) = measures.spans_lost.get() {
+        let help = "Spans that the collector was never told: there was no room for them, or it refused them.";
+        page.one("trace_spans_lost", Kind::Counter, help, Some(lost.get()));
+    }
+    let configuration = measures.configuration();
+    let help = "1 while the configuration that was read last holds; 0 when it was refused, and the one before it does.";
+    let is_taken = Some(u8::from(configuration.refused.is_none()));
+    page.one("config_last_reload_successful", Kind::Gauge, help, is_taken);
+    let help = "When the configuration that holds was read, since 1970.";
+    let read_at = Some(seconds(configuration.read_at));
+    page.one("config_last_reload_success_timestamp_seconds", Kind::Gauge, help, read_at);
 }
 
 fn sources(page: &mut Page, measures: &Measures) {
@@ -240,8 +252,9 @@ fn sinks(page: &mut Page, sinks: &[std::sync::Arc<OfSink>], now: Time) {
     each(page, "oldest_undelivered_seconds", Kind::Gauge, "The age of the oldest of these; 0 without any.", &age);
     let paused = |sink: &OfSink| f64::from(u8::from(sink.standing().is_paused));
     each(page, "sink_paused", Kind::Gauge, "1 while the sink is told nothing.", &paused);
-    let open = |sink: &OfSink| f64::from(u8::from(sink.is_breaker_open()));
-    each(page, "breaker_open", Kind::Gauge, "1 while the sink fails, and is only probed.", &open);
+    let open = |sink: &OfSink| f64::from(u8::from(sink.is_failing()));
+    let help = "1 while the sink fails, and is only probed; 0 while nothing waits that it could be probed with.";
+    each(page, "breaker_open", Kind::Gauge, help, &open);
 }
 
 fn store(page: &mut Page, measures: &Measures) {

@@ -16,6 +16,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use self::operations::Found;
+use self::room::Room;
 use self::stream::Stream;
 use crate::clock;
 use crate::pipeline::Wake;
@@ -28,16 +29,22 @@ use crate::store::Store;
 
 mod admit;
 mod api;
+pub mod judgement;
 mod metrics;
 mod openapi;
 mod operations;
 mod page;
 mod pieces;
 mod query;
+mod room;
+mod sink;
+mod status;
 mod stream;
 mod watch;
 
 pub use api::replayed;
+pub use sink::{Breaker, SinkStanding};
+pub use status::{Configured, Status};
 pub use watch::Watch;
 
 /// The largest body an operator's request may have, in bytes.
@@ -86,6 +93,7 @@ pub struct Admin {
     limits: Arc<Limits>,
     refused: Throttle,
     stream: Stream,
+    room: Room,
 }
 
 impl Admin {
@@ -105,7 +113,7 @@ impl Admin {
             drain_timeout: Duration::from_secs(5),
         };
         let stream = Stream::new(Arc::clone(&state.store), state.shutdown.clone());
-        Admin { state, limits: Arc::new(limits), refused: Throttle::default(), stream }
+        Admin { state, limits: Arc::new(limits), refused: Throttle::default(), stream, room: Room::new() }
     }
 
     async fn answered(&self, request: Request<Incoming>, pulse: &Pulse) -> Result<Reply, Problem> {
@@ -125,7 +133,11 @@ impl Admin {
         }
         let body = if is_open { Bytes::new() } else { read(body, self.limits.body_timeout).await? };
         let reply = match part {
-            Part::Page(path) => whole(page::answer(&self.state, path, head.uri.query(), &body).await?),
+            Part::Page(path) => {
+                let looks = path.looks();
+                let page = page::answer(&self.state, path, head.uri.query(), &body);
+                if looks { self.room.make(page).await? } else { whole(page.await?) }
+            }
             Part::Api(found) => {
                 let does = found.does(&head.method).ok_or_else(no_such_path)?;
                 api::answer(self, does, found.named, &head, &body).await?

@@ -148,11 +148,15 @@ impl Page {
         Filter { limit: Some(self.limit + 1), ..self.filter.clone() }
     }
 
-    /// The page itself; `is_cut` where it ends before its limit, because the rows are large.
-    pub(super) fn of(&self, mut rows: Vec<Value>, is_cut: bool) -> Value {
-        let is_last = !is_cut && rows.len() as u64 <= self.limit;
-        rows.truncate(self.limit as usize);
-        let next = if is_last { Value::Null } else { rows.last().map_or(Value::Null, |row| row["id"].clone()) };
+    /// The page itself; `cut` is where the next one begins if this one ends before its limit, because its rows are large or
+    /// far between.
+    pub(super) fn of(&self, mut rows: Vec<Value>, cut: Option<i64>) -> Value {
+        let next = if rows.len() as u64 > self.limit {
+            rows.truncate(self.limit as usize);
+            rows.last().map_or(Value::Null, |row| row["id"].clone())
+        } else {
+            cut.map_or(Value::Null, |cursor| cursor.to_string().into())
+        };
         json!({ "items": rows, "next": next })
     }
 }
@@ -252,9 +256,11 @@ mod tests {
     fn a_page_says_where_the_next_begins_and_the_last_says_nothing() {
         let page = page("limit=2", Noun::Receipt).expect("read");
         let rows = |ids: &[u32]| ids.iter().map(|id| json!({ "id": id.to_string() })).collect();
-        assert_eq!(page.of(rows(&[9, 8, 7]), false), json!({"items": [{"id": "9"}, {"id": "8"}], "next": "8"}));
-        assert_eq!(page.of(rows(&[9, 8]), false), json!({"items": [{"id": "9"}, {"id": "8"}], "next": null}));
-        assert_eq!(page.of(rows(&[9]), true), json!({"items": [{"id": "9"}], "next": "9"}));
-        assert_eq!(page.of(Vec::new(), false), json!({"items": [], "next": null}));
+        assert_eq!(page.of(rows(&[9, 8, 7]), None), json!({"items": [{"id": "9"}, {"id": "8"}], "next": "8"}));
+        assert_eq!(page.of(rows(&[9, 8]), None), json!({"items": [{"id": "9"}, {"id": "8"}], "next": null}));
+        let last = page.of(rows(&[9, 8, 7]), Some(7));
+        assert_eq!(last["next"], "8", "what was read and is on no page is on the next one");
+        assert_eq!(page.of(rows(&[9]), Some(5)), json!({"items": [{"id": "9"}], "next": "5"}));
+        assert_eq!(page.of(Vec::new(), None), json!({"items": [], "next": null}));
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! A listener has a cursor, and is told what the store says lies behind it; nothing but that cursor and the piece in hand is
 //! kept for it. Whoever comes back with `Last-Event-ID` misses nothing. The store is looked at a few times a second while
-//! somebody listens, and not at all otherwise; all listeners share one look, and only one is made at a time, so that they
-//! cost callbacks no more than one reader does. Who does not take what is sent loses the connection.
+//! somebody listens, and not at all otherwise; all who are told what is new share one look, and beside it one of those who
+//! catch up looks at a time, and both rest for most of the time: so listeners cost callbacks little, and who asks for the past holds
+//! up nobody who does not. Who does not take what is sent loses the connection.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -37,6 +38,9 @@ const WORD: Duration = Duration::from_millis(200);
 const UNHEARD: Duration = Duration::from_millis(50);
 /// So often it is looked whether something has happened.
 const LOOK: Duration = Duration::from_millis(200);
+/// After each piece that was made, all rest for so many times as long as that took: callbacks come first, and who listens
+/// to thousands a second hears of them a little later.
+const RESTS: u32 = 4;
 /// So often a listener hears that the connection is alive.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// A listener takes what is sent within this time.
@@ -57,7 +61,13 @@ pub(super) struct Stream {
     /// Somebody waits for a place.
     crowded: Arc<Notify>,
     latest: Arc<Mutex<Latest>>,
+    /// Whose turn it is of those who catch up.
+    past: Arc<Mutex<Rest>>,
 }
+
+/// Until when no piece is made.
+#[derive(Default)]
+struct Rest(Option<Instant>);
 
 /// What was read last.
 #[derive(Default)]
@@ -65,6 +75,7 @@ struct Latest {
     piece: Option<Arc<Piece>>,
     /// Behind which cursor there was nothing, and when.
     nothing: Option<(i64, Instant)>,
+    rest: Rest,
 }
 
 /// What happened after a cursor, ready to be sent.
@@ -89,7 +100,7 @@ struct Line {
 impl Stream {
     pub(super) fn new(store: Arc<dyn Store>, shutdown: Shutdown) -> Stream {
         let places = Arc::new(Semaphore::new(LISTENERS_MAX));
-        Stream { store, shutdown, places, crowded: Arc::default(), latest: Arc::default() }
+        Stream { store, shutdown, places, crowded: Arc::default(), latest: Arc::default(), past: Arc::default() }
     }
 
     /// Begins to tell.
@@ -107,7 +118,8 @@ impl Stream {
         let newest = self.store.newest().await?;
         let cursor = asked.map_or(newest, |asked| asked.min(newest));
         let (out, frames) = mpsc::channel(1);
-        let listener = Listener { stream: self.clone(), wanted, cursor, told: 0, out, place: Some(place) };
+        let is_behind = cursor < newest;
+        let listener = Listener { stream: self.clone(), wanted, cursor, is_behind, told: 0, out, place: Some(place) };
         tokio::spawn(listener.listen());
         Ok(response(Frames(frames)))
     }
@@ -129,6 +141,24 @@ impl Stream {
         None
     }
 
+    /// A piece of what lies behind the `cursor` of one who catches up: nobody else is where it is.
+    async fn look_back(&self, cursor: i64) -> Result<Option<Arc<Piece>>, StoreError> {
+        let mut turn = self.past.lock().await;
+        self.make(cursor, &mut turn).await
+    }
+
+    /// Makes a piece, after the rest from the one before.
+    async fn make(&self, cursor: i64, rest: &mut Rest) -> Result<Option<Arc<Piece>>, StoreError> {
+        if let Some(until) = rest.0 {
+            tokio::time::sleep_until(until).await;
+        }
+        let began = Instant::now();
+        let news = self.store.news(cursor).await?;
+        let piece = (news.through > cursor).then(|| Arc::new(Piece::of(cursor, news)));
+        rest.0 = piece.is_some().then(|| Instant::now() + RESTS * began.elapsed());
+        Ok(piece)
+    }
+
     /// A piece of what lies behind `cursor`; `None` when nothing does, or did a moment ago.
     async fn look(&self, cursor: i64) -> Result<Option<Arc<Piece>>, StoreError> {
         let mut latest = self.latest.lock().await;
@@ -138,13 +168,11 @@ impl Stream {
         if latest.nothing.is_some_and(|(end, at)| end == cursor && at.elapsed() < LOOK / 2) {
             return Ok(None);
         }
-        let news = self.store.news(cursor).await?;
-        if news.through <= cursor {
+        let Some(piece) = self.make(cursor, &mut latest.rest).await? else {
             latest.nothing = Some((cursor, Instant::now()));
             return Ok(None);
-        }
-        let piece = Arc::new(Piece::of(cursor, news));
-        // Of those who catch up, nobody else is where they are.
+        };
+        // Who could not follow is behind the others.
         if latest.piece.as_ref().is_none_or(|held| held.through <= piece.through) {
             latest.piece = Some(Arc::clone(&piece));
         }
@@ -194,6 +222,8 @@ struct Listener {
     stream: Stream,
     wanted: Wanted,
     cursor: i64,
+    /// It is told what has been, not yet what is new.
+    is_behind: bool,
     told: u64,
     out: mpsc::Sender<Bytes>,
     place: Option<OwnedSemaphorePermit>,
@@ -219,14 +249,19 @@ impl Listener {
         let mut heard = Instant::now();
         self.send(format!("{OPENING}id: {}\n\n", self.cursor).into()).await?;
         while !self.stream.shutdown.is_begun() {
-            match self.stream.look(self.cursor).await {
+            let found = match self.is_behind {
+                true => self.stream.look_back(self.cursor).await,
+                false => self.stream.look(self.cursor).await,
+            };
+            match found {
                 Ok(Some(piece)) => {
+                    self.is_behind &= piece.more;
                     self.tell(&piece).await?;
                     if piece.more || ends.is_none_or(|ends| Instant::now() < ends) {
                         continue;
                     }
                 }
-                Ok(None) => {}
+                Ok(None) => self.is_behind = false,
                 Err(e) => {
                     tracing::debug!(error = %e, "a listener is sent away: the store cannot be read");
                     return Err(Over);
@@ -327,5 +362,60 @@ impl Body for Frames {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.0.poll_recv(cx).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Receipt, Rules, Time, Update};
+    use crate::store::Parsed;
+    use crate::store::sqlite::{Options, SqliteStore};
+
+    /// With a store of its own, that holds one execution.
+    async fn stream(folder: &tempfile::TempDir) -> Stream {
+        let store = SqliteStore::open(&folder.path().join("store.db"), &Options::default()).expect("opens");
+        let receipt = Receipt {
+            source: "media".into(),
+            received_at: Time::from_seconds(1_700_000_000),
+            peer: "::1".to_owned(),
+            headers: Vec::new(),
+            body: "x".into(),
+        };
+        let update = Update { key: "one".to_owned(), ..Update::default() };
+        let kept = store.record(receipt, Parsed::Updates(vec![update]), Arc::new(Rules::default()));
+        kept.await.expect("recorded");
+        Stream::new(Arc::new(store), Shutdown::new())
+    }
+
+    #[tokio::test]
+    async fn after_each_piece_all_rest_for_longer_than_it_took() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let stream = stream(&folder).await;
+        for _ in 0..3 {
+            let began = Instant::now();
+            let mut rest = Rest::default();
+            stream.make(0, &mut rest).await.expect("asked").expect("a piece");
+            let (made, until) = (Instant::now(), rest.0.expect("a rest"));
+            assert!(until > began, "a rest");
+            // Never sooner, however busy the machine is.
+            stream.make(0, &mut rest).await.expect("asked").expect("a piece");
+            assert!(Instant::now() >= until.max(made), "it rested");
+            assert!(stream.make(i64::MAX - 1, &mut rest).await.expect("asked").is_none());
+            assert!(rest.0.is_none(), "nothing was made");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_the_past_holds_up_nobody_who_does_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let stream = stream(&folder).await;
+        let slow = stream.past.lock().await;
+        let followed = timeout(Duration::from_secs(60), stream.look(0)).await.expect("not held up");
+        assert!(followed.expect("asked").is_some());
+        let mut waits = std::pin::pin!(stream.look_back(0));
+        assert!(std::future::poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx))).await.is_pending());
+        drop(slow);
+        assert!(waits.await.expect("asked").is_some());
     }
 }

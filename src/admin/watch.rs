@@ -60,6 +60,7 @@ impl Watch {
             oldest_at: row.oldest,
             dead: row.dead,
             is_paused: row.paused.is_some(),
+            may_be_tried: row.may_be_tried(),
         };
         let standings: Vec<_> = sinks.iter().map(|row| (row.name.as_str(), standing(row))).collect();
         self.measures.stand(&standings);

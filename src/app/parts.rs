@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::files;
-use crate::config::{Adapters, Config, Environment, Faults, SinkCommon, SinkEntry, SourceEntry};
+use crate::config::{Adapters, Config, Environment, Faults, Outbound, SinkCommon, SinkEntry, SourceEntry};
 use crate::jq::Jq;
 use crate::measure::Measures;
 use crate::model::{Expectation, LinkRule, Program, RetryPolicy, Route, Rules, SinkRule, Time};
@@ -21,7 +21,8 @@ pub type Named<T> = Vec<(String, T)>;
 /// What runs, under the names and paths that the configuration gives it.
 pub(super) struct Parts {
     pub(super) intakes: Vec<(String, Intake)>,
-    pub(super) sinks: Vec<(String, Arc<dyn Sink>, Service)>,
+    pub(super) sinks: Vec<(SinkEntry, Arc<dyn Sink>, Service)>,
+    pub(super) outbound: Outbound,
     pub(super) rules: Arc<Rules>,
     pub(super) limits: Limits,
     pub(super) admin_token: Option<Secret>,
@@ -35,8 +36,9 @@ impl Parts {
         }
         let rules = Arc::new(rules(config)?);
         let named = config.sinks.iter().zip(sinks);
-        let sinks = named.map(|(entry, sink)| (entry.name.clone(), sink.into(), service(&entry.common))).collect();
-        Ok(Parts { intakes: intakes(config, sources, measures), sinks, rules, limits: limits(config), admin_token })
+        let sinks = named.map(|(entry, sink)| (entry.clone(), sink.into(), service(&entry.common))).collect();
+        let (intakes, limits, outbound) = (intakes(config, sources, measures), limits(config), config.outbound.clone());
+        Ok(Parts { intakes, sinks, outbound, rules, limits, admin_token })
     }
 }
 

@@ -6,6 +6,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Error, Running};
+use crate::clock;
 use crate::config::{self, Config, Environment, Otlp, Report};
 use crate::telemetry::{self, Telemetry};
 
@@ -34,7 +35,10 @@ pub async fn serve(file: &Path, env: &Environment) -> Result<(), Error> {
                             tracing::warn!("{key} was changed, which holds from the next restart on");
                         }
                     }
-                    Err(e) => tracing::error!(error = %e, "the configuration was read again, is wrong, and the one before it still holds"),
+                    Err(e) => {
+                        running.measures.is_refused(&e.to_string(), clock::now());
+                        tracing::error!(error = %e, "the configuration was read again, is wrong, and the one before it still holds");
+                    }
                 }
                 tell_systemd(&[NotifyState::Ready]);
             }

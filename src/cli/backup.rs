@@ -25,7 +25,7 @@ pub(super) struct Backup {
 
 impl Backup {
     pub(super) fn run(&self, context: &Context<'_>) -> Result<(), Failure> {
-        let config = context.config()?;
+        let config = context.places()?;
         if config.store.is_postgres() {
             return Err(Failure::Failed(
                 "a PostgreSQL is backed up by its own tools: pg_dump, pg_basebackup".to_owned(),

@@ -87,7 +87,7 @@ impl Deliveries {
         block_on(async {
             match self {
                 Deliveries::List { status, selection, form } => {
-                    let (config, now) = (context.config()?, clock::now());
+                    let (config, now) = (context.places()?, clock::now());
                     let queries = queries(&config, context.env)?;
                     let filter = selection.filter(&status, now);
                     let id = |row: &DeliveryRow| row.id.parse().ok();
@@ -197,7 +197,7 @@ async fn act(context: &Context<'_>, act: Act, which: Which) -> Result<(), Failur
     {
         return Err(Failure::Usage("what is discarded cannot be discarded; only what waits or is dead".to_owned()));
     }
-    let config = context.config()?;
+    let config = context.places()?;
     let mut hand = Hand { config: &config, env: context.env, daemon: Daemon::of(&config, context.env)?, store: None };
     let (mut count, mut failed) = (0, false);
     for filter in filters {

@@ -42,7 +42,7 @@ pub(super) enum Executions {
 
 impl Executions {
     pub(super) fn run(self, context: &Context<'_>) -> Result<(), Failure> {
-        let config = context.config()?;
+        let config = context.places()?;
         let queries = queries(&config, context.env)?;
         let now = clock::now();
         block_on(async {
@@ -69,12 +69,11 @@ fn status(e: &Value) -> String {
 }
 
 pub(super) const HEADER: [&str; 10] =
-    ["id", "source", "key", "status", "name", "subject", "created", "started", "finished", "age"];
+    ["id", "source", "key", "status", "name", "subject", "created", "started", "finished", "changed"];
 
-/// A flat execution as a row. Its age counts from the last that happened to it.
+/// A flat execution as a row. It was changed so long ago as the last callback that said something new of it.
 pub(super) fn row(e: &Value, now: Time) -> [String; 10] {
     let time = |key: &str| e[key].as_str().and_then(Time::parse);
-    let last = time("finished_at").or(time("started_at")).or(time("created_at"));
     [
         cell(&e["id"]),
         cell(&e["source"]),
@@ -85,7 +84,7 @@ pub(super) fn row(e: &Value, now: Time) -> [String; 10] {
         when_json(&e["created_at"]),
         when_json(&e["started_at"]),
         when_json(&e["finished_at"]),
-        age(last, now),
+        age(time("changed_at"), now),
     ]
 }
 
@@ -154,6 +153,10 @@ fn show(out: &mut dyn Write, found: &Value, now: Time, colours: bool) -> io::Res
         ]
     });
     section(out, "Changes", ["no.", "type", "before", "tasks", "receipt", "received"], changes.collect())?;
+    let without = members(found, "changes").iter().filter(|change| change["data"]["execution"].is_null()).count();
+    if without > 0 {
+        writeln!(out, "What the first {without} held is left out, for it is much: `receipts body` has what came.")?;
+    }
     let deliveries = members(found, "deliveries").iter().map(|d| {
         [
             cell(&d["id"]),
@@ -178,6 +181,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_list_tells_when_each_changed_last_and_not_when_it_was_finished() {
+        let finished = json!({"id": "7", "finished_at": "2026-11-21T10:31:07Z", "changed_at": "2026-11-21T10:32:00Z"});
+        let row = row(&finished, Time::parse("2026-11-21T10:33:30Z").expect("a time"));
+        assert_eq!((HEADER[9], row[9].as_str()), ("changed", "1m"));
+        assert_eq!(row[8], "2026-11-21 10:31:07");
+    }
+
+    #[test]
     fn everything_known_of_an_execution_is_shown() {
         let found = json!({
             "execution": {
@@ -187,9 +198,14 @@ mod tests {
             },
             "tasks": [{"key": "t1", "type": "Transcode", "status": "failed", "error": {"code": "E1", "message": "bad"}}],
             "receipts": [{"id": "3", "status": "accepted", "received_at": "2026-11-21T10:31:08Z", "peer": "::1"}],
-            "changes": [{"id": "8", "data": {"change": {
-                "sequence": 1, "type": "callbackd.execution.failed", "changed_tasks": ["t1"]
-            }}}],
+            "changes": [
+                {"id": "5", "data": {"execution": null, "tasks": null, "change": {
+                    "sequence": 1, "type": "callbackd.execution.running", "changed_tasks": null, "receipt": "4"
+                }}},
+                {"id": "8", "data": {"execution": {}, "change": {
+                    "sequence": 2, "type": "callbackd.execution.failed", "changed_tasks": ["t1"]
+                }}},
+            ],
             "deliveries": [{"id": "9", "sink": "portal", "status": "dead", "attempts": 4, "reason": "404"}],
         });
         let mut out = Vec::new();
@@ -203,7 +219,9 @@ mod tests {
             "attributes     {\"region\":\"ap-beijing\"}\n",
             "E1 bad",
             "2026-11-21 10:31:08",
-            "callbackd.execution.failed  -       t1",
+            "callbackd.execution.failed   -       t1",
+            "callbackd.execution.running  -       -      4",
+            "\nWhat the first 1 held is left out, for it is much: `receipts body` has what came.\n",
             "portal",
         ] {
             assert!(out.contains(part), "{part:?} is missing in\n{out}");

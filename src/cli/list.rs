@@ -129,7 +129,8 @@ pub(super) async fn know_names<'q, T>(
     for (what, name, known, all) in
         [("source", &filter.source, config.origins(), of_source), ("sink", &filter.sink, sinks, to_sink)]
     {
-        let Some(name) = name.as_deref().filter(|name| !known.contains(name)) else { continue };
+        let is_unknown = |name: &&str| !config.is_partial && !known.contains(name);
+        let Some(name) = name.as_deref().filter(is_unknown) else { continue };
         if fetch(Filter { limit: Some(1), ..all }).await?.is_empty() {
             return Err(Failure::Failed(config::no_such(what, name, &known)));
         }

@@ -124,6 +124,15 @@ mod tests {
         for command in ["callbackd", "callbackd-serve", "callbackd-executions-list", "callbackd-man"] {
             assert!(commands.iter().any(|c| name(c) == command), "{command}");
         }
+        let page_of = |wanted: &str| {
+            let command = commands.iter().find(|command| name(command) == wanted).expect("a command");
+            let mut page = Vec::new();
+            write(command, &mut page).expect("written");
+            String::from_utf8(page).expect("UTF-8")
+        };
+        assert!(
+            page_of("callbackd-explain").contains("0 when it was explained, whatever would become of the callback")
+        );
         for command in commands {
             let mut page = Vec::new();
             write(command, &mut page).expect("written");

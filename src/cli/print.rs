@@ -12,7 +12,7 @@ use super::Failure;
 use crate::config::Environment;
 use crate::model::Time;
 use crate::model::words;
-pub(super) use crate::model::words::plain;
+pub(super) use crate::model::words::{plain, size};
 
 /// A cell longer than this is cut: `show` and `--json` have it whole.
 const CELL_CHARS_MAX: usize = 120;
@@ -138,16 +138,6 @@ pub(super) fn age(time: Option<Time>, now: Time) -> String {
             _ => format!("{}d", s / 86_400),
         }
     }))
-}
-
-/// Bytes as people read them: `512 B`, `1.4 MiB`, `20 GiB`.
-pub(super) fn size(bytes: u64) -> String {
-    let unit = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)].into_iter().find(|(_, bits)| bytes >> bits > 0);
-    match unit {
-        None => format!("{bytes} B"),
-        Some((unit, bits)) if bytes >> bits >= 10 => format!("{} {unit}", bytes >> bits),
-        Some((unit, bits)) => format!("{}.{} {unit}", bytes >> bits, ((bytes % (1 << bits)) * 10) >> bits),
-    }
 }
 
 /// A span as people read it: `850 ms`, `12 s`, `4m 13s`, `2h 05m`, `3d 4h`.

@@ -10,9 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Failure, print};
+use crate::admin::judgement::DEFAULT_FILE;
+use crate::admin::{SinkStanding, Status};
 use crate::app;
 use crate::config::{Config, Environment};
 use crate::outbound::{self, Client, Settings};
@@ -20,8 +24,8 @@ use crate::secret::{Resolver, Secret};
 use crate::store::sqlite::{self, SqliteStore};
 use crate::store::{Queries, Store, StoreError};
 
-/// Where the configuration is when nobody says.
-const DEFAULT_FILE: &str = "/etc/callbackd/callbackd.toml";
+/// What a command can do without is not waited for longer.
+const SOON: Duration = Duration::from_secs(5);
 
 /// A daemon answers an operator within this time.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -45,9 +49,25 @@ impl Context<'_> {
         Ok(Config::load(Some(self.file()), self.env)?)
     }
 
+    /// The configuration, for who needs no more of it than where daemon and store are: where the rest is wrong, that is
+    /// said, and what can be read does. The daemon may run well with what it read before.
+    pub(super) fn places(&self) -> Result<Config, Failure> {
+        let (config, broken) = Config::salvage(Some(self.file()), self.env)?;
+        if let Some(broken) = broken {
+            if broken.hides_places {
+                return Err(broken.faults.into());
+            }
+            print::complain(&format!(
+                "{}\nwarning: the configuration is broken, and this goes on with what can be read of it",
+                broken.faults
+            ));
+        }
+        Ok(config)
+    }
+
     /// The store, to read.
     pub(super) fn queries(&self) -> Result<Box<dyn Queries>, Failure> {
-        queries(&self.config()?, self.env)
+        queries(&self.places()?, self.env)
     }
 }
 
@@ -138,6 +158,27 @@ impl Daemon {
     pub(super) async fn probe(&self, path: &str) -> Result<Option<(u16, String)>, Failure> {
         let answered = self.ask(Method::GET, path, String::new()).await?;
         Ok(answered.map(|(status, body)| (status, String::from_utf8_lossy(&body).into_owned())))
+    }
+
+    /// What it says at `path`, where it answers soon and lets us in.
+    async fn read<T: DeserializeOwned>(&self, path: &str) -> Option<T> {
+        let asked = self.ask(Method::GET, path, String::new());
+        let answered = tokio::time::timeout(SOON, asked).await.ok()?.ok()??;
+        (answered.0 == 200).then(|| serde_json::from_slice(&answered.1).ok())?
+    }
+
+    /// How it stands; `None` where it does not say.
+    pub(super) async fn status(&self) -> Option<Status> {
+        self.read("/api/v1/status").await
+    }
+
+    /// Its sinks, with what it alone knows of them; `None` where it does not say.
+    pub(super) async fn sinks(&self) -> Option<Vec<SinkStanding>> {
+        #[derive(Deserialize)]
+        struct Listed {
+            items: Vec<SinkStanding>,
+        }
+        self.read::<Listed>("/api/v1/sinks").await.map(|listed| listed.items)
     }
 
     async fn ask(&self, method: Method, path: &str, body: String) -> Result<Option<(u16, Bytes)>, Failure> {

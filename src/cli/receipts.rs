@@ -10,6 +10,7 @@ use super::list::{Form, Selection, list};
 use super::print::{age, cell, complain, fields, json_line, or_none, when};
 use super::reach::{Context, Daemon, open_store, queries};
 use super::rejudge::Rejudge;
+use super::replay::interruptible;
 use super::{Failure, block_on, print};
 use crate::admin::replayed;
 use crate::model::{ReceiptStatus, Time};
@@ -59,7 +60,7 @@ impl Receipts {
         block_on(async {
             match self {
                 Receipts::List { status, selection, form } => {
-                    let (config, now) = (context.config()?, clock::now());
+                    let (config, now) = (context.places()?, clock::now());
                     let queries = queries(&config, context.env)?;
                     let filter = selection.filter(&status, now);
                     let id = |row: &ReceiptRow| row.id.parse().ok();
@@ -78,7 +79,7 @@ impl Receipts {
                     print::stdout(|out| out.write_all(&body))
                 }
                 Receipts::Replay { ids, rejudge, json } if rejudge.is_asked() => {
-                    rejudge.run(context, &ids, json, clock::now()).await
+                    interruptible(rejudge.run(context, &ids, json, clock::now())).await
                 }
                 Receipts::Replay { ids, rejudge, json } => {
                     rejudge.judge_alone(&ids)?;
@@ -124,7 +125,7 @@ fn show(out: &mut dyn Write, r: &ReceiptRow) -> io::Result<()> {
 
 /// Replays one receipt after the other; one that cannot be does not stop the next.
 async fn replay(context: &Context<'_>, ids: &[i64], json: bool) -> Result<(), Failure> {
-    let config = context.config()?;
+    let config = context.places()?;
     let daemon = Daemon::of(&config, context.env)?;
     let mut ours: Option<(Ingest, std::sync::Arc<dyn crate::store::Store>)> = None;
     let mut failed = false;
@@ -137,6 +138,8 @@ async fn replay(context: &Context<'_>, ids: &[i64], json: bool) -> Result<(), Fa
             Ok(Some(said)) => Ok(said),
             Ok(None) => {
                 if ours.is_none() {
+                    // Who reads it again decides who is told of it: that takes all of the configuration.
+                    let config = context.config()?;
                     let store = open_store(&config)?;
                     let rules = std::sync::Arc::new(app::rules(&config)?);
                     let intakes = app::sources(&config, context.env)?;

@@ -9,10 +9,11 @@ use super::list::{Form, Selection};
 use super::print::{age, or_none};
 use super::reach::{Context, Daemon, open_store, queries};
 use super::{Failure, block_on, print};
+use crate::admin::{Breaker, SinkStanding};
 use crate::clock;
 use crate::config::{Config, no_such};
 use crate::model::Time;
-use crate::store::SinkRow;
+use crate::store::{PAUSE_CHARS_MAX, SinkRow};
 
 mod trial;
 
@@ -23,7 +24,7 @@ pub(super) enum Sinks {
     /// By name
     List {
         /// Only these; may be repeated, or a list with commas
-        #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(["active", "paused"]))]
+        #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(["active", "failing", "paused"]))]
         status: Vec<String>,
         /// --source: which a route joins to it; --since: whose oldest backlog is no older
         #[command(flatten)]
@@ -36,7 +37,7 @@ pub(super) enum Sinks {
         #[command(flatten)]
         sink: One,
         /// Why, for whoever reads the list
-        #[arg(long, default_value = "by an operator")]
+        #[arg(long, default_value = "by an operator", value_parser = reason)]
         reason: String,
     },
     /// Go on telling it
@@ -61,27 +62,34 @@ struct Listed {
     /// `null` for a sink that is no longer configured.
     kind: Option<String>,
     #[serde(flatten)]
-    row: SinkRow,
+    of: SinkStanding,
 }
 
 impl Sinks {
     pub(super) fn run(self, context: &Context<'_>) -> Result<(), Failure> {
-        let config = context.config()?;
         if let Sinks::Test(trial) = &self {
-            return trial.run(context, &config);
+            return trial.run(context, &context.config()?);
         }
+        let config = context.places()?;
         block_on(async {
             match self {
                 Sinks::Test(_) => Ok(()),
                 Sinks::List { status, selection, form } => {
                     let rows = queries(&config, context.env)?.sinks().await?;
                     let now = clock::now();
-                    let mut listed = merge(&config, rows);
-                    let names: Vec<_> = listed.iter().map(|s| s.row.name.as_str()).collect();
-                    known("source", selection.source.as_deref(), &config.origins())?;
+                    // Without its token, and without a daemon, the store is read all the same.
+                    let told = match Daemon::of(&config, context.env) {
+                        Ok(daemon) => daemon.sinks().await.unwrap_or_default(),
+                        Err(_) => Vec::new(),
+                    };
+                    let mut listed = merge(&config, rows, &told);
+                    let names: Vec<_> = listed.iter().map(|s| s.of.row.name.as_str()).collect();
+                    if !config.is_partial {
+                        known("source", selection.source.as_deref(), &config.origins())?;
+                    }
                     known("sink", selection.sink.as_deref(), &names)?;
                     listed.retain(|s| means(&config, &status, &selection, now, s));
-                    show(listed, &form, now)
+                    show(listed, &form, if config.is_partial { "(unknown)" } else { "(not configured)" }, now)
                 }
                 Sinks::Pause { sink, reason } => hold(context, &config, &sink.name, Some(reason)).await,
                 Sinks::Resume { sink } => hold(context, &config, &sink.name, None).await,
@@ -90,54 +98,73 @@ impl Sinks {
     }
 }
 
-/// Every sink that the configuration or the store knows, by name.
-fn merge(config: &Config, mut rows: Vec<SinkRow>) -> Vec<Listed> {
+fn reason(text: &str) -> Result<String, String> {
+    match text.chars().count() {
+        ..=PAUSE_CHARS_MAX => Ok(text.to_owned()),
+        long => Err(format!("{long} characters; say it in {PAUSE_CHARS_MAX}")),
+    }
+}
+
+/// Every sink that the configuration or the store knows, by name; breakers as the daemon tells them.
+fn merge(config: &Config, mut rows: Vec<SinkRow>, told: &[SinkStanding]) -> Vec<Listed> {
     for sink in &config.sinks {
         if !rows.iter().any(|row| row.name == sink.name) {
-            let name = sink.name.clone();
-            rows.push(SinkRow { name, paused: None, backlog: 0, oldest: None, reason: None, dead: 0 });
+            rows.push(SinkRow::of(&sink.name));
         }
     }
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     let kind = |name: &str| config.sinks.iter().find(|s| s.name == name).map(|s| s.kind.clone());
+    let breaker = |name: &str| told.iter().find(|told| told.row.name == name).and_then(|told| told.breaker);
     rows.into_iter()
-        .map(|row| Listed {
-            status: if row.paused.is_some() { "paused" } else { "active" },
-            kind: kind(&row.name),
-            row,
+        .map(|row| {
+            let kind = kind(&row.name);
+            let of = SinkStanding { breaker: breaker(&row.name), row };
+            Listed { status: of.word(), kind, of }
         })
         .collect()
 }
 
 fn means(config: &Config, status: &[String], selection: &Selection, now: Time, sink: &Listed) -> bool {
-    let name = &sink.row.name;
+    let name = &sink.of.row.name;
     let joined = |source: &String| config.routes.iter().any(|r| r.from.contains(source) && r.to.contains(name));
     (status.is_empty() || status.iter().any(|s| s == sink.status))
         && selection.sink.as_ref().is_none_or(|s| s == name)
         && selection.source.as_ref().is_none_or(joined)
-        && selection.since.is_none_or(|since| sink.row.oldest.is_some_and(|oldest| oldest >= since.at(now)))
+        && selection.since.is_none_or(|since| sink.of.row.oldest.is_some_and(|oldest| oldest >= since.at(now)))
 }
 
-fn show(mut sinks: Vec<Listed>, form: &Form, now: Time) -> Result<(), Failure> {
+fn show(mut sinks: Vec<Listed>, form: &Form, unknown: &str, now: Time) -> Result<(), Failure> {
     if let Some(limit) = form.limit {
         sinks.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     }
     if form.json {
         return print::stdout(|out| sinks.iter().try_for_each(|s| print::json_line(out, s)));
     }
-    let header = ["name", "kind", "status", "backlog", "oldest", "dead", "reason"];
+    let header = ["name", "kind", "status", "backlog", "oldest", "dead", "breaker", "reason"];
     let rows = sinks.iter().map(|s| {
         [
-            s.row.name.clone(),
-            s.kind.clone().unwrap_or_else(|| "(not configured)".to_owned()),
+            s.of.row.name.clone(),
+            s.kind.clone().unwrap_or_else(|| unknown.to_owned()),
             s.status.to_owned(),
-            s.row.backlog.to_string(),
-            age(s.row.oldest, now),
-            s.row.dead.to_string(),
-            or_none(s.row.paused.as_ref().or(s.row.reason.as_ref())),
+            s.of.row.backlog.to_string(),
+            age(s.of.row.oldest, now),
+            s.of.row.dead.to_string(),
+            breaker(s.of.breaker, now),
+            or_none(s.of.row.paused.as_ref().or(s.of.row.reason.as_ref())),
         ]
     });
     print::stdout(|out| print::table(out, header, rows))
+}
+
+/// `-` while it is closed, or where no daemon says.
+fn breaker(open: Option<Breaker>, now: Time) -> String {
+    or_none(open.map(|open| {
+        let since = age(Some(open.open_since), now);
+        match open.probe_at {
+            Some(at) => format!("open {since}, probe in {}s", at.ms_since(now).div_ceil(1000)),
+            None => format!("open {since}, nothing waits"),
+        }
+    }))
 }
 
 /// That a name which was given is one of these.
@@ -150,7 +177,9 @@ fn known(what: &str, name: Option<&str>, names: &[&str]) -> Result<(), Failure> 
 
 /// Pauses a sink, with a reason, or lets it go on.
 async fn hold(context: &Context<'_>, config: &Config, name: &str, reason: Option<String>) -> Result<(), Failure> {
-    known("sink", Some(name), &config.sinks.iter().map(|s| s.name.as_str()).collect::<Vec<_>>())?;
+    if !config.is_partial {
+        known("sink", Some(name), &config.sinks.iter().map(|s| s.name.as_str()).collect::<Vec<_>>())?;
+    }
     let word = if reason.is_some() { "pause" } else { "resume" };
     let body = reason.as_ref().map(|reason| json!({ "reason": reason }));
     let asked = Daemon::of(config, context.env)?.post(&format!("/api/v1/sinks/{name}/{word}"), body.as_ref()).await?;

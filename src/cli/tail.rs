@@ -52,7 +52,7 @@ fn status(word: &str) -> Result<String, String> {
 
 impl Tail {
     pub(super) fn run(self, context: &Context<'_>) -> Result<(), Failure> {
-        let config = context.config()?;
+        let config = context.places()?;
         block_on(self.know_names(&config, context.env))?;
         let daemon = Daemon::of(&config, context.env)?;
         let form = match (self.json, io::stdout().is_terminal() && context.env.get("NO_COLOR").is_none()) {

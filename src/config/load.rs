@@ -15,8 +15,8 @@ use super::document::{Document, Examine};
 use super::faults::{Faults, instead};
 use super::tree::Node;
 use super::{
-    Admin, Config, LinkEntry, Log, Otlp, Outbound, PREFIX, RouteEntry, Server, SinkCommon, SinkEntry, SourceCommon,
-    SourceEntry, Store, judge,
+    Admin, Broken, Config, LinkEntry, Log, Otlp, Outbound, PREFIX, RouteEntry, Server, SinkCommon, SinkEntry,
+    SourceCommon, SourceEntry, Store, judge, salvage,
 };
 use crate::options::{self, Fault, Section, examine};
 use crate::{sinks, sources};
@@ -69,6 +69,16 @@ impl Config {
         let text = read(file)?;
         let (config, faults) = take(&text, file, environment);
         finish(config, file, faults)
+    }
+
+    /// The same, and where something is wrong, what can be read all the same.
+    pub fn salvage(file: Option<&Path>, environment: &Environment) -> Result<(Config, Option<Broken>), Faults> {
+        let text = read(file)?;
+        let (config, faults) = take(&text, file, environment);
+        match faults.is_empty() {
+            true => Ok((config, None)),
+            false => Ok(salvage::salvage(&text, file, environment, (config, faults))),
+        }
     }
 
     /// The same, from a text.
@@ -132,6 +142,7 @@ pub(super) fn take(text: &str, file: Option<&Path>, environment: &Environment) -
         routes: typed::<Vec<RouteEntry>>(&mut root, "routes", &mut faults).unwrap_or_default(),
         links: typed::<Vec<LinkEntry>>(&mut root, "links", &mut faults).unwrap_or_default(),
         warnings: Vec::new(),
+        is_partial: false,
         places,
     };
     for fault in judge::judge(&mut config, &named) {

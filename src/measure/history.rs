@@ -21,6 +21,8 @@ pub struct Standing {
     pub dead: u64,
     /// It is told nothing for now.
     pub is_paused: bool,
+    /// Something waits that it could be told.
+    pub may_be_tried: bool,
 }
 
 /// One minute's figures. Sources and sinks with which nothing happened in it are left out.

@@ -5,17 +5,18 @@
 //! are, and adds those of new sources and sinks. Labels are names out of the configuration, and words of closed sets.
 //! Nothing here outlives the process: what has to is in the store.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use crate::model::Time;
 
 mod cells;
+mod configuration;
 mod history;
 
 use cells::words;
 pub use cells::{Counter, Counters, Counts, DELAYS, Gauge, Histogram, SIZES, Spread, TIMES, Words};
+pub use configuration::{Configuration, Refused};
 use history::History;
 pub use history::{MINUTES_MAX, Minute, Standing};
 
@@ -168,7 +169,7 @@ pub struct OfSink {
     pub delay: Histogram,
     /// Deliveries that were given up.
     pub dead: Counter,
-    breaker_open: AtomicBool,
+    breaker: Mutex<Option<Open>>,
     /// What the store says of it; set by who looks there.
     standing: Mutex<Standing>,
 }
@@ -182,7 +183,7 @@ impl OfSink {
             duration: Histogram::new(TIMES),
             delay: Histogram::new(DELAYS),
             dead: Counter::default(),
-            breaker_open: AtomicBool::new(false),
+            breaker: Mutex::default(),
             standing: Mutex::default(),
         }
     }
@@ -196,24 +197,39 @@ impl OfSink {
         }
     }
 
-    /// Whether its breaker is open.
-    pub fn is_breaker_open(&self) -> bool {
-        self.breaker_open.load(Ordering::Relaxed)
+    /// Its breaker, where it is open.
+    pub fn breaker(&self) -> Option<Open> {
+        *locked(&self.breaker)
     }
 
     /// Its breaker is open now, or closed.
-    pub fn breaker(&self, is_open: bool) {
-        self.breaker_open.store(is_open, Ordering::Relaxed);
+    pub fn set_breaker(&self, open: Option<Open>) {
+        *locked(&self.breaker) = open;
+    }
+
+    /// It fails: its breaker is open, and something waits that it could be tried with. Without that nobody tries, and
+    /// nobody knows whether it still does.
+    pub fn is_failing(&self) -> bool {
+        self.breaker().is_some() && self.standing().may_be_tried
     }
 
     /// What the store said of it when it was last looked at.
     pub fn standing(&self) -> Standing {
-        *self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+        *locked(&self.standing)
     }
 
     fn stands(&self, standing: Standing) {
-        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+        *locked(&self.standing) = standing;
     }
+}
+
+/// A breaker that is open: its sink fails time and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// Since when.
+    pub since: Time,
+    /// When a delivery may probe the sink, at the earliest.
+    pub probe_at: Time,
 }
 
 /// What the store does.
@@ -261,9 +277,13 @@ pub struct Measures {
     pub store: Arc<OfStore>,
     /// Requests to a path that no source has.
     pub no_such_path: Counter,
+    /// Spans that no collector was told, where there is a collector.
+    #[cfg(feature = "otlp")]
+    pub spans_lost: std::sync::OnceLock<Arc<Counter>>,
     sources: RwLock<Vec<Arc<OfSource>>>,
     sinks: RwLock<Vec<Arc<OfSink>>>,
     history: Mutex<History>,
+    configuration: Mutex<Configuration>,
 }
 
 impl Measures {
@@ -273,9 +293,12 @@ impl Measures {
             started_at: now,
             store: Arc::default(),
             no_such_path: Counter::default(),
+            #[cfg(feature = "otlp")]
+            spans_lost: std::sync::OnceLock::new(),
             sources: RwLock::default(),
             sinks: RwLock::default(),
             history: Mutex::new(History::new(now)),
+            configuration: Mutex::new(Configuration { read_at: now, ..Configuration::default() }),
         }
     }
 
@@ -310,14 +333,18 @@ impl Measures {
 
     /// Ends the running minute: to be called once a minute.
     pub fn end_minute(&self, now: Time) {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner).end_minute(self, now);
+        locked(&self.history).end_minute(self, now);
     }
 
     /// The figures of the last 24 hours by the minute, oldest first, as far as this process has been there; at the end
     /// the running minute, as far as it has come.
     pub fn history(&self, now: Time) -> Vec<Minute> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner).minutes(self, now)
+        locked(&self.history).minutes(self, now)
     }
+}
+
+fn locked<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Of the series under this name the one that there is, or a new one.

@@ -49,6 +49,16 @@ fn steers(c: char) -> bool {
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
+/// Bytes as people read them: `512 B`, `1.4 MiB`, `20 GiB`.
+pub fn size(bytes: u64) -> String {
+    let unit = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)].into_iter().find(|(_, bits)| bytes >> bits > 0);
+    match unit {
+        None => format!("{bytes} B"),
+        Some((unit, bits)) if bytes >> bits >= 10 => format!("{} {unit}", bytes >> bits),
+        Some((unit, bits)) => format!("{}.{} {unit}", bytes >> bits, ((bytes % (1 << bits)) * 10) >> bits),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

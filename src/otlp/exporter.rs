@@ -157,6 +157,7 @@ impl Exporter {
             match self.collector.tell(batch.body.clone()).await {
                 Told::Taken { refused: 0, .. } => {}
                 Told::Taken { refused, why } => {
+                    self.spans.refused(refused.min(batch.spans as u64));
                     tracing::warn!(
                         lost = refused,
                         reason = why,
@@ -169,6 +170,7 @@ impl Exporter {
                 }
                 Told::Never { why } => {
                     *lost += batch.spans;
+                    self.spans.refused(batch.spans as u64);
                     tracing::warn!(lost = batch.spans, reason = why, "the collector refuses spans");
                 }
             }

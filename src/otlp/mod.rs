@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 use tokio::sync::Notify;
 
+use crate::measure::Counter;
 use crate::model::{Time, Trace};
 
 mod exporter;
@@ -67,6 +68,8 @@ struct Queue {
     waiting: Mutex<Waiting>,
     /// A whole batch waits.
     many: Notify,
+    /// All that the collector was never told, since the process began.
+    lost: Arc<Counter>,
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +83,17 @@ impl Spans {
     /// None yet, of the callbackd of this name.
     pub fn new(instance: &str) -> Spans {
         let (instance, waiting) = (instance.to_owned(), Mutex::default());
-        Spans(Arc::new(Queue { instance, waiting, many: Notify::new() }))
+        Spans(Arc::new(Queue { instance, waiting, many: Notify::new(), lost: Arc::default() }))
+    }
+
+    /// Counts those that were lost, for as long as the process lives.
+    pub fn losses(&self) -> Arc<Counter> {
+        Arc::clone(&self.0.lost)
+    }
+
+    /// The collector refuses so many for good.
+    fn refused(&self, spans: u64) {
+        (0..spans).for_each(|_| self.0.lost.add());
     }
 
     /// The id of the span in which this receipt came: whoever knows both can tell it, also after a restart.
@@ -94,6 +107,7 @@ impl Spans {
         if waiting.spans.len() == WAITING_MAX {
             waiting.spans.pop_front();
             waiting.lost += 1;
+            self.0.lost.add();
         }
         waiting.spans.push_back(span);
         let is_many = waiting.spans.len() == BATCH_MAX;
@@ -146,6 +160,8 @@ mod tests {
         let all = WAITING_MAX as u64 + 3;
         (1..=all).for_each(|id| spans.add(span(id)));
         assert_eq!((spans.lost(), spans.lost()), (3, 0));
+        spans.refused(2);
+        assert_eq!(spans.losses().get(), 5, "of the whole life");
         let mut told = Vec::new();
         loop {
             let batch = spans.take();

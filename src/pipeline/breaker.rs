@@ -1,27 +1,52 @@
 //! The circuit breaker of one sink: pure, so that its rule is a table.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::measure::Open;
 use crate::model::Time;
 
 /// Opens after so many failures in a row; then one delivery at a time probes the peer, at most `probe` apart, until
 /// one is answered. A wait that the peer asked for is respected.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Breaker {
     failures_max: u32,
     probe: Duration,
     failures: u32,
+    opened_at: Time,
     probe_at: Time,
     is_halted: bool,
 }
 
+/// A breaker beyond the life of who goes by it: a new forwarder of the same sink begins where the last one was.
+#[derive(Clone, Debug, Default)]
+pub struct Kept(Arc<Mutex<Option<Breaker>>>);
+
+impl Kept {
+    /// As it was left, or closed.
+    pub(super) fn breaker(&self, failures_max: u32, probe: Duration) -> Breaker {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        kept.unwrap_or_else(|| Breaker::new(failures_max, probe))
+    }
+
+    pub(super) fn keep(&self, breaker: &Breaker) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(breaker.clone());
+    }
+}
+
 impl Breaker {
     pub(super) fn new(failures_max: u32, probe: Duration) -> Breaker {
-        Breaker { failures_max: failures_max.max(1), probe, failures: 0, probe_at: Time::default(), is_halted: false }
+        let (opened_at, probe_at) = (Time::default(), Time::default());
+        Breaker { failures_max: failures_max.max(1), probe, failures: 0, opened_at, probe_at, is_halted: false }
     }
 
     pub(super) fn is_open(&self) -> bool {
         self.failures >= self.failures_max
+    }
+
+    /// For who looks at it.
+    pub(super) fn open(&self) -> Option<Open> {
+        self.is_open().then_some(Open { since: self.opened_at, probe_at: self.probe_at })
     }
 
     /// `None` when all may go; otherwise whether a probe may.
@@ -44,7 +69,11 @@ impl Breaker {
         let probe_at = now.plus_ms(after_ms.unwrap_or(0).max(probe_ms as u64));
         // A peer that asked for patience is not probed earlier because another try, under way then, failed without a word.
         self.probe_at = if was_open { self.probe_at.max(probe_at) } else { probe_at };
-        self.is_open() && !was_open
+        let opens = self.is_open() && !was_open;
+        if opens {
+            self.opened_at = now;
+        }
+        opens
     }
 
     /// The peer refuses us: open, and probed no earlier than after `pause`. Whether that is news.
@@ -81,6 +110,7 @@ mod tests {
         assert!(!breaker.answered());
         assert_eq!(breaker.allows(t0, true), None);
         assert!(!breaker.failed(t0, None, 1.0) && !breaker.failed(t0, None, 1.0) && breaker.failed(t0, None, 1.0));
+        assert_eq!(breaker.open(), Some(Open { since: t0, probe_at: t0.plus_ms(5000) }));
         assert_eq!(breaker.allows(t0, true), Some(false));
         assert_eq!(breaker.pause(t0, true), Some(Duration::from_secs(5)));
         assert_eq!(breaker.pause(t0, false), None, "a probe is under way");

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use self::hand::{Hand, Leases};
 use self::set_back::look;
 use super::Wake;
-use super::breaker::Breaker;
+use super::breaker::{Breaker, Kept};
 use super::course::Course;
 use crate::Boxed;
 use crate::clock;
@@ -23,7 +23,7 @@ use crate::measure::{self, OfSink, Words};
 use crate::model::{Attempt, Delivery, Next, Outcome, RetryPolicy, Rules, Time, WaitFor};
 use crate::shutdown::Shutdown;
 use crate::sinks::{Sink, Tried};
-use crate::store::{Claim, Fate, Settlement, Store, StoreError};
+use crate::store::{Claim, Fate, Settlement, Store, StoreError, WAITS_FOR_LINK};
 
 mod hand;
 #[cfg(test)]
@@ -65,6 +65,8 @@ pub struct Forwarder {
     pub wake: Wake,
     /// How the sink is told, in figures.
     pub measures: Arc<OfSink>,
+    /// Its breaker, as the last forwarder of the same sink left it.
+    pub breaker: Kept,
 }
 
 /// A wake-up may be lost only through a fault of ours; this bounds what that would cost.
@@ -76,8 +78,8 @@ impl Forwarder {
     /// Runs until `stop`, then waits for the tries under way, and gives back what was not begun.
     pub async fn run(self: Arc<Self>, stop: Shutdown) {
         let (woken, held) = (self.wake.of(&self.name), self.wake.of_pauses(&self.name));
-        let mut breaker = Breaker::new(self.service.breaker_failures, self.service.breaker_probe);
-        self.measures.breaker(false);
+        let mut breaker = self.breaker.breaker(self.service.breaker_failures, self.service.breaker_probe);
+        self.measures.set_breaker(breaker.open());
         let (mut hand, mut claiming) = (Hand::default(), None::<Boxed<'static, Result<Claim, StoreError>>>);
         let (mut under_way, mut heard_of_pause) = (JoinSet::<(i64, Report)>::new(), false);
         let course = Arc::new(Mutex::new(Course::begin(clock::now(), clock::steady())));
@@ -243,7 +245,8 @@ impl Forwarder {
             }
             Report::Unclear => {}
         }
-        self.measures.breaker(breaker.is_open());
+        self.breaker.keep(breaker);
+        self.measures.set_breaker(breaker.open());
     }
 
     /// One try, from the claimed delivery to what has to be settled.
@@ -294,7 +297,7 @@ impl Forwarder {
             Outcome::Wait { wait_for, until, resume, learned } => {
                 taught = learned;
                 let (until_linked, reason) = match wait_for {
-                    WaitFor::Link => (Some(delivery.change.links.len()), "waits for a link".to_owned()),
+                    WaitFor::Link => (Some(delivery.change.links.len()), WAITS_FOR_LINK.to_owned()),
                     WaitFor::Peer(reason) => (None, reason),
                 };
                 (Fate::Waiting { due_at: until, until_linked, resume, free: true }, Some(reason))

@@ -6,6 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::Notify;
 
+pub use breaker::Kept;
+
 mod breaker;
 mod course;
 pub mod forward;

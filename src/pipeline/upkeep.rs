@@ -209,7 +209,7 @@ impl Upkeep {
 
 /// What the store may hold: no more than `disk_max`, and no more than leaves room to work in. But where it takes less than
 /// half of a full disk, it is for others to make room.
-fn bytes_max(extent: Extent, disk_max: Size) -> u64 {
+pub fn bytes_max(extent: Extent, disk_max: Size) -> u64 {
     let with_room = (extent.held + extent.room).saturating_sub(extent.spare());
     disk_max.of(extent.disk).min(with_room.max(extent.disk / 2))
 }

@@ -32,7 +32,7 @@ pub use export::Export;
 pub use inquiry::{Held, Inquiries, Inquiry, Late, Lateness, Ruling, UNASKED};
 pub use news::{ChangeRow, Item, News, OutcomeRow};
 pub use room::{Extent, MayGo, Outlook, Pruned};
-pub use rows::{DeliveryFilter, DeliveryRow, ExecutionRow, Filter, ReceiptRow, SinkRow};
+pub use rows::{DeliveryFilter, DeliveryRow, ExecutionRow, Filter, ReceiptRow, SinkRow, WAITS_FOR_LINK};
 
 /// Why the store could not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -127,12 +127,20 @@ pub struct Settlement {
     pub learned: Vec<Learned>,
 }
 
+/// Characters that an operator's reason for a pause may have.
+pub const PAUSE_CHARS_MAX: usize = 1000;
+
 /// Reading. Never waits for a writer.
 pub trait Queries: Send + Sync {
     /// Executions, newest first: one flat object each, as `executions list --json` prints it.
     fn executions(&self, filter: Filter) -> Boxed<'_, Result<Vec<Value>, StoreError>>;
 
-    /// One execution by its id or the vendor's key: `{"execution", "tasks", "receipts", "changes", "deliveries"}`.
+    /// The id of the last of `count` executions, newest first, from below `before` on; `None` where there are not so many.
+    fn further(&self, before: Option<i64>, count: u64) -> Boxed<'_, Result<Option<i64>, StoreError>>;
+
+    /// One execution by its id or the vendor's key: `{"execution", "tasks", "receipts", "changes", "deliveries"}`, oldest
+    /// first. Where that is much, of each list only the latest; of the earlier ones of large changes, `execution`, `tasks`
+    /// and `changed_tasks` are null.
     fn execution(&self, id_or_key: String) -> Boxed<'_, Result<Value, StoreError>>;
 
     /// The tasks of these executions, in their order; none of one that is not there.
@@ -147,7 +155,7 @@ pub trait Queries: Send + Sync {
     /// Deliveries, newest first.
     fn deliveries(&self, filter: Filter) -> Boxed<'_, Result<Vec<DeliveryRow>, StoreError>>;
 
-    /// One delivery with its attempts, oldest first.
+    /// One delivery with its latest thousand attempts, oldest first.
     fn delivery(&self, id: i64) -> Boxed<'_, Result<(DeliveryRow, Vec<Attempt>), StoreError>>;
 
     /// Every sink that has or had deliveries, or is paused.

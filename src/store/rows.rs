@@ -149,6 +149,9 @@ pub struct DeliveryRow {
     pub reason: Option<String>,
 }
 
+/// The reason of a delivery that is told when a link is known.
+pub const WAITS_FOR_LINK: &str = "waits for a link";
+
 /// A sink's standing in the store.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -165,6 +168,18 @@ pub struct SinkRow {
     pub reason: Option<String>,
     /// Dead letters.
     pub dead: u64,
+}
+
+impl SinkRow {
+    /// Of a sink that nothing was promised to.
+    pub fn of(name: &str) -> SinkRow {
+        SinkRow { name: name.to_owned(), paused: None, backlog: 0, oldest: None, reason: None, dead: 0 }
+    }
+
+    /// Whether something waits that it could be told. What waits for a link alone cannot be, whether the sink works or not.
+    pub fn may_be_tried(&self) -> bool {
+        self.backlog > 0 && self.reason.as_deref() != Some(WAITS_FOR_LINK)
+    }
 }
 
 /// Which deliveries an operator means.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::callbacks::{Step, cos};
-use crate::daemon::{Daemon, soon};
+use crate::daemon::{Connection, Daemon, soon};
 use crate::peers::hook::{Hook, Reply};
 
 fn config(url: &str) -> String {
@@ -55,6 +55,76 @@ fn a_page_of_large_executions_is_short() {
         }
     }
     assert_eq!(keys, (0..20).rev().map(|run| run.to_string()).collect::<Vec<_>>());
+}
+
+/// Of a sender's long headers, too.
+#[test]
+fn a_page_of_receipts_with_long_headers_is_short() {
+    let daemon = Daemon::run(&config("http://127.0.0.1:9"));
+    let long = "u".repeat(60_000);
+    for run in 0..120 {
+        let answer = daemon.post("/callbacks/other/t0ken", &[("user-agent", &long)], cos(Step::Success, run));
+        assert_eq!(answer.status, 200);
+    }
+    for path in ["api/v1/receipts?limit=1000", "receipts?limit=1000"] {
+        let answer = daemon.look(&format!("/{path}"));
+        assert!(answer.body.len() < 5 << 20, "{path}: {} bytes", answer.body.len());
+    }
+    let page = daemon.look("/api/v1/receipts?limit=1000").json();
+    let next = page["next"].as_str().expect("more of them");
+    let rest = daemon.look(&format!("/api/v1/receipts?limit=1000&cursor={next}")).json();
+    let count = |page: &Value| page["items"].as_array().map_or(0, Vec::len);
+    assert_eq!((count(&page) + count(&rest), &rest["next"]), (120, &Value::Null));
+}
+
+/// Whoever looks at one execution with many large changes gets no more at once than that.
+#[test]
+fn an_execution_of_many_large_changes_is_told_in_short() {
+    let daemon = Daemon::run(&config("http://127.0.0.1:9"));
+    for job in 0..40 {
+        let body = cos(Step::TaskFinish, "r1").replace("<JobId>", &format!("<JobId>{job}"));
+        let body = body.replace("<BucketId>media", &format!("<BucketId>{}", "m".repeat(900_000)));
+        assert_eq!(daemon.post("/callbacks/other/t0ken", &[], &body).json()["outcome"], "accepted", "{job}");
+    }
+    let shown = daemon.look("/api/v1/executions/r1").json();
+    let changes = shown["changes"].as_array().expect("changes");
+    let short = changes.iter().filter(|change| change["data"]["execution"].is_null()).count();
+    assert!(changes.len() == 40 && (30..40).contains(&short), "{short} of {}", changes.len());
+    for path in ["api/v1/executions/r1", "executions/r1"] {
+        let answer = daemon.look(&format!("/{path}"));
+        assert!(answer.body.len() < 8 << 20, "{path}: {} bytes", answer.body.len());
+    }
+    let page = daemon.look("/executions/r1");
+    let said = format!("What the first {short} held is left out");
+    assert!(page.body.contains(&said), "a person is told");
+    assert!(daemon.cli(&["executions", "show", "r1"]).said().contains(&said), "here, too");
+}
+
+/// Who asks for much and does not read it gets only so much of the memory; who asks for little is answered.
+#[test]
+fn slow_readers_of_large_answers_share_a_bounded_memory() {
+    let daemon = Daemon::run(&config("http://127.0.0.1:9"));
+    for run in 0..6 {
+        let body = cos(Step::Success, run).replace("<BucketId>media", &format!("<BucketId>{}", "m".repeat(900_000)));
+        assert_eq!(daemon.post("/callbacks/other/t0ken", &[], &body).status, 200);
+    }
+    let list = "/api/v1/executions?limit=1000";
+    let bytes = daemon.look(list).body.len();
+    assert!(bytes > 5 << 20, "more than a socket takes that nobody reads: {bytes}");
+    let most = (64 << 20) / bytes;
+    let request = format!("GET {list} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let mut asked: Vec<_> = (0..most + 8).map(|_| Connection::to(&daemon.admin)).collect();
+    asked.iter_mut().for_each(|connection| connection.send(&request).expect("sent"));
+    // The head of each, and nothing of what follows.
+    let answered: Vec<_> = asked.iter_mut().map(|connection| connection.head().expect("a head")).collect();
+    let count = |status| answered.iter().filter(|(answered, _)| *answered == status).count();
+    assert_eq!((count(200), count(503)), (most, 8), "{answered:#?}");
+    assert!(answered.iter().all(|(status, head)| (*status == 503) == head.contains("\r\nretry-after: ")));
+    for path in ["/livez", "/api/v1/sinks", "/api/v1/deliveries"] {
+        assert_eq!(daemon.look(path).status, 200, "{path}");
+    }
+    drop(asked);
+    soon("room again", || (daemon.look(list).status == 200).then_some(()));
 }
 
 #[test]

@@ -181,9 +181,14 @@ fn a_doctor_names_what_is_wrong_and_what_mends_it() {
         ("wrong", "store", "others can read", "chmod 600"),
         ("note", "store", "table notes", "take it out"),
         ("ok", "store", "checked in", ""),
-        ("wrong", "receipts", "1 not understood", "callbackd receipts replay ID"),
-        ("wrong", "sinks.any", "dead letters: 1", "callbackd deliveries retry --sink any"),
-        ("wrong", "sinks.any", "paused, with 0 waiting: an upgrade", "callbackd sinks resume any"),
+        (
+            "wrong",
+            "receipts",
+            "1 callback was not understood",
+            "callbackd receipts list --status quarantined --config ",
+        ),
+        ("wrong", "sinks.any", "1 dead letter for any", "callbackd deliveries retry --sink any --config "),
+        ("wrong", "sinks.any", "The sink any is paused; 0 deliveries wait. an upgrade", "callbackd sinks resume any"),
         ("ok", "disk", "are left on its disk", ""),
     ] {
         let text = |one: &Value, key: &str| one[key].as_str().unwrap_or_default().to_owned();
@@ -206,6 +211,10 @@ fn a_doctor_names_what_is_wrong_and_what_mends_it() {
     daemon.configure(&config(&hook.url()).replace("path =", "pfad ="));
     let wrong = daemon.cli(&["doctor"]);
     assert_eq!(wrong.code, Some(1));
+    assert!(
+        String::from_utf8_lossy(&wrong.stdout).contains("1 dead letter for any"),
+        "all the rest is told, too: {wrong:?}"
+    );
     assert!(String::from_utf8_lossy(&wrong.stdout).contains("sources.media.pfad: no such key"), "{wrong:?}");
     assert!(String::from_utf8_lossy(&wrong.stdout).contains("-> callbackd check --config "), "{wrong:?}");
 }
@@ -220,10 +229,10 @@ fn a_doctor_sees_a_sink_that_fails_before_anything_is_late() {
         (done.code == Some(1)).then(|| String::from_utf8_lossy(&done.stdout).into_owned())
     });
     assert!(
-        said.contains("WRONG  sinks.any  fails again and again, and is only probed; 1 wait: answered 500"),
+        said.contains("WRONG  sinks.any  The sink any fails, and is only probed; 1 delivery waits. answered 500"),
         "{said}"
     );
-    assert!(said.contains("-> callbackd sinks test any\n") && said.ends_with("1 thing is wrong\n"), "{said}");
+    assert!(said.contains("-> callbackd sinks test any --config ") && said.ends_with("1 thing is wrong\n"), "{said}");
 }
 
 /// At a terminal there are colours and progress beside it: nothing that the same command does not say elsewhere.

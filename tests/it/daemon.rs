@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use crate::wire::Answer;
 
 /// Longer than anything here takes; a test that waits this long has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 const CONFIG: &str = "callbackd.toml";
 
@@ -309,6 +309,12 @@ impl Daemon {
         Done { code: status.code(), stdout: Vec::new(), stderr }
     }
 
+    /// A command that goes on, and works in this folder where it needs one.
+    pub(crate) fn cli_in(&self, scratch: &Path, args: &[&str]) -> Child {
+        let mut command = self.command(args);
+        command.env("TMPDIR", scratch).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started")
+    }
+
     /// A command that goes on; what it says is piped.
     pub(crate) fn cli_going_on(&self, args: &[&str]) -> Child {
         let mut command = self.command(&[args, &["--config", CONFIG]].concat());
@@ -457,8 +463,8 @@ impl Connection {
         self.answer()
     }
 
-    /// The next answer, whole.
-    pub(crate) fn answer(&mut self) -> io::Result<Answer> {
+    /// The status and the head of the next answer; of its body, no more than came with it.
+    pub(crate) fn head(&mut self) -> io::Result<(u16, String)> {
         let garbled = || io::Error::new(io::ErrorKind::InvalidData, "what came is no answer");
         let end = loop {
             if let Some(end) = self.unread.windows(4).position(|w| w == b"\r\n\r\n") {
@@ -468,6 +474,13 @@ impl Connection {
         };
         let head = String::from_utf8(self.unread.drain(..end).collect()).map_err(|_| garbled())?;
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok()).ok_or_else(garbled)?;
+        Ok((status, head))
+    }
+
+    /// The next answer, whole.
+    pub(crate) fn answer(&mut self) -> io::Result<Answer> {
+        let garbled = || io::Error::new(io::ErrorKind::InvalidData, "what came is no answer");
+        let (status, head) = self.head()?;
         let mut answer = Answer { status, head, body: String::new() };
         let length = answer.header("content-length").map_or(Ok(0), str::parse).map_err(|_| garbled())?;
         while self.unread.len() < length {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use callbackd::model::{Rules, Status, Time};
+use callbackd::model::{ReceiptStatus, Rules, Status, Time};
 use callbackd::store::sqlite::{Options, SqliteStore};
 use callbackd::store::{Export, Filter, Parsed, Queries, Store, StoreError};
 use serde_json::{Value, json};
@@ -140,6 +140,12 @@ impl<F: Fn() -> io::Result<()> + Send + Sync> Kept<F> {
         let key = |line: &Value| line["execution"]["key"].as_str().unwrap_or("none").to_owned();
         self.0.lock().expect("sound").iter().map(key).collect()
     }
+
+    /// Of the receipts that go by themselves.
+    fn statuses(&self) -> Vec<String> {
+        let status = |line: &Value| Some(line["receipt"]["status"].as_str()?.to_owned());
+        self.0.lock().expect("sound").iter().filter_map(status).collect()
+    }
 }
 
 fn open(folder: &TempDir) -> Arc<SqliteStore> {
@@ -180,6 +186,61 @@ async fn what_came_after_its_line_was_written_keeps_an_execution_until_that_is_w
     assert_eq!(store.prune(0, at(100), 10, Some(well.clone())).await.expect("gone").executions, 1);
     let lines = well.0.lock().expect("sound").clone();
     assert_eq!(lines[0]["receipts"].as_array().map(Vec::len), Some(2), "with the repeat");
+}
+
+/// A receipt that is older than the line, and is read again between the line and the going, has no newer row: it is in the
+/// next line all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_again_after_a_line_was_written_goes_in_another_one() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let ill = Parsed::Quarantined("not understood".to_owned());
+    let ill = store.record(receipt("nobody", at(1), "what it was"), ill, Arc::new(Rules::default())).await;
+    let ill = ill.expect("recorded").receipt;
+    record(&*store, "nobody", at(2), vec![update("a", Status::Failed)]).await;
+    let (other, handle) = (Arc::clone(&store), tokio::runtime::Handle::current());
+    let late = Kept::new(move || {
+        let contradicts = Parsed::Updates(vec![update("a", Status::Succeeded)]);
+        let again = other.record_again(ill, contradicts, Arc::new(Rules::default()), at(3));
+        assert_eq!(handle.block_on(again).expect("recorded").outcome, ReceiptStatus::Conflict);
+        Ok(())
+    });
+    assert_eq!(store.prune(0, at(100), 10, Some(late.clone())).await.expect("looked at").executions, 0);
+    assert_eq!(late.keys(), ["a"]);
+    let well = Kept::new(|| Ok(()));
+    assert_eq!(store.prune(0, at(100), 10, Some(well.clone())).await.expect("gone").executions, 1);
+    let lines = well.0.lock().expect("sound").clone();
+    let receipts = lines[0]["receipts"].as_array().expect("receipts");
+    let bodies: Vec<_> = receipts.iter().map(|receipt| &receipt["body"]["text"]).collect();
+    assert!(bodies.contains(&&json!("what it was")), "{lines:#?}");
+}
+
+/// One that goes by itself is deleted as what it was exported, or not at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_receipt_that_is_vouched_for_after_its_line_was_written_stays() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let ill = Parsed::Quarantined("not understood".to_owned());
+    let refused = store.record(receipt("nobody", at(1), "what it was"), ill, Arc::new(Rules::default())).await;
+    let refused = refused.expect("recorded").receipt;
+    let path = folder.path().join("store.db");
+    let set = move |status: &str| {
+        let conn = rusqlite::Connection::open(&path).expect("opens");
+        let sql = "UPDATE receipts SET status = ?1, execution = NULL WHERE id = ?2";
+        assert_eq!(conn.execute(sql, rusqlite::params![status, refused]).expect("done"), 1);
+    };
+    set("refused");
+    // As a conflict that begins no execution it would go, too; but nobody has read so.
+    let late = Kept::new(move || {
+        set("conflict");
+        Ok(())
+    });
+    store.prune(0, at(40), 10, Some(late.clone())).await.expect("looked at");
+    assert_eq!(late.statuses(), ["refused"]);
+    let well = Kept::new(|| Ok(()));
+    store.prune(0, at(40), 10, Some(well.clone())).await.expect("gone");
+    assert_eq!(well.statuses(), ["conflict"]);
+    assert!(store.receipt(refused).await.is_err(), "gone");
 }
 
 /// More of it than is written under one snapshot, bytes that are no text, and receipts of no execution.

@@ -254,6 +254,27 @@ fn that_the_store_has_filled_by_itself_is_cleared_by_upkeep() {
     assert!(daemon.terminate().success());
 }
 
+/// The log keeps the size that it once needed. Where that is half of the disk, it is neither others' nor upkeep's to clear.
+#[test]
+fn that_is_full_of_the_log_is_cleared_when_the_log_is_copied() {
+    let mut daemon = Daemon::prepare();
+    let Some(_disk) = disk_of(&daemon, "48m") else { return };
+    daemon.configure(&config("store.disk_max = \"100%\"\n"));
+    daemon.start();
+    assert_eq!(daemon.post(MEDIA, &[], body(0)).status, 200);
+    // As long as somebody reads what was, all that comes stays in the log.
+    let reader = rusqlite::Connection::open(daemon.path("disk/callbackd.db")).expect("opens");
+    reader.execute_batch("BEGIN; SELECT count(*) FROM receipts").expect("reads");
+    let mut n = 0;
+    let refused = post_until_refused(&daemon, &mut n);
+    let log = || fs::metadata(daemon.path("disk/callbackd.db-wal")).expect("a log").len();
+    assert!(log() > 16 << 20, "{} bytes", log());
+    drop(reader);
+    soon("kept in the end", || (daemon.post(MEDIA, &[], body(refused)).status == 200).then_some(()));
+    assert!(daemon.terminate().success());
+    holds(&daemon, refused);
+}
+
 /// A file system that takes nothing: said at a start, and forgotten when it is over.
 #[test]
 fn a_read_only_disk_is_named() {

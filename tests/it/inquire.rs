@@ -333,7 +333,7 @@ async fn a_body_of_many_executions_is_asked_about_no_further_than_the_first_that
 
 #[tokio::test]
 async fn a_body_of_more_executions_than_there_is_time_for_is_refused_in_the_end() {
-    let patience = Duration::from_millis(100);
+    let patience = Duration::from_secs(1);
     let mut stage = Stage::confirming(Pace { patience, ..pace() });
     let kept = stage.take("i1 failed; i2 failed").await;
     for _ in 0..3 {
@@ -457,7 +457,7 @@ async fn a_vendor_that_fails_again_and_again_is_only_probed_until_it_answers() {
 
 #[tokio::test]
 async fn a_refused_credential_is_asked_with_now_and_then_and_loses_nothing() {
-    let mut stage = Stage::confirming(Pace { refused_probe: Duration::from_secs(1), ..pace() });
+    let mut stage = Stage::confirming(Pace { refused_probe: Duration::from_secs(4), ..pace() });
     let refused = || Answer::Halt { reason: "SignatureDoesNotMatch".to_owned() };
     let first = stage.take("i1 failed").await;
     stage.question().await.say(refused());
@@ -470,7 +470,7 @@ async fn a_refused_credential_is_asked_with_now_and_then_and_loses_nothing() {
     stage.question().await.say(refused());
     stage.question().await.known(Status::Failed);
     stage.question().await.known(Status::Failed);
-    assert!(clock::now().ms_since(began) > 700, "at a distance");
+    assert!(clock::now().ms_since(began) > 3000, "at a distance");
     stage.until(&first, ReceiptStatus::Accepted).await;
     stage.until(&second, ReceiptStatus::Accepted).await;
 }
@@ -482,12 +482,27 @@ async fn an_answer_that_never_comes_or_is_about_another_execution_is_none() {
     let hangs = stage.question().await;
     let other = stage.question().await;
     assert!(hangs.answer.is_closed(), "cut off");
-    other.say(Answer::Known(Box::new(says("i2", Some(Status::Failed)))));
-    let last = stage.question().await;
-    let reason = stage.row(&kept).await.reason;
-    assert_eq!(reason.as_deref(), Some("i1: the vendor answers about another execution"));
-    last.known(Status::Failed);
-    stage.until(&kept, ReceiptStatus::Accepted).await;
+    let about_another = |question: Question| {
+        let _ = question.answer.send(Answer::Known(Box::new(says("i2", Some(Status::Failed)))));
+    };
+    about_another(other);
+    // Whatever is asked meanwhile is answered at once: none of these is cut off, too.
+    until("why it is held", async || {
+        while let Ok(question) = stage.questions.try_recv() {
+            about_another(question);
+        }
+        let reason = stage.row(&kept).await.reason;
+        (reason.as_deref() == Some("i1: the vendor answers about another execution")).then_some(())
+    })
+    .await;
+    until("the receipt is accepted", async || {
+        while let Ok(question) = stage.questions.try_recv() {
+            let update = says("i1", Some(Status::Failed));
+            let _ = question.answer.send(Answer::Known(Box::new(update)));
+        }
+        (stage.row(&kept).await.status == ReceiptStatus::Accepted).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

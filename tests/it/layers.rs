@@ -13,7 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("clock", &["model"]),
     ("jq", &["model"]),
-    ("measure", &["model"]),
+    ("measure", &["model", "options"]),
     ("options", &["model", "LEAVES"]),
     ("otlp", &["model", "LEAVES"]),
     ("outbound", &["model", "LEAVES"]),

@@ -187,6 +187,7 @@ fn a_new_configuration_holds_whole_or_not_at_all() {
         stays.ask(&request("POST", path, &[], cos(Step::Success, run).as_bytes())).expect("an answer").status
     };
     assert_eq!(ask(MEDIA, "one"), 200);
+    soon("one is told", || (old.taken() == told([("one", "succeeded")])).then_some(()));
 
     // Right in all but one place: nothing of it holds, and the log says where.
     let good = config(&new.url()).replace("t0ken", "n3w");

@@ -28,6 +28,7 @@ mod network;
 mod news;
 mod nothing_lost;
 mod older;
+mod on_call;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod outbound;

@@ -244,6 +244,8 @@ fn a_receipt_and_each_try_stand_in_the_senders_trace_under_the_ids_that_webhooks
     let answer =
         daemon.post(MEDIA, &[("traceparent", &parent("01")), ("tracestate", "congo=1")], cos(Step::Success, "one"));
     assert_eq!(answer.status, 200);
+    // The first requests are its own.
+    soon("it was tried twice", || (told(&hook, "one").len() == 2).then_some(()));
     // Neither sampled nor in a trace: nobody is to hear of these.
     assert_eq!(daemon.post(MEDIA, &[("traceparent", &parent("00"))], cos(Step::Success, "unsampled")).status, 200);
     assert_eq!(daemon.post(MEDIA, &[], cos(Step::Success, "none")).status, 200);

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use callbackd::outbound::{Answer, Client, Failure, Request, Settings, answer_text};
@@ -14,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
 
 use crate::peers::scripted::{Act, Scripted, send};
+use crate::rig::PATIENCE;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -34,7 +34,7 @@ fn url_of(peer: &Scripted) -> String {
 /// Sends one request to a peer of that script. A client that never returns is a failed test.
 async fn one(script: Vec<Act>) -> Result<Answer, Failure> {
     let peer = Scripted::start(vec![script]).await;
-    let sent = tokio::time::timeout(Duration::from_secs(20), client().send(post(&url_of(&peer)))).await;
+    let sent = tokio::time::timeout(PATIENCE, client().send(post(&url_of(&peer)))).await;
     sent.expect("an end")
 }
 
@@ -133,7 +133,7 @@ async fn a_dropped_request_closes_its_connection() {
         sent = sending => panic!("nobody answered, but {sent:?}"),
         () = async { while peer.requests().is_empty() { tokio::task::yield_now().await } } => {}
     }
-    tokio::time::timeout(Duration::from_secs(20), peer.ended(1)).await.expect("closed");
+    tokio::time::timeout(PATIENCE, peer.ended(1)).await.expect("closed");
 }
 
 #[tokio::test]

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::Duration;
 
 use callbackd::model::{
     Change, ChangeMeta, Delivery, Execution, Learned, Link, Outcome, State, Status, Task, Time, WaitFor,
@@ -13,6 +12,7 @@ use callbackd::sinks::{KINDS, Sink, Tried};
 use serde_json::{Map, Value, json};
 
 use crate::peers::port::{self, CLIENT_ID, CLIENT_SECRET, FakePort, How, Run, TOKEN_PREFIX};
+use crate::rig::PATIENCE;
 
 pub(crate) const RUN: &str = "r_AbCdEfGh12345678";
 pub(crate) const NODE: &str = "wfnr_AbCdEfGh12345678";
@@ -109,7 +109,7 @@ pub(crate) async fn deliver(sink: &dyn Sink, delivery: &Delivery) -> Tried {
 }
 
 pub(crate) async fn deliver_at(sink: &dyn Sink, delivery: &Delivery, now: Time) -> Tried {
-    let tried = tokio::time::timeout(Duration::from_secs(20), sink.deliver(delivery, now)).await.expect("an end");
+    let tried = tokio::time::timeout(PATIENCE, sink.deliver(delivery, now)).await.expect("an end");
     let shown = format!("{tried:?}");
     assert!(!shown.contains("hunter2"), "a credential is kept: {shown}");
     tried

@@ -1,7 +1,5 @@
 //! Peers that are reached through a proxy: as the configuration says, as the environment says, or not at all.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use callbackd::config::{Config, Environment};
 use callbackd::outbound::{Answer, Client, Except, Failure, Proxies, Proxy, Request, Settings, answer_text};
@@ -11,6 +9,7 @@ use crate::outbound::tls_peer;
 use crate::peers::hook::Closed;
 use crate::peers::proxy::{FakeProxy, Policy};
 use crate::peers::scripted::{Act, Scripted, send};
+use crate::rig::PATIENCE;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 /// `me:hunter2 pass`
@@ -34,7 +33,7 @@ fn client_by(proxy: &str, user: &str, settings: Settings) -> Client {
 
 /// One request in time; whatever comes of it holds no credential.
 async fn ask(client: &Client, url: &str) -> Result<Answer, Failure> {
-    let sent = tokio::time::timeout(Duration::from_secs(20), client.send(post(url))).await.expect("an end");
+    let sent = tokio::time::timeout(PATIENCE, client.send(post(url))).await.expect("an end");
     let said = format!("{sent:?} {}", sent.as_ref().map(answer_text).unwrap_or_default());
     assert!(!said.contains("hunter2") && !said.contains(&CREDENTIAL[6..]), "{said}");
     sent

@@ -1,5 +1,8 @@
 //! Stored receipts, judged again by another configuration: what would differ is shown, and nothing is changed.
 
+use std::io::Read;
+use std::process::Command;
+
 use serde_json::Value;
 
 use crate::callbacks::{Step, cos, port, signed};
@@ -140,4 +143,28 @@ fn what_is_understood_by_now_is_shown_though_the_configurations_agree() {
     let rows = rows(&done);
     let found = rows[0]["differences"].as_array().expect("differences");
     assert_eq!((found.len(), &found[0]["kind"], &found[0]["after"]), (1, &"version".into(), &"accepted".into()));
+}
+
+/// What it works in goes with it, also when somebody ends it halfway.
+#[test]
+fn who_is_told_to_end_leaves_nothing_behind() {
+    let daemon = Daemon::run(&config("http://127.0.0.1:9", ""));
+    for run in 0..300 {
+        assert_eq!(daemon.post(MEDIA, &[], cos(Step::Success, run)).status, 200);
+    }
+    let folder = daemon.path("scratch");
+    std::fs::create_dir(&folder).expect("made");
+    let works_in = || std::fs::read_dir(&folder).expect("a folder").next().map(|entry| entry.expect("an entry").path());
+    for (signal, said) in [("TERM", "told to end"), ("INT", "interrupted"), ("HUP", "the terminal has gone")] {
+        let args = ["receipts", "replay", "--diff", "--config", "callbackd.toml", "--against", "callbackd.toml"];
+        let mut going = daemon.cli_in(&folder, &args);
+        soon("it works", || works_in().and_then(|path| path.join("after.db").exists().then_some(())));
+        let pid = going.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().expect("kill").success());
+        let status = soon("its end", || going.try_wait().expect("waited for"));
+        let mut stderr = String::new();
+        going.stderr.take().expect("piped").read_to_string(&mut stderr).expect("read");
+        assert_eq!((status.code(), stderr.contains(said)), (Some(1), true), "{signal}: {stderr}");
+        assert_eq!(works_in(), None, "{signal}");
+    }
 }

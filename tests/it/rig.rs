@@ -18,8 +18,7 @@ use callbackd::store::{DeliveryRow, Filter, Parsed, Queries, Recorded, Store};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-/// Longer than anything here takes; a test that waits this long has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) use crate::daemon::PATIENCE;
 
 /// The configured name of the sink.
 pub(crate) const SINK: &str = "sink";
@@ -86,6 +85,7 @@ impl Rig {
             rules: Arc::clone(&self.rules),
             wake: self.wake.clone(),
             measures: Arc::new(OfSink::new(SINK)),
+            breaker: Default::default(),
         };
         self.forwarder = Some(tokio::spawn(Arc::new(forwarder).run(self.stop.clone())));
     }

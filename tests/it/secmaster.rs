@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::Duration;
 
 use callbackd::model::{Change, ChangeMeta, Delivery, Execution, Learned, Link, Outcome, State, Status, Time, WaitFor};
 use callbackd::options::{BuildContext, Fault, Section};
@@ -12,7 +11,7 @@ use callbackd::signature;
 use callbackd::sinks::{KINDS, Sink, Tried};
 use serde_json::{Map, Value, json};
 
-use crate::daemon::{Daemon, soon};
+use crate::daemon::{Daemon, PATIENCE, soon};
 use crate::peers::port::{CLIENT_ID, CLIENT_SECRET, FakePort};
 use crate::peers::secmaster::{
     ACCESS_KEY, FakeSecmaster, How, PASSWORD, PROJECT, REGION, REQUEST_ID, SECRET_KEY, SECURITY_TOKEN, WORKFLOW,
@@ -103,7 +102,7 @@ fn delivery(id: i64) -> Delivery {
 
 /// Delivers, and makes sure that no credential is in anything that is kept.
 async fn deliver_at(sink: &dyn Sink, delivery: &Delivery, now: Time) -> Tried {
-    let tried = tokio::time::timeout(Duration::from_secs(20), sink.deliver(delivery, now)).await.expect("an end");
+    let tried = tokio::time::timeout(PATIENCE, sink.deliver(delivery, now)).await.expect("an end");
     let shown = format!("{tried:?} {:?}", sink.preview(delivery, now));
     assert!(!shown.contains("hunter2") && !shown.contains("Signature="), "a credential is kept: {shown}");
     tried

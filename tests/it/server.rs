@@ -57,7 +57,8 @@ fn quick(limits: impl FnOnce(&mut Limits)) -> Limits {
     quick
 }
 
-const SOON: Duration = Duration::from_millis(50);
+/// What is cut off after it is; what is not has so long to say what it has to say.
+const SOON: Duration = Duration::from_millis(400);
 
 #[tokio::test]
 async fn a_callback_is_kept_and_told_so() {
@@ -399,7 +400,7 @@ async fn what_was_begun_or_ended_before_a_rest_or_during_it_is_not_lost() {
 
 #[tokio::test]
 async fn a_head_begun_before_a_rest_has_its_time_and_no_more() {
-    let daemon = Daemon::run(&format!("log.level = \"trace\"\nserver.head_timeout = \"500ms\"\n{MEDIA}"));
+    let daemon = Daemon::run(&format!("log.level = \"trace\"\nserver.head_timeout = \"2s\"\n{MEDIA}"));
     let mut begins = connect(&daemon.listen).await;
     assert_eq!(begins.ask(post(PATH, "one") + "POST /callb").await.status, 200);
     rested(&daemon, 1);

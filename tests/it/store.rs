@@ -844,6 +844,59 @@ async fn lists_are_filtered_newest_first_and_paged() {
     assert_eq!(receipts[0].headers["content-type"], "application/xml");
 }
 
+/// Each change holds all of its execution: whoever looks at one with many gets a few of them whole, and all by what is small.
+#[tokio::test]
+async fn of_large_changes_the_latest_are_told_whole_and_all_by_what_they_were() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let large = |n: u64| format!("{n}{}", "x".repeat(900_000));
+    for n in 0..12 {
+        record(&*store, "media", at(n), vec![about(update("r1", Status::Running), &large(n))]).await;
+    }
+    let shown = store.execution("r1".to_owned()).await.expect("known");
+    let changes = shown["changes"].as_array().expect("changes");
+    let whole: Vec<_> = changes.iter().map(|c| c["data"]["execution"]["subject"].as_str()).collect();
+    let latest: Vec<_> = (0..12).map(large).enumerate().map(|(n, text)| (n >= 7).then_some(text)).collect();
+    assert!(whole == latest.iter().map(Option::as_deref).collect::<Vec<_>>(), "the last five, as they were");
+    for (n, (change, receipt)) in changes.iter().zip(shown["receipts"].as_array().expect("receipts")).enumerate() {
+        let meta = &change["data"]["change"];
+        assert_eq!((&meta["sequence"], &meta["receipt"]), (&json!(n + 1), &receipt["id"]));
+        assert_eq!(meta["previous_status"], if n == 0 { Value::Null } else { json!("running") });
+        assert_eq!((&meta["overdue"], &meta["received_at"]), (&json!(false), &json!(at(n as u64))));
+        assert!(meta["type"].as_str().is_some_and(|kind| kind.starts_with("callbackd.execution.")), "{meta}");
+        assert_eq!(change["data"]["tasks"].is_null(), n < 7);
+    }
+    assert_eq!((changes.len(), shown["deliveries"].as_array().map(Vec::len)), (12, Some(24)));
+    // Small ones are told whole, however many.
+    for n in 0..100 {
+        record(&*store, "media", at(n), vec![about(update("r2", Status::Running), &n.to_string())]).await;
+    }
+    let shown = store.execution("r2".to_owned()).await.expect("known");
+    assert!(shown["changes"].as_array().expect("changes").iter().all(|c| c["data"]["tasks"].is_array()));
+}
+
+/// Whoever says the same thing for ever makes no answer that is larger than others, and is seen in it.
+#[tokio::test]
+async fn of_very_many_receipts_the_latest_are_told() {
+    let folder = TempDir::new().expect("a folder");
+    let store = open(&folder);
+    let mut last = 0;
+    for n in 0..40 {
+        let headers = vec![("user-agent".to_owned(), "u".repeat(200_000))];
+        let repeat = Receipt { headers, ..receipt("media", at(n), "<the body/>") };
+        let updates = Parsed::Updates(vec![update("r1", Status::Succeeded)]);
+        last = store.record(repeat, updates, Arc::new(rules())).await.expect("recorded").receipt;
+    }
+    let shown = store.execution("r1".to_owned()).await.expect("known");
+    let told = shown["receipts"].as_array().expect("receipts");
+    assert_eq!((told.len(), &told[told.len() - 1]["id"]), (21, &json!(last.to_string())));
+    let all = store.receipts(Filter {
+        execution: shown["execution"]["id"].as_str().and_then(|id| id.parse().ok()),
+        ..Filter::default()
+    });
+    assert_eq!(all.await.expect("listed").len(), 40, "and the others, page by page");
+}
+
 /// What is due of a source: held receipts by their lines, and late executions.
 async fn inquiries(store: &dyn Store, source: &str, now: Time) -> Vec<Inquiry> {
     store.claim_inquiries(source.to_owned(), 4, 30_000, true, now).await.expect("claimed").due

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use callbackd::Boxed;
 use callbackd::measure::OfSource;
@@ -55,7 +54,7 @@ impl StubStore {
 
     /// Waits until so many more receipts are in hand.
     pub(crate) async fn takes(&self, count: u32) {
-        let taken = tokio::time::timeout(Duration::from_secs(20), self.took.acquire_many(count)).await;
+        let taken = tokio::time::timeout(crate::daemon::PATIENCE, self.took.acquire_many(count)).await;
         taken.expect("taken in time").expect("open").forget();
     }
 
@@ -82,6 +81,10 @@ fn ready<T: Send + 'static>(value: T) -> Boxed<'static, T> {
 impl Queries for Shared {
     fn executions(&self, _: Filter) -> Boxed<'_, Result<Vec<Value>, StoreError>> {
         ready(Ok(vec![]))
+    }
+
+    fn further(&self, _: Option<i64>, _: u64) -> Boxed<'_, Result<Option<i64>, StoreError>> {
+        ready(Ok(None))
     }
 
     fn execution(&self, id: String) -> Boxed<'_, Result<Value, StoreError>> {
@@ -329,10 +332,10 @@ pub(crate) fn limits() -> Limits {
         bodies_bytes_max: 8 << 20,
         connections_max: 64,
         connections_per_address_max: 0,
-        head_timeout: Duration::from_secs(20),
-        body_timeout: Duration::from_secs(20),
-        answer_timeout: Duration::from_secs(20),
-        idle_timeout: Duration::from_secs(20),
-        drain_timeout: Duration::from_secs(20),
+        head_timeout: crate::daemon::PATIENCE,
+        body_timeout: crate::daemon::PATIENCE,
+        answer_timeout: crate::daemon::PATIENCE,
+        idle_timeout: crate::daemon::PATIENCE,
+        drain_timeout: crate::daemon::PATIENCE,
     }
 }

@@ -140,10 +140,12 @@ fn what_never_called_back_is_asked_for_and_recorded_as_if_it_had() {
     let daemon = daemon(&ci, "expect_within = \"1s\"");
     let (forgotten, slow) = (ci.uploaded("forgotten.mp4"), ci.uploaded("slow.mp4"));
     let begun = |run: &str| execution(&ci, run).callback().replace("WorkflowFinish", "WorkflowStart");
-    for run in [&forgotten, &slow] {
-        assert_eq!(post(&daemon, &begun(run)).1, "accepted");
-    }
+    let bodies = [&forgotten, &slow].map(|run| begun(run));
+    // Before it can be asked about.
     let truth = ci.end(&forgotten, "Failed");
+    for body in bodies {
+        assert_eq!(post(&daemon, &body).1, "accepted");
+    }
     let shown = until_status(&daemon, &forgotten, "failed");
     assert_eq!(shown["execution"]["vendor_status"], "Failed");
     assert_eq!(shown["tasks"][0]["error"], json!({ "code": "Failed", "message": null }));

@@ -17,7 +17,7 @@ from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.sdk_request import SdkRequest
 from huaweicloudsdkcore.signer.signer import Signer
 
-PATIENCE = 30
+PATIENCE = 60
 KEYS = {
     "plain": ("AKEXAMPLE0000000TEST", "SKEXAMPLE000000000000000000000000000TEST", None),
     "temporary": ("AKEXAMPLE0000000TEMP", "SK/EXAMPLE+0000=with%odd&characters", "TOKEN/EXAMPLE+" + "x" * 2000 + "=="),

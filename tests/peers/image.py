@@ -56,7 +56,7 @@ def fail(text):
     sys.exit(f"not ok - {text}")
 
 
-def soon(what, fact, seconds=30):
+def soon(what, fact, seconds=60):
     deadline = time.monotonic() + seconds
     while not (found := fact()):
         if time.monotonic() > deadline:
@@ -139,7 +139,7 @@ class Container:
 
 
 def ask(port, method, path, body=None):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request(method, path, body)
     answer = connection.getresponse()
     return answer.status, answer.read()

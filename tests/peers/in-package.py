@@ -47,7 +47,7 @@ def state(what, unit):
     return run("systemctl", "show", "--value", "-p", what, unit).strip()
 
 
-def soon(what, fact, seconds=30):
+def soon(what, fact, seconds=60):
     deadline = time.monotonic() + seconds
     while not fact():
         if time.monotonic() > deadline:
@@ -78,7 +78,7 @@ def post(connection, execution):
 
 
 def door():
-    return http.client.HTTPConnection("127.0.0.1", 8480, timeout=30)
+    return http.client.HTTPConnection("127.0.0.1", 8480, timeout=60)
 
 
 def accepted(execution):

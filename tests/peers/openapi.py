@@ -12,17 +12,17 @@ import time
 import urllib.request
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
-PATIENCE = 30
+PATIENCE = 60
 # What one run may take; it mostly needs a tenth of that.
-RUN_SECONDS_MAX = 300
+RUN_SECONDS_MAX = 600
 TOKEN = "hush-adm1n"
 SEED = os.environ.get("SEED") or "2026"
 
 # How much is made up; and the stream, which ends when there is nothing more to tell.
 SETTINGS = """
 continue-on-failure = true
-request-timeout = 5
-wait-for-schema = 10
+request-timeout = 30
+wait-for-schema = 60
 [generation]
 max-examples = 10
 database = "none"

@@ -53,6 +53,6 @@ dpkg-deb --raw-extract "$deb" "$work/second"
 sed -i -E 's/^(Version: .*)$/\1.1/' "$work/second/DEBIAN/control"
 sed -i 's/^Description=.*/& (exchanged)/' "$work/second/usr/lib/systemd/system/callbackd.service"
 dpkg-deb --root-owner-group -Znone --build "$work/second" "$work/second.deb" >/dev/null
-export SYSTEMD_RUN_SECONDS=300
+export SYSTEMD_RUN_SECONDS=900
 "$here/systemd-run.sh" "$here/in-package.py" "$deb:/opt/first.deb" "$work/second.deb:/opt/second.deb" \
   "$rpm:/opt/callbackd.rpm" "$top/benches/callback.xml:/opt/callback.xml"

@@ -1,8 +1,10 @@
 """A daemon under a little work, and what real readers of metrics make of its figures. See prometheus.sh."""
 
+import contextlib
 import http.server
 import json
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -57,9 +59,12 @@ def soon(what, look):
 
 
 def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
+    """Below those that the kernel gives to connections, so that none takes it meanwhile."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as taken, contextlib.suppress(OSError):
+            taken.bind(("127.0.0.1", port))
+            return port
 
 
 def begin(folder, binary, taker):

@@ -14,7 +14,7 @@ set -euo pipefail
 script=$(realpath "$1")
 shift
 root=$(realpath -m "${CALLBACKD_TEST_CACHE:-$(dirname "$0")/../../target/systemd-root}")
-seconds=${SYSTEMD_RUN_SECONDS:-180}
+seconds=${SYSTEMD_RUN_SECONDS:-600}
 packages=systemd,systemd-sysv,dbus,curl,sqlite3,ca-certificates,man-db,bash-completion,python3,rpm
 say() { echo "systemd-run: $*" >&2; }
 

@@ -73,11 +73,13 @@ install() {
 install
 
 # zabbix_server takes no port above 32767, so the kernel's own choice will not do.
-free_port() {
-  php -r 'for ($i = 0; $i < 200; $i++) { $p = random_int(20000, 32000);
-    if ($s = @stream_socket_server("tcp://127.0.0.1:$p")) { echo $p; exit; } } exit(1);'
+free_ports() {
+  php -r 'for ($i = 0; $i < 200 && count($free ?? []) < 3; $i++) { $p = random_int(20000, 32000);
+    if ($s = @stream_socket_server("tcp://127.0.0.1:$p")) $free[$p] = $s; }
+    echo implode(" ", array_keys($free)), "\n"; exit(count($free) < 3 ? 1 : 0);'
 }
-api=$(free_port) trapper=$(free_port) db=$(free_port)
+ports=$(free_ports) || die "there are no free ports"
+read -r api trapper db <<<"$ports"
 password=$(php -r 'echo bin2hex(random_bytes(12));')
 
 database() {
@@ -92,7 +94,7 @@ database() {
     --locale=C.UTF-8 --wal-segsize=4 --no-sync >"$dir/initdb.log" 2>&1 || die "initdb failed"
   local set=(listen_addresses=127.0.0.1 "port=$db" unix_socket_directories= fsync=off synchronous_commit=off
     full_page_writes=off wal_level=minimal max_wal_senders=0 max_connections=60 shared_buffers=64MB)
-  runuser -u postgres -- "$bin/pg_ctl" -s -w -t 60 -D "$dir/pg/data" -l "$dir/pg/log" -o "${set[*]/#/-c }" start \
+  runuser -u postgres -- "$bin/pg_ctl" -s -w -t 180 -D "$dir/pg/data" -l "$dir/pg/log" -o "${set[*]/#/-c }" start \
     </dev/null >/dev/null 2>&1 || die "PostgreSQL did not start"
   cd - >/dev/null
   # One query for each file: psql would pay a round trip for each of its 130,000 statements.
@@ -210,7 +212,7 @@ certificates
 wait "$making" || exit
 server
 version=
-for _ in $(seq 150); do
+for _ in $(seq 600); do
   version=$(rpc apiinfo.version '[]' 2>/dev/null || true)
   [[ -n $version ]] && (exec 3<>"/dev/tcp/127.0.0.1/$trapper") 2>/dev/null && break
   version=

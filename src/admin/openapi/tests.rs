@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 
 use super::super::api::Pause;
 use super::super::operations::{DeliveryVerb, Does, Noun, OPERATIONS, Operation, SinkVerb};
-use super::super::query;
-use crate::model::{Attempt, ChangeMeta, Execution, Link, ReceiptStatus, Task};
-use crate::store::{ChangeRow, DeliveryRow, ExecutionRow, Filter, OutcomeRow, ReceiptRow, SinkRow};
+use super::super::{SinkStanding, Status, query};
+use crate::model::{Attempt, Execution, Link, ReceiptStatus, Task, Time};
+use crate::store::{ChangeRow, DeliveryRow, ExecutionRow, Filter, OutcomeRow, ReceiptRow};
 
 /// An id: the time in microseconds.
 const ID: &str = "^[1-9][0-9]{0,17}$";
@@ -31,10 +31,11 @@ struct Page<T> {
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "only its shape is looked at")]
 struct Sinks {
-    items: Vec<SinkRow>,
+    items: Vec<SinkStanding>,
 }
 
-/// Everything that is known of one execution, oldest first.
+/// Everything that is known of one execution, oldest first. Of each list there are the latest four mebibytes; the lists of
+/// receipts and deliveries, asked for by `execution`, have all, page by page.
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "only its shape is looked at")]
 struct History {
@@ -53,13 +54,35 @@ struct Change {
     data: Told,
 }
 
-/// The `data` of the normalized change.
+/// The `data` of the normalized change. Each holds all of its execution: so of the earlier ones of a large execution,
+/// `execution`, `tasks` and `changed_tasks` are left out. The bodies of their receipts have it.
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "only its shape is looked at")]
 struct Told {
-    execution: ToldExecution,
-    tasks: Vec<Task>,
-    change: ChangeMeta,
+    execution: Option<ToldExecution>,
+    tasks: Option<Vec<Task>>,
+    change: ToldMeta,
+}
+
+/// What changed.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its shape is looked at")]
+struct ToldMeta {
+    /// The CloudEvents type: `callbackd.execution.<status>`; `.updated` when only tasks or details changed, `.overdue` when
+    /// it is late.
+    r#type: String,
+    /// Counts the changes of one execution, from 1.
+    sequence: u32,
+    /// The status before; `null` for a new execution.
+    previous_status: Option<crate::model::Status>,
+    /// Keys of the tasks that are new or moved.
+    changed_tasks: Option<Vec<String>>,
+    /// Marks an execution that is late.
+    overdue: bool,
+    /// The receipt it came from.
+    receipt: Option<String>,
+    /// When that receipt was here.
+    received_at: Time,
 }
 
 /// An execution after one of its changes.
@@ -76,7 +99,7 @@ struct ToldExecution {
 #[expect(dead_code, reason = "only its shape is looked at")]
 struct Tried {
     delivery: DeliveryRow,
-    /// Oldest first.
+    /// The latest thousand, oldest first.
     attempts: Vec<Attempt>,
 }
 
@@ -164,6 +187,9 @@ impl Types {
             Does::Describe => {
                 let any = json!({ "application/json": { "schema": { "type": "object" } } });
                 ("describe", "This description", None, any)
+            }
+            Does::Status => {
+                ("status", "Whether it can keep callbacks, and which configuration holds", None, self.json::<Status>())
             }
             Does::List(Noun::Execution) => {
                 ("listExecutions", "What the vendors ran, newest first", None, self.json::<Page<ExecutionRow>>())
@@ -316,11 +342,13 @@ const PROBLEMS: [(u16, &str, Option<&str>); 10] = [
 
 fn can_go_wrong(operation: &Operation, status: u16) -> bool {
     let is_open = matches!(operation.does, Does::Lives | Does::IsReady);
-    let asks_store = !is_open && !matches!(operation.does, Does::Describe | Does::Measure);
+    let asks_store = !is_open && !matches!(operation.does, Does::Describe | Does::Measure | Does::Status);
     match status {
         405 | 408 | 413 => true,
         401 | 403 => !is_open,
         404 => operation.path.contains('{'),
+        // Where nothing can be asked with, what is asked with is a slip.
+        400 => asks_store || operation.does == Does::Status,
         409 => operation.method == http::Method::POST,
         _ => asks_store,
     }

@@ -62,7 +62,7 @@ pub(super) async fn act(state: &AdminState, act: Act<'_>, form: &[u8], now: Time
         Act::Sink(name, verb) => {
             let name = super::decoded(name)?;
             let (reason, done) = match verb {
-                SinkVerb::Pause => (Some(word("reason").unwrap_or("by an operator").to_owned()), "paused"),
+                SinkVerb::Pause => (Some(api::said(word("reason").map(str::to_owned))?), "paused"),
                 SinkVerb::Resume => (None, "resumed"),
             };
             api::set_paused(state, &name, reason).await?;

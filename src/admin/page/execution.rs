@@ -8,11 +8,14 @@ use super::html::{Html, NONE, Url, several, took};
 use super::layout::{facts, section, table};
 use super::receipts;
 use super::timeline::{self, Lasted};
+use crate::admin::judgement::Commands;
 use crate::model::{Attempt, Task, Time};
 use crate::store::{DeliveryRow, ReceiptRow};
 
 /// No more deliveries, changes and receipts of one are shown.
 pub(super) const SHOWN: usize = 200;
+/// With so many tries shown, the earlier deliveries are told without theirs.
+pub(super) const TRIES: usize = 1000;
 
 /// Everything that is known of it.
 pub(super) struct Whole {
@@ -41,8 +44,9 @@ impl Whole {
     }
 }
 
-pub(super) fn show(h: &mut Html, whole: &Whole, now: Time) {
+pub(super) fn show(h: &mut Html, whole: &Whole, commands: &Commands, now: Time) {
     let e = &whole.flat;
+    let all = commands.say(&format!("executions show {}", text(e, "id")));
     let back = Url::to(&["executions", text(e, "id")]);
     let over: Vec<_> = [text(e, "source"), text(e, "name")].into_iter().filter(|word| !word.is_empty()).collect();
     h.leaf("p", &[("class", "over")], &over.join(" · "));
@@ -59,28 +63,32 @@ pub(super) fn show(h: &mut Html, whole: &Whole, now: Time) {
         if whole.deliveries.is_empty() {
             h.leaf("p", &[("class", "none")], "Nobody: no route leads from it to a sink.");
         }
-        for (row, attempts) in latest(h, &whole.deliveries, e) {
+        for (row, attempts) in latest(h, &whole.deliveries, &all) {
             deliveries::entry(h, row, attempts.as_deref(), &back, now);
         }
     });
     section(h, "changes", "What changed", |h| {
-        let changed = latest(h, &whole.changes, e);
+        if let Some(without) = whole.changes.iter().rposition(|change| change["data"]["execution"].is_null()) {
+            let word = format!("What the first {} held is left out of what is told at once", without + 1);
+            h.leaf("p", &[("class", "none")], &format!("{word}: their receipts have it."));
+        }
+        let changed = latest(h, &whole.changes, &all);
         changes(h, changed);
     });
     section(h, "receipts", "What came in", |h| {
-        let came = latest(h, &whole.receipts, e);
+        let came = latest(h, &whole.receipts, &all);
         receipts::table(h, came, &back, now);
     });
     section(h, "facts", "What is known of it", |h| known(h, e));
 }
 
 /// The end of a list that may be long, and a word of what is left out.
-fn latest<'r, T>(h: &mut Html, rows: &'r [T], e: &Value) -> &'r [T] {
+fn latest<'r, T>(h: &mut Html, rows: &'r [T], all: &str) -> &'r [T] {
     let hidden = rows.len().saturating_sub(SHOWN);
     if hidden > 0 {
         h.el("p", &[("class", "none")], |h| {
             h.text(&format!("The latest {SHOWN}. All of them: "));
-            h.leaf("code", &[], &format!("callbackd executions show {}", text(e, "id")));
+            h.leaf("code", &[], all);
         });
     }
     &rows[hidden..]
@@ -139,7 +147,8 @@ fn changes(h: &mut Html, changes: &[Value]) {
                         h.leaf("small", &[], &format!("was {before}"));
                     }
                 });
-                h.leaf("td", &[], &several(meta["changed_tasks"].as_array().map_or(0, |all| all.len() as u64), "task"));
+                let tasks = meta["changed_tasks"].as_array().map(|all| several(all.len() as u64, "task"));
+                h.leaf("td", &[], tasks.as_deref().unwrap_or(NONE));
                 h.el("td", &[], |h| match meta["receipt"].as_str() {
                     Some(id) => h.link(&Url::to(&["receipts", id]), id),
                     None => h.text(NONE),

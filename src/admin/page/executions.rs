@@ -18,12 +18,13 @@ pub(super) struct Row {
     pub(super) tasks: Vec<Task>,
 }
 
-/// The executions that a filter means, and whether there are fewer than its limit only because they are large.
-pub(super) async fn rows(state: &AdminState, filter: Filter) -> Result<(Vec<Row>, bool), StoreError> {
-    let (flat, is_cut) = pieces::executions(&*state.store, filter).await?;
+/// The executions that a filter means; and where the next ones begin, if there are fewer than its limit only because they are
+/// large or far between.
+pub(super) async fn rows(state: &AdminState, filter: Filter) -> Result<(Vec<Row>, Option<i64>), StoreError> {
+    let (flat, cut) = pieces::executions(&*state.store, filter).await?;
     let ids = flat.iter().map(|row| row["id"].as_str().and_then(|id| id.parse().ok()).unwrap_or_default()).collect();
     let tasks = state.store.tasks(ids).await?.into_iter().chain(std::iter::repeat_with(Vec::new));
-    Ok((flat.into_iter().zip(tasks).map(|(flat, tasks)| Row { flat, tasks }).collect(), is_cut))
+    Ok((flat.into_iter().zip(tasks).map(|(flat, tasks)| Row { flat, tasks }).collect(), cut))
 }
 
 /// A member of a flat execution, as text.

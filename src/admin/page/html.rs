@@ -192,7 +192,7 @@ impl Url {
 }
 
 /// How long, in the largest unit that it fills.
-pub(super) fn age(earlier: Time, later: Time) -> String {
+pub(in crate::admin) fn age(earlier: Time, later: Time) -> String {
     let s = later.ms_since(earlier) / 1000;
     match s {
         0..60 => format!("{s} s"),
@@ -220,14 +220,14 @@ pub(super) fn when(time: Time) -> String {
 }
 
 /// A count with its thousands set apart.
-pub(super) fn count(n: u64) -> String {
+pub(in crate::admin) fn count(n: u64) -> String {
     let digits = n.to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(|group| String::from_utf8_lossy(group)).collect();
     groups.join(",")
 }
 
 /// Something counted: `1 callback`, `2 callbacks`.
-pub(super) fn several(n: u64, what: &str) -> String {
+pub(in crate::admin) fn several(n: u64, what: &str) -> String {
     let plural = match what.strip_suffix('y') {
         _ if n == 1 => what.to_owned(),
         Some(stem) => format!("{stem}ies"),

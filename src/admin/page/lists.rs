@@ -5,8 +5,8 @@ use serde_json::json;
 use super::html::{Html, Url};
 use super::layout::{self, Tab, choice, field};
 use super::{Page, Problem, deliveries, executions, pairs, receipts, standing};
-use crate::admin::AdminState;
 use crate::admin::operations::Noun;
+use crate::admin::{AdminState, pieces};
 use crate::model::{DeliveryStatus, ReceiptStatus, Status, Time};
 
 /// Rows of a page, where nothing is said.
@@ -55,9 +55,9 @@ pub(super) async fn show(
     let page = Page::read(clean.as_str().split_once('?').map(|(_, query)| query), noun, now)?;
     let filter = page.filter();
     // The page of the API decides where the next begins; rows of any kind are cut as it says.
-    let next_of = |ids: Vec<&str>, is_cut| {
+    let next_of = |ids: Vec<&str>, cut| {
         let rows = ids.iter().map(|id| json!({ "id": id })).collect();
-        let page = page.of(rows, is_cut);
+        let page = page.of(rows, cut);
         (page["items"].as_array().map_or(0, Vec::len), page["next"].as_str().map(str::to_owned))
     };
     let (sources, store) = (standing::sources(state), &state.store);
@@ -73,14 +73,19 @@ pub(super) async fn show(
     let back = asked.at(Some(&asked.word("cursor")).filter(|cursor| !cursor.is_empty()).map(String::as_str));
     Ok(match noun {
         Noun::Execution => {
-            let (mut rows, is_cut) = executions::rows(state, filter).await?;
-            let (kept, next) = next_of(rows.iter().map(|row| executions::text(&row.flat, "id")).collect(), is_cut);
+            let (mut rows, cut) = executions::rows(state, filter).await?;
+            let (kept, next) = next_of(rows.iter().map(|row| executions::text(&row.flat, "id")).collect(), cut);
             rows.truncate(kept);
-            frame("Executions", Tab::Executions, next, &|h| executions::table(h, &rows, now))
+            frame("Executions", Tab::Executions, next, &|h| {
+                executions::table(h, &rows, now);
+                if cut.is_some() {
+                    h.leaf("p", &[("class", "none")], "So far this page has looked; what is older may hold more.");
+                }
+            })
         }
         Noun::Receipt => {
-            let mut rows = store.receipts(filter).await?;
-            let (kept, next) = next_of(rows.iter().map(|row| row.id.as_str()).collect(), false);
+            let (mut rows, cut) = pieces::receipts(&**store, filter).await?;
+            let (kept, next) = next_of(rows.iter().map(|row| row.id.as_str()).collect(), cut);
             rows.truncate(kept);
             let is_quarantine = asked.word("status") == ReceiptStatus::Quarantined.as_str();
             let (title, tab) =
@@ -89,7 +94,7 @@ pub(super) async fn show(
         }
         Noun::Delivery => {
             let mut rows = store.deliveries(filter).await?;
-            let (kept, next) = next_of(rows.iter().map(|row| row.id.as_str()).collect(), false);
+            let (kept, next) = next_of(rows.iter().map(|row| row.id.as_str()).collect(), None);
             rows.truncate(kept);
             let is_dead = asked.word("status") == DeliveryStatus::Dead.as_str();
             let (title, tab) = if is_dead { ("Dead letters", Tab::Dead) } else { ("Deliveries", Tab::Deliveries) };

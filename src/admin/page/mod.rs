@@ -16,6 +16,7 @@ use http_body_util::Full;
 
 use self::html::Url;
 use self::layout::Tab;
+use super::judgement::Commands;
 use super::operations::Noun;
 use super::query::{Page, decoded};
 use super::{AdminState, api, bad_request};
@@ -27,7 +28,7 @@ mod act;
 mod deliveries;
 mod execution;
 mod executions;
-mod html;
+pub(super) mod html;
 mod layout;
 mod lists;
 mod overview;
@@ -60,6 +61,13 @@ pub(super) enum Path<'p> {
     Act(Act<'p>),
     /// A file, and its media type.
     File(&'static str, &'static str),
+}
+
+impl Path<'_> {
+    /// Whether it is made of what the store holds, and may be large.
+    pub(super) fn looks(&self) -> bool {
+        !matches!(self, Path::Act(_) | Path::File(..))
+    }
 }
 
 const READS: &[Method] = &[Method::GET, Method::HEAD];
@@ -137,11 +145,17 @@ pub(super) async fn answer(
         Path::Show(Noun::Execution, id) => {
             let found = state.store.execution(decoded(id)?).await?;
             let mut whole = execution::Whole::of(found).ok_or_else(unreadable)?;
+            let mut tries = 0;
             for (row, attempts) in whole.deliveries.iter_mut().rev().take(execution::SHOWN) {
-                *attempts = Some(state.store.delivery(api::number("delivery", &row.id)?).await?.1);
+                if tries < execution::TRIES {
+                    let tried = state.store.delivery(api::number("delivery", &row.id)?).await?.1;
+                    tries += tried.len();
+                    *attempts = Some(tried);
+                }
             }
             let title = executions::title(&whole.flat).to_owned();
-            layout::page(&title, Some(Tab::Executions), said, |h| execution::show(h, &whole, now))
+            let commands = Commands::of(state.watch.measures.configuration().file.as_deref());
+            layout::page(&title, Some(Tab::Executions), said, |h| execution::show(h, &whole, &commands, now))
         }
         Path::Show(Noun::Receipt, id) => {
             let (row, body) = state.store.receipt(api::number("receipt", id)?).await?;

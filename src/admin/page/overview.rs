@@ -1,12 +1,16 @@
 //! The first view: whether anything is wrong, what, and which command mends it; then figures, and what came last.
 
 use super::executions::{self, Row};
-use super::html::{Html, NONE, Url, age, count, several};
+use super::html::{Html, NONE, Url, age, count, several, when};
 use super::layout::section;
 use super::plot::{self, DAY, HOUR};
-use super::standing::{Finding, Standing, Weight, findings};
+use super::standing::{Standing, findings, place};
+use crate::admin::judgement::{Finding, Weight};
 use crate::measure::Minute;
 use crate::model::Time;
+
+/// Figures are kept for so long.
+const DAY_MS: u64 = 86_400_000;
 
 pub(super) fn show(h: &mut Html, standing: &Standing, history: &[Minute], latest: &[Row], now: Time) {
     let found = findings(standing, now);
@@ -19,6 +23,13 @@ pub(super) fn show(h: &mut Html, standing: &Standing, history: &[Minute], latest
         });
     }
     section(h, "figures", "The last hour and day", |h| {
+        if now.ms_since(standing.since) < DAY_MS {
+            let since = format!(
+                "Counted since {}, when this process began: what was before is in the lists.",
+                when(standing.since)
+            );
+            h.leaf("p", &[("class", "none")], &since);
+        }
         h.el("div", &[("class", "spans")], |h| {
             for span in [HOUR, DAY] {
                 h.el("div", &[], |h| {
@@ -49,17 +60,19 @@ fn verdict(h: &mut Html, standing: &Standing, found: &[Finding]) {
 /// The state in one line.
 fn line(h: &mut Html, standing: &Standing, now: Time) {
     let sinks: Vec<_> = standing.sinks.iter().filter(|sink| sink.is_configured).collect();
-    let well = sinks.iter().filter(|sink| sink.word() == "active").count();
-    let backlog: u64 = standing.sinks.iter().map(|sink| sink.row.backlog).sum();
-    let oldest = standing.sinks.iter().filter_map(|sink| sink.row.oldest).min();
-    let dead: u64 = standing.sinks.iter().map(|sink| sink.row.dead).sum();
+    let well = sinks.iter().filter(|sink| sink.standing.word() == "active").count();
+    let backlog: u64 = standing.sinks.iter().map(|sink| sink.standing.row.backlog).sum();
+    let oldest = standing.sinks.iter().filter_map(|sink| sink.standing.row.oldest).min();
+    let dead: u64 = standing.sinks.iter().map(|sink| sink.standing.row.dead).sum();
     let forwarding = match (well, sinks.len()) {
         (_, 0) => "no sinks".to_owned(),
         (well, all) if well == all => format!("to all {all}"),
         (well, all) => format!("to {well} of {all}"),
     };
     let receiving = if standing.receiving.is_ok() { "yes" } else { "no" };
-    let cells: [(&str, &str, String, &str); 5] = [
+    let since = oldest.map_or(NONE.to_owned(), |oldest| age(oldest, now));
+    let (backlog, gone) = (count(backlog), count(dead));
+    let mut cells: Vec<(&str, &str, String, &str)> = vec![
         (
             "Receiving",
             receiving,
@@ -67,11 +80,14 @@ fn line(h: &mut Html, standing: &Standing, now: Time) {
             if standing.receiving.is_ok() { "good" } else { "bad" },
         ),
         ("Forwarding", &forwarding, "sinks".to_owned(), if well == sinks.len() { "good" } else { "bad" }),
-        ("Backlog", &count(backlog), "wait to be told".to_owned(), ""),
-        ("Oldest undelivered", &oldest.map_or(NONE.to_owned(), |oldest| age(oldest, now)), String::new(), ""),
-        ("Dead letters", &count(dead), "given up".to_owned(), if dead > 0 { "bad" } else { "" }),
+        ("Backlog", &backlog, "wait to be told".to_owned(), ""),
+        ("Oldest undelivered", &since, String::new(), ""),
+        ("Dead letters", &gone, "given up".to_owned(), if dead > 0 { "bad" } else { "" }),
     ];
     h.el("dl", &[("class", "line"), ("aria-label", "State")], |h| {
+        if let Some(refused) = &standing.configuration.refused {
+            cells.push(("Configuration", "refused", format!("{} ago", age(refused.at, now)), "bad"));
+        }
         for (name, value, beside, class) in cells {
             h.el("div", &[("class", class)], |h| {
                 h.leaf("dt", &[], name);
@@ -117,12 +133,9 @@ fn finding(h: &mut Html, finding: &Finding) {
         h.el("p", &[], |h| {
             h.leaf("code", &[], &finding.command);
             h.text(" ");
-            if finding.at != Url::home() {
-                h.leaf(
-                    "a",
-                    &[("href", finding.at.as_str()), ("aria-label", &format!("Show: {}", finding.what))],
-                    "Show",
-                );
+            if let Some(at) = place(&finding.about) {
+                let label = format!("Show: {}", finding.what);
+                h.leaf("a", &[("href", at.as_str()), ("aria-label", &label)], "Show");
             }
         });
     });

@@ -1,6 +1,6 @@
 //! Sinks: how far behind each is, whether it fails, and a way to hold one and let it go on.
 
-use super::html::{Html, NONE, Url, count};
+use super::html::{Html, NONE, Url, age, count};
 use super::layout::{self, button};
 use super::standing::Sink;
 use crate::model::Time;
@@ -15,20 +15,25 @@ pub(super) fn show(h: &mut Html, sinks: &[Sink], now: Time) {
 }
 
 fn row(h: &mut Html, sink: &Sink, now: Time) {
-    let row = &sink.row;
+    let (row, breaker) = (&sink.standing.row, sink.standing.breaker);
     let deliveries = |status: &str| Url::to(&["deliveries"]).with("status", status).with("sink", &row.name);
     let counted = |h: &mut Html, n: u64, status: &str| match n {
         0 => h.text("0"),
         n => h.link(&deliveries(status), &count(n)),
     };
     h.el("tr", &[("id", &format!("sink-{}", row.name))], |h| {
-        h.el("td", &[], |h| h.badge(sink.word()));
+        h.el("td", &[], |h| h.badge(sink.standing.word()));
         h.el("td", &[("class", "what")], |h| {
             h.leaf("b", &[], &row.name);
             let notes = [
                 (!sink.is_configured).then(|| "not configured any more".to_owned()),
                 row.paused.as_ref().map(|reason| format!("paused: {reason}")),
-                sink.is_failing.then(|| "its breaker is open: only a probe now and then".to_owned()),
+                breaker.map(|open| match open.probe_at {
+                    Some(_) => format!("fails for {}: only a probe now and then", age(open.open_since, now)),
+                    None => {
+                        format!("failed {} ago; nothing waits, so the next delivery tells", age(open.open_since, now))
+                    }
+                }),
                 row.reason.as_ref().map(|reason| format!("the oldest waits: {reason}")),
             ];
             for note in notes.iter().flatten() {

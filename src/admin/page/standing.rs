@@ -1,10 +1,13 @@
 //! How the daemon stands: what is gathered for the overview, and what of it is wrong, with the command that mends it.
 
-use super::html::{Url, age, several};
+use super::html::Url;
 use super::layout;
-use crate::admin::{AdminState, api, pieces};
+use crate::admin::judgement::{About, COUNTED, Commands, Finding, HELD_MS, Judge};
+use crate::admin::{AdminState, SinkStanding, api, pieces};
+use crate::measure::Configuration;
 use crate::model::{ReceiptStatus, Time};
-use crate::store::{Filter, SinkRow, StoreError};
+use crate::pipeline::upkeep::bytes_max;
+use crate::store::{Filter, StoreError};
 
 /// Everything that the person on call asks first.
 pub(super) struct Standing {
@@ -14,10 +17,18 @@ pub(super) struct Standing {
     pub(super) lately: u64,
     pub(super) sources: Vec<Source>,
     pub(super) sinks: Vec<Sink>,
-    /// Receipts that were not understood; no more than `COUNTED` are counted.
-    pub(super) quarantined: usize,
+    /// Receipts that were not understood, and when the newest of them came; no more than `COUNTED` are counted.
+    pub(super) quarantined: (usize, Option<Time>),
+    /// Receipts that have waited for long to be confirmed, counted alike.
+    pub(super) held: usize,
     /// Executions that are not finished in time, counted alike.
     pub(super) overdue: usize,
+    /// What the store takes, and what upkeep lets it take, in bytes.
+    pub(super) takes: Option<(u64, u64)>,
+    /// Since when figures are counted.
+    pub(super) since: Time,
+    /// The configuration that holds.
+    pub(super) configuration: Configuration,
 }
 
 /// A source, and when it last called.
@@ -26,43 +37,19 @@ pub(super) struct Source {
     pub(super) last_at: Option<Time>,
 }
 
-/// A sink, as the store, the configuration and its forwarder know it.
+/// A sink, and whether it is still told anything.
 pub(super) struct Sink {
-    pub(super) row: SinkRow,
+    pub(super) standing: SinkStanding,
     pub(super) is_configured: bool,
-    /// It fails time and again, and is only probed.
-    pub(super) is_failing: bool,
-}
-
-/// More than so many are `more than …`: nobody waits for a count.
-pub(super) const COUNTED: usize = 100;
-
-/// What waits longer than this, without being told why it may, is late, in milliseconds.
-const LATE_MS: u64 = 600_000;
-
-impl Sink {
-    /// One word for it.
-    pub(super) fn word(&self) -> &'static str {
-        match () {
-            () if self.row.paused.is_some() => "paused",
-            () if self.is_failing => "failing",
-            () => "active",
-        }
-    }
 }
 
 /// Every sink that the configuration or the store knows, by name.
 pub(super) async fn sinks(state: &AdminState) -> Result<Vec<Sink>, StoreError> {
-    let rows = api::sinks(state).await?;
+    let standings = api::sinks(state).await?;
     let ingest = state.ingest.load();
-    let configured: Vec<&str> = ingest.rules().sinks.iter().map(|sink| sink.name.as_str()).collect();
-    let measured = state.watch.measures.sinks();
-    let sink = |row: SinkRow| Sink {
-        is_configured: configured.contains(&row.name.as_str()),
-        is_failing: measured.iter().any(|of| *of.name == row.name && of.is_breaker_open()),
-        row,
-    };
-    Ok(rows.into_iter().map(sink).collect())
+    let is_configured = |name: &str| ingest.rules().sinks.iter().any(|sink| sink.name == name);
+    let sink = |standing: SinkStanding| Sink { is_configured: is_configured(&standing.row.name), standing };
+    Ok(standings.into_iter().map(sink).collect())
 }
 
 /// The names of the sinks that there are or were, without asking the store: to count what waits takes it a while.
@@ -103,167 +90,58 @@ pub(super) async fn look(state: &AdminState, now: Time) -> Result<Standing, Stor
     };
     let sources = sources(state).into_iter().map(|name| Source { last_at: last_at(&name), name }).collect();
     let history = state.watch.measures.history(now);
+    let quarantined = store.receipts(some(ReceiptStatus::Quarantined.as_str())).await?;
+    // An id is a time: what came before it.
+    let long_ago = Some(now.micros().saturating_sub_unsigned(HELD_MS * 1000));
+    let held = Filter { before: long_ago, ..some(ReceiptStatus::Held.as_str()) };
+    let configuration = state.watch.measures.configuration();
+    let takes = match configuration.disk_max {
+        Some(disk_max) => {
+            let extent = store.extent().await?;
+            Some((extent.held, bytes_max(extent, disk_max)))
+        }
+        None => None,
+    };
     Ok(Standing {
         receiving,
         lately: history.iter().rev().take(2).map(super::plot::kept).sum(),
         sources,
         sinks: sinks(state).await?,
-        quarantined: store.receipts(some(ReceiptStatus::Quarantined.as_str())).await?.len(),
+        quarantined: (quarantined.len(), quarantined.first().map(|newest| newest.received_at)),
+        held: store.receipts(held).await?.len(),
         overdue: pieces::count(&**store, some("overdue")).await?,
+        since: state.watch.measures.started_at,
+        takes,
+        configuration,
     })
-}
-
-/// How bad it is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Weight {
-    /// Somebody is not told, or nothing is kept.
-    Bad,
-    /// Worth a look.
-    Wary,
-}
-
-/// Something that is wrong.
-#[derive(Debug)]
-pub(super) struct Finding {
-    pub(super) weight: Weight,
-    pub(super) what: String,
-    /// In the words of who said so.
-    pub(super) reason: Option<String>,
-    /// What mends it, or tells more.
-    pub(super) command: String,
-    /// Where it is shown.
-    pub(super) at: Url,
 }
 
 /// Everything that is wrong, the worst first.
 pub(super) fn findings(standing: &Standing, now: Time) -> Vec<Finding> {
+    let held = &standing.configuration;
+    let commands = Commands::of(held.file.as_deref());
+    let judge = Judge { commands: &commands, now };
     let mut found = Vec::new();
-    let mut find = |weight, what: String, reason: Option<&String>, command: String, at: Url| {
-        found.push(Finding { weight, what, reason: reason.cloned(), command, at });
-    };
-    if let Err(reason) = &standing.receiving {
-        let what = "Callbacks cannot be kept: senders hear 503.".to_owned();
-        find(Weight::Bad, what, Some(reason), "callbackd doctor".to_owned(), Url::home());
+    found.extend(standing.receiving.as_ref().err().map(|reason| judge.receiving(reason)));
+    found.extend(held.refused.as_ref().map(|refused| judge.refused(refused.at, held.read_at, &refused.reason)));
+    for sink in &standing.sinks {
+        found.extend(judge.sink(&sink.standing, sink.is_configured));
     }
-    for Sink { row, is_configured, is_failing } in &standing.sinks {
-        let (name, shown) = (&row.name, shell(&row.name));
-        let waiting = several(row.backlog, "delivery");
-        let verb = if row.backlog == 1 { "waits" } else { "wait" };
-        let page = || Url::to(&["sinks"]);
-        let late = row.oldest.filter(|oldest| now.ms_since(*oldest) > LATE_MS);
-        if let Some(reason) = &row.paused {
-            let what = format!("The sink {name} is paused; {waiting} {verb}.");
-            find(Weight::Bad, what, Some(reason), format!("callbackd sinks resume {shown}"), page());
-        } else if *is_failing {
-            let what = format!("The sink {name} fails, and is only probed; {waiting} {verb}.");
-            find(Weight::Bad, what, row.reason.as_ref(), format!("callbackd sinks test {shown}"), page());
-        } else if !is_configured && row.backlog > 0 {
-            let what = format!("The sink {name} is not configured any more; {waiting} {verb}.");
-            find(
-                Weight::Bad,
-                what,
-                None,
-                format!("callbackd deliveries discard --status waiting --sink {shown}"),
-                page(),
-            );
-        } else if let Some(oldest) = late.filter(|_| row.reason.as_deref() != Some("waits for a link")) {
-            let what = format!("The sink {name} is behind; {waiting} {verb}, the oldest for {}.", age(oldest, now));
-            find(
-                Weight::Wary,
-                what,
-                row.reason.as_ref(),
-                format!("callbackd deliveries list --status waiting --sink {shown}"),
-                page(),
-            );
-        }
-        if row.dead > 0 {
-            let what = format!("{} for {name}.", several(row.dead, "dead letter"));
-            let at = layout::dead().with("sink", name);
-            find(Weight::Bad, what, None, format!("callbackd deliveries retry --sink {shown}"), at);
-        }
-    }
-    if standing.quarantined > 0 {
-        let what = format!("{} not understood.", some(standing.quarantined, "callback", "was", "were"));
-        let command = "callbackd receipts list --status quarantined".to_owned();
-        find(Weight::Wary, what, None, command, layout::quarantined());
-    }
-    if standing.overdue > 0 {
-        let what = format!("{} not finished in time.", some(standing.overdue, "execution", "is", "are"));
-        let at = Url::to(&["executions"]).with("status", "overdue");
-        find(Weight::Wary, what, None, "callbackd executions list --status overdue".to_owned(), at);
-    }
+    found.extend(standing.takes.and_then(|(held, most)| judge.over(held, most)));
+    found.extend(judge.quarantined(standing.quarantined.0, standing.quarantined.1));
+    found.extend(judge.held(standing.held));
+    found.extend(judge.overdue(standing.overdue));
     found.sort_by_key(|finding| finding.weight);
     found
 }
 
-/// A count that may be cut short.
-fn some(n: usize, what: &str, one: &str, many: &str) -> String {
-    match n {
-        1 => format!("1 {what} {one}"),
-        n if n > COUNTED => format!("More than {COUNTED} {what}s {many}"),
-        n => format!("{n} {what}s {many}"),
-    }
-}
-
-/// A name as a shell takes it. Configured names need nothing; the store may know others.
-fn shell(name: &str) -> String {
-    let is_plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-    if is_plain { name.to_owned() } else { format!("'{}'", name.replace('\'', "'\\''")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Time = Time::from_seconds(1_700_000_000);
-
-    fn sink(name: &str) -> Sink {
-        let row = SinkRow { name: name.to_owned(), paused: None, backlog: 0, oldest: None, reason: None, dead: 0 };
-        Sink { row, is_configured: true, is_failing: false }
-    }
-
-    fn standing(sinks: Vec<Sink>) -> Standing {
-        Standing { receiving: Ok(()), lately: 0, sources: vec![], sinks, quarantined: 0, overdue: 0 }
-    }
-
-    fn commands(standing: &Standing) -> Vec<String> {
-        findings(standing, NOW).into_iter().map(|finding| finding.command).collect()
-    }
-
-    #[test]
-    fn what_is_wrong_comes_with_what_mends_it() {
-        assert!(commands(&standing(vec![sink("portal")])).is_empty());
-        let waits = |mut one: Sink, seconds: i64, reason: &str| {
-            one.row.backlog = 1;
-            one.row.oldest = Some(Time::from_seconds(NOW.seconds() - seconds));
-            one.row.reason = Some(reason.to_owned());
-            one
-        };
-        assert!(commands(&standing(vec![waits(sink("portal"), 60, "503")])).is_empty(), "not for long");
-        assert!(commands(&standing(vec![waits(sink("portal"), 6000, "waits for a link")])).is_empty(), "it may");
-        let late = waits(sink("portal"), 6000, "503");
-        assert_eq!(commands(&standing(vec![late])), ["callbackd deliveries list --status waiting --sink portal"]);
-        let mut paused = waits(sink("it's"), 6000, "503");
-        paused.row.paused = Some("halted: 401".to_owned());
-        paused.row.dead = 2;
-        assert_eq!(
-            commands(&standing(vec![paused])),
-            ["callbackd sinks resume 'it'\\''s'", "callbackd deliveries retry --sink 'it'\\''s'"]
-        );
-        let failing = Sink { is_failing: true, ..waits(sink("portal"), 1, "connection refused") };
-        let found = findings(&standing(vec![failing]), NOW);
-        assert_eq!((found[0].weight, found[0].reason.as_deref()), (Weight::Bad, Some("connection refused")));
-        assert_eq!(found[0].what, "The sink portal fails, and is only probed; 1 delivery waits.");
-        assert_eq!(found[0].command, "callbackd sinks test portal");
-        let worse = Standing {
-            receiving: Err("the disk is full".to_owned()),
-            quarantined: COUNTED + 1,
-            overdue: 1,
-            ..standing(vec![])
-        };
-        let found = findings(&worse, NOW);
-        assert_eq!(found[0].command, "callbackd doctor");
-        assert_eq!(found[1].what, "More than 100 callbacks were not understood.");
-        assert_eq!(found[2].what, "1 execution is not finished in time.");
-    }
+/// Where more of it is shown.
+pub(super) fn place(about: &About) -> Option<Url> {
+    Some(match about {
+        About::Daemon | About::Configuration | About::Disk => return None,
+        About::Sink(_) => Url::to(&["sinks"]),
+        About::Dead(sink) => layout::dead().with("sink", sink),
+        About::Receipts(status) => Url::to(&["receipts"]).with("status", status),
+        About::Overdue => Url::to(&["executions"]).with("status", "overdue"),
+    })
 }

@@ -5,21 +5,17 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Findings, Level};
+use crate::admin::SinkStanding;
+use crate::admin::judgement::{COUNTED, Commands, HELD_MS, Judge};
 use crate::cli::Failure;
 use crate::cli::print::{age, size};
 use crate::cli::progress::Progress;
-use crate::clock;
 use crate::config::Config;
 use crate::model::Time;
-use crate::store::sqlite::{self, Oddity, Survey, Traffic};
-use crate::store::{Extent, Queries, SinkRow, StoreError};
+use crate::pipeline::upkeep::bytes_max;
+use crate::store::sqlite::{self, Backlog, Oddity, Survey, Traffic};
+use crate::store::{Extent, Filter, Queries, StoreError};
 
-/// What has waited longer than this waits too long, in milliseconds.
-const LATE_MS: u64 = 15 * 60_000;
-/// A vendor that is asked answers sooner than this.
-const HELD_MS: u64 = 60 * 60_000;
-/// What was quarantined longer ago has been seen.
-const NEWS_MS: u64 = 24 * 3_600_000;
 /// The log stays far below this, unless somebody reads for long.
 const LOG_BYTES_MAX: u64 = 256 << 20;
 /// Ids may run ahead of the clock by this.
@@ -29,10 +25,11 @@ pub(super) async fn look(
     config: &Config,
     path: &Path,
     within: Duration,
-    failing: &[String],
+    told: &[SinkStanding],
+    judge: &Judge<'_>,
     findings: &mut Findings,
 ) -> Result<(), Failure> {
-    let now = clock::now();
+    let now = judge.now;
     let mut survey = match Survey::open(path) {
         Ok(survey) => survey,
         Err(StoreError::NotFound(text)) => {
@@ -45,29 +42,34 @@ pub(super) async fn look(
         }
     };
     private(path, findings);
-    whole(&mut survey, path, within, findings)?;
+    whole(&mut survey, path, within, judge.commands, findings)?;
     log(&survey, findings);
     let traffic = survey.traffic(now)?;
-    receipts(&survey, now, findings)?;
+    receipts(&survey, judge, findings)?;
     clocks(&traffic, now, findings);
     let extent = survey.extent()?;
-    forecast(config, &traffic, &extent, now, findings);
+    forecast(config, &traffic, &extent, judge, findings);
     match sqlite::open_read_only(path) {
-        Ok(queries) => sinks(config, &*queries, failing, now, findings).await?,
+        Ok(queries) => sinks(config, &*queries, told, judge, findings).await?,
         Err(e) => findings.note("sinks", "what waits for them cannot be read", e.to_string()),
     }
     Ok(())
 }
 
-/// What waits for each sink.
+/// What is late, and what waits for each sink.
 pub(super) async fn sinks(
     config: &Config,
     queries: &dyn Queries,
-    failing: &[String],
-    now: Time,
+    told: &[SinkStanding],
+    judge: &Judge<'_>,
     findings: &mut Findings,
 ) -> Result<(), Failure> {
-    queries.sinks().await?.iter().for_each(|sink| told(config, sink, failing, now, findings));
+    let filter = Filter { status: vec!["overdue".to_owned()], limit: Some(COUNTED as u64 + 1), ..Filter::default() };
+    judge.overdue(queries.executions(filter).await?.len()).into_iter().for_each(|found| findings.judged(found));
+    for row in queries.sinks().await? {
+        let breaker = told.iter().find(|told| told.row.name == row.name).and_then(|told| told.breaker);
+        stands(config, &SinkStanding { row, breaker }, judge, findings);
+    }
     Ok(())
 }
 
@@ -84,7 +86,13 @@ fn private(path: &Path, findings: &mut Findings) {
     }
 }
 
-fn whole(survey: &mut Survey, path: &Path, within: Duration, findings: &mut Findings) -> Result<(), Failure> {
+fn whole(
+    survey: &mut Survey,
+    path: &Path,
+    within: Duration,
+    commands: &Commands,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
     let schema = survey.schema()?;
     for oddity in &schema.oddities {
         match oddity {
@@ -122,7 +130,7 @@ fn whole(survey: &mut Survey, path: &Path, within: Duration, findings: &mut Find
         Some(table) => findings.note(
             "store",
             format!("no damage found; the time was up at the table {table}"),
-            "callbackd doctor --within 10m, or callbackd backup FILE, which checks all of its copy",
+            commands.say("doctor --within 10m"),
         ),
     }
     Ok(())
@@ -140,25 +148,26 @@ fn log(survey: &Survey, findings: &mut Findings) {
     }
 }
 
-fn receipts(survey: &Survey, now: Time, findings: &mut Findings) -> Result<(), Failure> {
+fn receipts(survey: &Survey, judge: &Judge<'_>, findings: &mut Findings) -> Result<(), Failure> {
+    let now = judge.now;
     let quarantined = survey.receipts("quarantined")?;
-    if let Some(newest) = quarantined.newest {
-        let level = if now.ms_since(newest) < NEWS_MS { Level::Wrong } else { Level::Note };
-        let found = format!("{} not understood, the newest {} ago", quarantined.count, age(Some(newest), now));
-        let remedy = "callbackd receipts list --status quarantined; after an upgrade, callbackd receipts replay ID";
-        findings.add(level, "receipts", found, Some(remedy.to_owned()));
+    let count = |of: &Backlog| usize::try_from(of.count).unwrap_or(usize::MAX);
+    if let Some(found) = judge.quarantined(count(&quarantined), quarantined.newest) {
+        findings.judged(found);
     }
     let held = survey.receipts("held")?;
     if let Some(oldest) = held.oldest {
-        let level = if now.ms_since(oldest) > HELD_MS { Level::Wrong } else { Level::Note };
-        let found = format!("{} wait to be confirmed, the oldest for {}", held.count, age(Some(oldest), now));
-        let remedy = "callbackd receipts list --status held says why";
-        findings.add(level, "receipts", found, Some(remedy.to_owned()));
+        match judge.held(count(&held)).filter(|_| now.ms_since(oldest) > HELD_MS) {
+            Some(found) => findings.judged(found),
+            None => {
+                let found = format!("{} wait to be confirmed, the oldest for {}", held.count, age(Some(oldest), now));
+                findings.note("receipts", found, judge.commands.say("receipts list --status held"));
+            }
+        }
     }
     let refused = survey.receipts("refused")?;
     if refused.count > 0 {
-        let remedy =
-            "callbackd receipts list --status refused; one that was true after all: callbackd receipts replay ID";
+        let remedy = judge.commands.say("receipts list --status refused");
         findings.note("receipts", format!("{} were not confirmed by their vendor", refused.count), remedy);
     }
     if quarantined.count + held.count + refused.count == 0 {
@@ -167,37 +176,17 @@ fn receipts(survey: &Survey, now: Time, findings: &mut Findings) -> Result<(), F
     Ok(())
 }
 
-fn told(config: &Config, sink: &SinkRow, failing: &[String], now: Time, findings: &mut Findings) {
-    let (name, before) = (&sink.name, findings.0.len());
-    let about = format!("sinks.{name}");
-    if !config.sinks.iter().any(|known| known.name == *name) && sink.backlog > 0 {
-        let remedy = format!("configure it again, or: callbackd deliveries discard --status waiting --sink {name}");
-        findings.wrong(&about, format!("{} wait for it, and it is not configured", sink.backlog), remedy);
-    }
-    if let Some(why) = &sink.paused {
-        let found = format!("paused, with {} waiting: {why}", sink.backlog);
-        findings.wrong(&about, found, format!("callbackd sinks resume {name}, when the reason is gone"));
-    }
-    if sink.dead > 0 {
-        let remedy = format!(
-            "callbackd deliveries list --status dead --sink {name}; then callbackd deliveries retry --sink {name}, or discard"
-        );
-        findings.wrong(&about, format!("dead letters: {}", sink.dead), remedy);
-    }
-    let why = sink.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-    if sink.paused.is_none() && failing.contains(name) {
-        let found = format!("fails again and again, and is only probed; {} wait{why}", sink.backlog);
-        findings.wrong(&about, found, format!("callbackd sinks test {name}"));
-    } else if let Some(oldest) = sink.oldest.filter(|at| now.ms_since(*at) > LATE_MS && sink.paused.is_none()) {
-        let found = format!("{} wait, the oldest for {}{why}", sink.backlog, age(Some(oldest), now));
-        findings.wrong(&about, found, format!("callbackd check --probe; callbackd sinks test {name}"));
-    }
-    if findings.0.len() == before {
-        match sink.reason.is_some() {
-            true => findings.note(about, format!("{} wait{why}", sink.backlog), "each is tried again by itself"),
-            false => findings.ok(about, format!("{} wait", sink.backlog)),
+fn stands(config: &Config, sink: &SinkStanding, judge: &Judge<'_>, findings: &mut Findings) {
+    let (row, about) = (&sink.row, format!("sinks.{}", sink.row.name));
+    let is_configured = config.is_partial || config.sinks.iter().any(|known| known.name == row.name);
+    let found = judge.sink(sink, is_configured);
+    if found.is_empty() {
+        match &row.reason {
+            Some(why) => findings.note(about, format!("{} wait: {why}", row.backlog), "each is tried again by itself"),
+            None => findings.ok(about, format!("{} wait", row.backlog)),
         }
     }
+    found.into_iter().for_each(|found| findings.judged(found));
 }
 
 fn clocks(traffic: &Traffic, now: Time, findings: &mut Findings) {
@@ -213,8 +202,10 @@ fn clocks(traffic: &Traffic, now: Time, findings: &mut Findings) {
 }
 
 /// How the store will grow: what a day brings, against what its disk, `disk_max` and `keep` let it become.
-fn forecast(config: &Config, traffic: &Traffic, extent: &Extent, now: Time, findings: &mut Findings) {
-    let limit = config.store.disk_max.of(extent.disk).min(extent.held.saturating_add(extent.room));
+fn forecast(config: &Config, traffic: &Traffic, extent: &Extent, judge: &Judge<'_>, findings: &mut Findings) {
+    let most = bytes_max(*extent, config.store.disk_max);
+    // Upkeep leaves to others what they fill; but there is no more than that.
+    let limit = most.min(extent.held.saturating_add(extent.room));
     let takes = format!(
         "takes {}, may take {}, and {} are left on its disk",
         size(extent.held),
@@ -225,7 +216,10 @@ fn forecast(config: &Config, traffic: &Traffic, extent: &Extent, now: Time, find
         let remedy = "free room on the disk: senders are told 503 until there is some";
         return findings.wrong("disk", takes, remedy);
     }
-    let day = daily(traffic, extent, now);
+    if let Some(found) = judge.over(extent.held, most) {
+        return findings.judged(found);
+    }
+    let day = daily(traffic, extent, judge.now);
     if day == 0 {
         return findings.ok("disk", takes);
     }

@@ -7,8 +7,10 @@ use serde::Serialize;
 
 use super::reach::{Context, Daemon};
 use super::{Failure, block_on, print};
+use crate::admin::judgement::{About, Commands, Finding, Judge, Weight};
+use crate::admin::{Configured, SinkStanding};
 use crate::clock;
-use crate::config::{Config, Environment};
+use crate::config::{Broken, Config, Environment, Faults};
 use crate::options::Span;
 
 mod certificate;
@@ -40,7 +42,7 @@ enum Level {
 
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
-struct Finding {
+struct Looked {
     level: Level,
     about: String,
     finding: String,
@@ -51,7 +53,7 @@ struct Finding {
 
 /// All of them.
 #[derive(Debug, Default)]
-struct Findings(Vec<Finding>);
+struct Findings(Vec<Looked>);
 
 impl Findings {
     fn ok(&mut self, about: impl Into<String>, finding: impl Into<String>) {
@@ -66,46 +68,89 @@ impl Findings {
         self.add(Level::Wrong, about, finding, Some(remedy.into()));
     }
 
+    /// What the page says, too.
+    fn judged(&mut self, found: Finding) {
+        let Finding { weight, about, what, reason, command } = found;
+        let level = match weight {
+            Weight::Bad => Level::Wrong,
+            Weight::Wary => Level::Note,
+        };
+        let about = match about {
+            About::Daemon => "daemon".to_owned(),
+            About::Configuration => "config".to_owned(),
+            About::Sink(name) | About::Dead(name) => format!("sinks.{name}"),
+            About::Receipts(_) => "receipts".to_owned(),
+            About::Overdue => "executions".to_owned(),
+            About::Disk => "disk".to_owned(),
+        };
+        let what = reason.map_or(what.clone(), |reason| format!("{what} {reason}"));
+        self.add(level, about, what, Some(command));
+    }
+
     fn add(&mut self, level: Level, about: impl Into<String>, finding: impl Into<String>, remedy: Option<String>) {
-        self.0.push(Finding { level, about: about.into(), finding: finding.into(), remedy });
+        self.0.push(Looked { level, about: about.into(), finding: finding.into(), remedy });
     }
 }
 
 impl Doctor {
     pub(super) fn run(&self, context: &Context<'_>) -> Result<(), Failure> {
         let mut findings = Findings::default();
-        match Config::load(Some(context.file()), context.env) {
-            Ok(config) => {
-                configured(&config, context.env, &mut findings);
-                let failing = block_on(running(&config, context.env, &mut findings))?;
-                if config.store.is_postgres() {
-                    let queries = super::reach::queries(&config, context.env)?;
-                    #[cfg(feature = "postgres")]
-                    block_on(shared::look(&config, context.env, &mut findings))?;
-                    block_on(kept::sinks(&config, &*queries, &failing, clock::now(), &mut findings))?;
-                } else {
-                    let path = super::reach::store_path(&config)?;
-                    block_on(kept::look(&config, path, self.within.0, &failing, &mut findings))?;
-                }
+        let commands = Commands::of(context.file.as_deref());
+        let broken = |findings: &mut Findings, faults: &Faults| {
+            let remedy = commands.say("check");
+            faults.to_string().lines().for_each(|fault| findings.wrong("config", fault, &remedy));
+        };
+        match Config::salvage(Some(context.file()), context.env) {
+            Ok((config, None)) => {
+                configured(&config, context.env, &commands, &mut findings);
+                self.look(context, &config, &commands, &mut findings)?;
             }
-            Err(faults) => {
-                let remedy = format!("callbackd check --config {}", context.file().display());
-                for fault in &faults.faults {
-                    findings.wrong("config", fault.to_string(), &remedy);
-                }
+            // A daemon goes on with what it read before.
+            Ok((config, Some(Broken { faults, hides_places: false }))) => {
+                broken(&mut findings, &faults);
+                self.look(context, &config, &commands, &mut findings)?;
             }
+            Ok((_, Some(Broken { faults, .. }))) => {
+                broken(&mut findings, &faults);
+                let found = "where they are stands in what cannot be read, so nothing was looked at there";
+                findings.note("daemon, store", found, "mend the file, and ask again");
+            }
+            Err(faults) => broken(&mut findings, &faults),
         }
         self.tell(findings.0)
     }
 
-    fn tell(&self, findings: Vec<Finding>) -> Result<(), Failure> {
+    /// At the daemon, and into the store.
+    fn look(
+        &self,
+        context: &Context<'_>,
+        config: &Config,
+        commands: &Commands,
+        findings: &mut Findings,
+    ) -> Result<(), Failure> {
+        let judge = Judge { commands, now: clock::now() };
+        let sinks = block_on(running(config, context.env, &judge, findings))?;
+        if config.store.is_postgres() {
+            let queries = super::reach::queries(config, context.env)?;
+            #[cfg(feature = "postgres")]
+            block_on(shared::look(config, context.env, findings))?;
+            return block_on(kept::sinks(config, &*queries, &sinks, &judge, findings));
+        }
+        let path = super::reach::store_path(config)?;
+        block_on(kept::look(config, path, self.within.0, &sinks, &judge, findings))
+    }
+
+    fn tell(&self, findings: Vec<Looked>) -> Result<(), Failure> {
         let wrong = findings.iter().filter(|one| one.level == Level::Wrong).count();
         print::stdout(|out| {
             if self.json {
                 return findings.iter().try_for_each(|one| print::json_line(out, one));
             }
             let width = findings.iter().map(|one| one.about.chars().count()).max().unwrap_or(0);
-            for one in &findings {
+            // What is wrong stands last, where one looks first.
+            let mut findings: Vec<_> = findings.iter().collect();
+            findings.sort_by_key(|one| one.level);
+            for one in findings {
                 let word = match one.level {
                     Level::Ok => "ok",
                     Level::Note => "note",
@@ -130,7 +175,7 @@ impl Doctor {
 /// A certificate that ends within this time is to be renewed.
 const RENEW_MS: u64 = 14 * 86_400_000;
 
-fn configured(config: &Config, env: &Environment, findings: &mut Findings) {
+fn configured(config: &Config, env: &Environment, commands: &Commands, findings: &mut Findings) {
     match config.adapters(env) {
         Ok(adapters) => {
             for warning in &adapters.warnings {
@@ -138,7 +183,7 @@ fn configured(config: &Config, env: &Environment, findings: &mut Findings) {
                     true => {
                         findings.wrong("config", warning, "chmod it, and change the secret if others may have read it")
                     }
-                    false => findings.note("config", warning, "callbackd check"),
+                    false => findings.note("config", warning, commands.say("check")),
                 }
             }
             let (sources, sinks, routes) = (config.sources.len(), config.sinks.len(), config.routes.len());
@@ -153,7 +198,7 @@ fn configured(config: &Config, env: &Environment, findings: &mut Findings) {
                         "a credential of systemd's, which cannot be seen from here",
                         &*fault.message,
                     ),
-                    false => findings.wrong("config", fault.to_string(), "callbackd check"),
+                    false => findings.wrong("config", fault.to_string(), commands.say("check")),
                 }
             }
         }
@@ -175,8 +220,13 @@ fn configured(config: &Config, env: &Environment, findings: &mut Findings) {
 /// An answer that takes longer says enough.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whether it runs and is well; and which sinks fail again and again, as it alone knows.
-async fn running(config: &Config, env: &Environment, findings: &mut Findings) -> Result<Vec<String>, Failure> {
+/// Whether it runs and is well; and its sinks, with what it alone knows of them.
+async fn running(
+    config: &Config,
+    env: &Environment,
+    judge: &Judge<'_>,
+    findings: &mut Findings,
+) -> Result<Vec<SinkStanding>, Failure> {
     let at = &config.admin.listen;
     // Where its token is at fault, that was found already; health needs none.
     let Ok(daemon) = Daemon::of(config, env) else { return Ok(Vec::new()) };
@@ -193,7 +243,7 @@ async fn running(config: &Config, env: &Environment, findings: &mut Findings) ->
         Ok(Ok(None)) => findings.wrong(
             "daemon",
             format!("none listens at admin.listen = {at:?}: nothing comes in, and nobody is told"),
-            "systemctl start callbackd",
+            format!("systemctl start callbackd, or: {}", judge.commands.say("serve")),
         ),
         Ok(Err(Failure::Failed(why))) => findings.wrong("daemon", why, "see its log"),
         Ok(Err(other)) => return Err(other),
@@ -203,18 +253,15 @@ async fn running(config: &Config, env: &Environment, findings: &mut Findings) ->
             "see its log; systemctl restart callbackd",
         ),
     }
-    match tokio::time::timeout(ANSWER_TIMEOUT, daemon.probe("/metrics")).await {
-        Ok(Ok(Some((200, figures)))) => Ok(failing(config, &figures)),
-        // Why not stands above, or at its token.
-        _ => Ok(Vec::new()),
+    if let Some(Configured { read_at, refused_at, reason, .. }) = daemon.status().await.map(|said| said.configuration) {
+        match refused_at {
+            Some(at) => findings.judged(judge.refused(at, read_at, reason.as_deref().unwrap_or_default())),
+            None => {
+                let ago = print::age(Some(read_at), judge.now);
+                findings.ok("daemon", format!("goes by the configuration that it read {ago} ago"));
+            }
+        }
     }
-}
-
-/// The configured sinks whose breaker is open.
-fn failing(config: &Config, figures: &str) -> Vec<String> {
-    let is_open = |name: &str| {
-        let figure = format!("callbackd_breaker_open{{sink=\"{name}\"}} 1");
-        figures.lines().any(|line| line == figure)
-    };
-    config.sinks.iter().map(|sink| sink.name.clone()).filter(|name| is_open(name)).collect()
+    // Why not stands above, or at its token.
+    Ok(daemon.sinks().await.unwrap_or_default())
 }

@@ -24,7 +24,13 @@ mod seen;
 use held::{Held, Known};
 use seen::{Link, Reading, Route, Seen, Told};
 
+/// What its exit code means: not what becomes of the callback.
+const EXIT: &str = "Exit codes: 0 when it was explained, whatever would become of the callback: that it would be refused, \
+                    quarantined or a repeat is told, and with --json in `refused_with`, `quarantined` and `updates`; 1 when it \
+                    could not be (no such file, no such source); 2 usage; 78 bad configuration.";
+
 #[derive(Args, Debug)]
+#[command(after_help = EXIT)]
 pub(super) struct Explain {
     /// The callback's body
     #[arg(value_name = "FILE")]

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::print::{self, cell};
 use super::reach::Context;
@@ -75,12 +76,18 @@ impl Replay {
     }
 }
 
-/// An interrupted replay cleans up like any other.
-async fn interruptible<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::select! {
-        ended = work => ended,
-        _ = tokio::signal::ctrl_c() => Err(Failure::Failed("interrupted".to_owned())),
-    }
+/// Who is interrupted, told to end, or left by its terminal, cleans up like anybody else.
+pub(super) async fn interruptible<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let told = |kind| signal(kind).map_err(|e| Failure::Failed(format!("signals cannot be heard: {e}")));
+    let (mut interrupt, mut end) = (told(SignalKind::interrupt())?, told(SignalKind::terminate())?);
+    let mut hangup = told(SignalKind::hangup())?;
+    let said = tokio::select! {
+        ended = work => return ended,
+        _ = interrupt.recv() => "interrupted",
+        _ = end.recv() => "told to end",
+        _ = hangup.recv() => "the terminal has gone",
+    };
+    Err(Failure::Failed(said.to_owned()))
 }
 
 /// Posts to a daemon elsewhere.

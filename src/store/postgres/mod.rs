@@ -31,6 +31,7 @@ mod claim;
 mod connect;
 mod deliver;
 mod herald;
+mod history;
 mod inquire;
 mod news;
 mod outlook;

@@ -33,6 +33,10 @@ impl Queries for Readers {
         asked!(self, read::executions, &filter)
     }
 
+    fn further(&self, before: Option<i64>, count: u64) -> Boxed<'_, Result<Option<i64>, StoreError>> {
+        asked!(self, read::further, before, count)
+    }
+
     fn execution(&self, id_or_key: String) -> Boxed<'_, Result<Value, StoreError>> {
         asked!(self, read::execution, &id_or_key)
     }
@@ -82,6 +86,10 @@ impl Queries for Readers {
 impl Queries for PostgresStore {
     fn executions(&self, filter: Filter) -> Boxed<'_, Result<Vec<Value>, StoreError>> {
         self.readers.executions(filter)
+    }
+
+    fn further(&self, before: Option<i64>, count: u64) -> Boxed<'_, Result<Option<i64>, StoreError>> {
+        self.readers.further(before, count)
     }
 
     fn execution(&self, id_or_key: String) -> Boxed<'_, Result<Value, StoreError>> {

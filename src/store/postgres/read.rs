@@ -7,9 +7,10 @@ use tokio_postgres::{Client, IsolationLevel, Row, Transaction};
 use super::claim::link;
 use super::connect::fault;
 use super::deliver::values;
+use super::history;
 use super::tx::Values;
-use crate::model::{Attempt, Change, ChangeMeta, Link, State, Status, Task, Time};
-use crate::store::rules::{DELIVERIES, EXECUTIONS, RECEIPTS, changed_tasks, conditions};
+use crate::model::{Attempt, Link, State, Status, Task, Time};
+use crate::store::rules::{ATTEMPTS, DELIVERIES, EXECUTIONS, RECEIPTS, conditions};
 use crate::store::{DeliveryRow, ExecutionRow, Filter, ReceiptRow, SinkRow, StoreError};
 
 pub(super) type Read<T> = Result<T, StoreError>;
@@ -27,17 +28,9 @@ pub(super) async fn ask(snapshot: &Transaction<'_>, sql: &str, values: &Values<'
 const EXECUTION: &str = "SELECT h.id, h.sequence, h.received_at, h.snapshot, h.status,
     EXISTS (SELECT 1 FROM inquiries i WHERE i.id = h.id AND i.overdue_at IS NOT NULL) FROM execution_heads h";
 
-/// The changes of the execution `$1`, by each one's predecessor.
-const CHAIN: &str = "WITH RECURSIVE chain (id, execution, sequence, type, previous_status, changed_tasks, receipt, received_at, snapshot, previous) AS (
-        SELECT change, id, sequence, type, previous_status, changed_tasks, receipt, received_at, snapshot, previous
-        FROM execution_heads WHERE id = $1
-        UNION ALL
-        SELECT c.id, c.execution, c.sequence, c.type, c.previous_status, c.changed_tasks, c.receipt, c.received_at, c.snapshot, c.previous
-        FROM chain JOIN earlier_changes c ON c.id = chain.previous)";
+pub(super) const RECEIPT: &str = "SELECT id, source, status, received_at, peer, headers, body_bytes, digest, reason, execution, executions FROM receipts";
 
-const RECEIPT: &str = "SELECT id, source, status, received_at, peer, headers, body_bytes, digest, reason, execution, executions FROM receipts";
-
-const DELIVERY: &str =
+pub(super) const DELIVERY: &str =
     "SELECT d.id, d.sink, d.status, d.execution, h.key, h.source, d.change, coalesce(c.type, h.type), d.attempts,
     d.created_at, d.due_at, d.finished_at, d.reason
     FROM deliveries d JOIN execution_heads h ON h.id = d.execution LEFT JOIN earlier_changes c ON c.id = d.change";
@@ -108,7 +101,7 @@ async fn shown(snapshot: &Transaction<'_>, row: &Row) -> Read<(Value, Value)> {
     Ok((json!(flat), json!(tasks)))
 }
 
-fn receipt_row(row: &Row) -> Read<ReceiptRow> {
+pub(super) fn receipt_row(row: &Row) -> Read<ReceiptRow> {
     let executions = match (row.get::<_, Option<String>>(10), row.get::<_, Option<i64>>(9)) {
         (Some(several), _) => serde_json::from_str::<Vec<i64>>(&several).unwrap_or_default(),
         (None, one) => one.into_iter().collect(),
@@ -127,7 +120,7 @@ fn receipt_row(row: &Row) -> Read<ReceiptRow> {
     })
 }
 
-fn delivery_row(row: &Row) -> Read<DeliveryRow> {
+pub(super) fn delivery_row(row: &Row) -> Read<DeliveryRow> {
     Ok(DeliveryRow {
         id: id(row, 0),
         sink: row.get(1),
@@ -143,26 +136,6 @@ fn delivery_row(row: &Row) -> Read<DeliveryRow> {
         finished_at: maybe_at(row, 11),
         reason: row.get(12),
     })
-}
-
-fn change(row: &Row, links: &[Link]) -> Read<Value> {
-    let Ok(state) = State::of_snapshot(row.get(8)) else { return Ok(Value::Null) };
-    let previous_status: Option<Status> = match row.get::<_, Option<&str>>(4) {
-        Some(_) => Some(word(row, 4)?),
-        None => None,
-    };
-    let kind: String = row.get(3);
-    let meta = ChangeMeta {
-        overdue: kind == Change::OVERDUE,
-        kind,
-        sequence: count(row, 2),
-        previous_status,
-        changed_tasks: changed_tasks(row.get(5), &state),
-        receipt: row.get::<_, Option<i64>>(6).map(|id| id.to_string()),
-        received_at: at(row, 7),
-    };
-    let change = Change { id: row.get(0), execution_id: row.get(1), state, links: links.to_vec(), meta };
-    Ok(json!({ "id": change.id.to_string(), "data": change }))
 }
 
 fn limit(filter: &Filter) -> String {
@@ -188,23 +161,15 @@ pub(super) async fn execution(snapshot: &Transaction<'_>, id_or_key: &str) -> Re
     };
     let id: i64 = row.get(0);
     let (execution, tasks) = shown(snapshot, row).await?;
-    let of: &Values<'_> = &[(&id, Type::INT8)];
-    let links = links(snapshot, id).await?;
-    let changes = ask(snapshot, &format!("{CHAIN} SELECT * FROM chain ORDER BY id"), of).await?;
-    let changes: Vec<Value> = changes.iter().map(|row| change(row, &links)).collect::<Read<_>>()?;
-    let receipts = format!(
-        "{CHAIN} {RECEIPT} WHERE id IN (SELECT receipt FROM chain
-             UNION SELECT id FROM receipts WHERE status <> 'accepted' AND execution = $1
-             UNION SELECT r.id FROM receipts r WHERE r.status <> 'accepted' AND r.executions IS NOT NULL
-                   AND $1::text IN (SELECT json_array_elements_text(r.executions::json))) ORDER BY id"
-    );
-    let receipts = ask(snapshot, &receipts, of).await?;
-    let receipts: Vec<ReceiptRow> = receipts.iter().map(receipt_row).collect::<Read<_>>()?;
-    let deliveries = ask(snapshot, &format!("{DELIVERY} WHERE d.execution = $1 ORDER BY d.id"), of).await?;
-    let deliveries: Vec<DeliveryRow> = deliveries.iter().map(delivery_row).collect::<Read<_>>()?;
-    Ok(
-        json!({ "execution": execution, "tasks": tasks, "receipts": receipts, "changes": changes, "deliveries": deliveries }),
-    )
+    history::of(snapshot, id, execution, tasks).await
+}
+
+/// The id of the last of `count` executions, newest first, from below `before` on.
+pub(super) async fn further(snapshot: &Transaction<'_>, before: Option<i64>, count: u64) -> Read<Option<i64>> {
+    let skipped = i64::try_from(count.saturating_sub(1)).unwrap_or(i64::MAX);
+    let sql = "SELECT id FROM execution_heads WHERE id < $1 ORDER BY id DESC OFFSET $2 LIMIT 1";
+    let values: &Values<'_> = &[(&before.unwrap_or(i64::MAX), Type::INT8), (&skipped, Type::INT8)];
+    Ok(ask(snapshot, sql, values).await?.first().map(|row| row.get(0)))
 }
 
 pub(super) async fn tasks(snapshot: &Transaction<'_>, executions: &[i64]) -> Read<Vec<Vec<Task>>> {
@@ -241,10 +206,10 @@ pub(super) async fn deliveries(snapshot: &Transaction<'_>, filter: &Filter) -> R
 
 pub(super) async fn delivery(snapshot: &Transaction<'_>, id: i64) -> Read<(DeliveryRow, Vec<Attempt>)> {
     let of: &Values<'_> = &[(&id, Type::INT8)];
-    let rows = ask(snapshot, &format!("{DELIVERY} WHERE d.id = $1"), of).await?;
-    let row = rows.first().ok_or_else(|| StoreError::NotFound(format!("there is no delivery {id}")))?;
-    let sql =
-        "SELECT started_at, duration_ms, outcome, status, reason, answer FROM attempts WHERE delivery = $1 ORDER BY id";
+    let found = ask(snapshot, &format!("{DELIVERY} WHERE d.id = $1"), of).await?;
+    let row = found.first().ok_or_else(|| StoreError::NotFound(format!("there is no delivery {id}")))?;
+    let sql = "SELECT started_at, duration_ms, outcome, status, reason, answer FROM attempts WHERE delivery = $1
+         ORDER BY id DESC LIMIT $2";
     let attempt = |row: &Row| Attempt {
         started_at: at(row, 0),
         duration_ms: row.get::<_, i64>(1).unsigned_abs(),
@@ -253,7 +218,8 @@ pub(super) async fn delivery(snapshot: &Transaction<'_>, id: i64) -> Read<(Deliv
         reason: row.get(4),
         answer: row.get(5),
     };
-    let attempts = ask(snapshot, sql, of).await?.iter().map(attempt).collect();
+    let rows = ask(snapshot, sql, &[(&id, Type::INT8), (&ATTEMPTS, Type::INT8)]).await?;
+    let attempts = rows.iter().rev().map(attempt).collect();
     Ok((delivery_row(row)?, attempts))
 }
 

@@ -1,5 +1,7 @@
 //! What was claimed, as the rows have it, and as a sink is handed it.
 
+use serde_json::{Value, json};
+
 use crate::model::{Change, ChangeMeta, Delivery, Link, State, Status, Time, Trace};
 use crate::store::StoreError;
 
@@ -62,4 +64,25 @@ pub(crate) fn changed_tasks(stored: Option<&str>, state: &State) -> Vec<String> 
         Some(keys) => serde_json::from_str(keys).unwrap_or_default(),
         None => state.tasks.iter().map(|task| task.key.clone()).collect(),
     }
+}
+
+/// So many bytes of an execution's snapshots are told at once; the latest is, however large.
+pub(crate) const CONTENT_BYTES: usize = 4 << 20;
+/// So many bytes of each list beside them.
+pub(crate) const LIST_BYTES: usize = 4 << 20;
+/// Tries of one delivery that are told at once.
+pub(crate) const ATTEMPTS: i64 = 1000;
+
+/// A change of which the content is left out.
+pub(crate) fn without_content(id: i64, meta: &ChangeMeta) -> Value {
+    let change = json!({
+        "sequence": meta.sequence,
+        "overdue": meta.overdue,
+        "type": meta.kind,
+        "previous_status": meta.previous_status,
+        "changed_tasks": null,
+        "receipt": meta.receipt,
+        "received_at": meta.received_at,
+    });
+    json!({ "id": id.to_string(), "data": { "execution": null, "tasks": null, "change": change } })
 }

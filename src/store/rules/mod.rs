@@ -18,7 +18,7 @@ mod ready;
 mod record;
 
 pub(crate) use again::ReadyAgain;
-pub(crate) use claimed::{BYTES_MAX, Claimed, changed_tasks};
+pub(crate) use claimed::{ATTEMPTS, BYTES_MAX, CONTENT_BYTES, Claimed, LIST_BYTES, changed_tasks, without_content};
 pub(crate) use deliver::{
     Can, DISCARDED, RETRIED, ReadySettlement, Touched, can_be, discard, one, retry, settle, settle_all,
 };

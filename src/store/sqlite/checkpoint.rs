@@ -155,6 +155,18 @@ pub(super) fn copy(conn: &Connection, log: &Log) -> Option<usize> {
     }
 }
 
+/// Copies all of it, and gives the room that it takes back to the disk; in vain where somebody reads or copies, for whom
+/// it does not wait.
+pub(super) fn shorten(conn: &Connection, log: &Log) {
+    let one = |pragma: &str| conn.query_row(pragma, [], |row| row.get::<_, i64>(0));
+    let Ok(patience_ms) = one("PRAGMA busy_timeout") else { return };
+    let is_busy = one("PRAGMA busy_timeout = 0").and_then(|_| one("PRAGMA wal_checkpoint(TRUNCATE)"));
+    if matches!(is_busy, Ok(0)) {
+        log.pages.store(0, Ordering::Release);
+    }
+    let _ = one(&format!("PRAGMA busy_timeout = {patience_ms}"));
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::open;

@@ -6,16 +6,24 @@
 //! can be read again from the rows after a crash, because the index says up to which execution it is complete.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use rusqlite::Connection;
 
 use super::super::rules::hash_of;
 
 /// Executions in memory before they are folded. In an index of millions each would dirty a page by itself: the more there
-/// are, the more of them share one. A start reads up to twice as many.
-const YOUNG_MAX: usize = 65_536;
+/// are, the more of them share one. A start reads up to twice as many, so a small store begins with the least.
+const YOUNG: RangeInclusive<usize> = 65_536..=196_608;
+/// In between, it is one for so many pages of the file: eight or so share a page of the index, whatever its size.
+const YOUNG_PAGES: usize = 16;
 /// Executions folded with one commit, at least: a commit that folds many is one that many senders wait for.
 const FOLD: usize = 64;
+
+fn enough(conn: &Connection) -> rusqlite::Result<usize> {
+    let pages: i64 = conn.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+    Ok((usize::try_from(pages).unwrap_or(0) / YOUNG_PAGES).clamp(*YOUNG.start(), *YOUNG.end()))
+}
 
 type Entry = (i64, i64);
 
@@ -26,6 +34,8 @@ pub(super) struct Recent {
     old: BTreeSet<Entry>,
     /// The newest of the old ones.
     through: i64,
+    /// So many young ones are folded.
+    enough: usize,
     /// What the open transaction added, folded and took out (of the young, of the old), to be undone with it.
     added: Vec<Entry>,
     folded: Vec<Entry>,
@@ -42,6 +52,7 @@ impl Recent {
             young,
             old: BTreeSet::new(),
             through: 0,
+            enough: enough(conn)?,
             added: Vec::new(),
             folded: Vec::new(),
             forgotten: Default::default(),
@@ -72,7 +83,7 @@ impl Recent {
     /// Folds a few into the index, within the open transaction.
     pub(super) fn fold(&mut self, conn: &Connection, insert: &mut rusqlite::Statement<'_>) -> rusqlite::Result<()> {
         if self.old.is_empty() {
-            if self.young.len() < YOUNG_MAX {
+            if self.young.len() < self.enough {
                 return Ok(());
             }
             self.old = std::mem::take(&mut self.young);
@@ -86,6 +97,7 @@ impl Recent {
         }
         if self.old.is_empty() {
             conn.execute("UPDATE folded SET through = ?1", [self.through])?;
+            self.enough = enough(conn)?;
         }
         Ok(())
     }
@@ -138,7 +150,7 @@ mod tests {
         let conn = store();
         let mut insert = insert(&conn);
         let mut recent = Recent::load(&conn).expect("loads");
-        let all = YOUNG_MAX as i64 + 1000;
+        let all = *YOUNG.start() as i64 + 1000;
         for id in 1..=all {
             recent.add(hash_of(&id.to_string()), id);
             if id % 64 == 0 {
@@ -167,7 +179,7 @@ mod tests {
         let conn = store();
         let mut insert = insert(&conn);
         let mut recent = Recent::load(&conn).expect("loads");
-        for id in 1..YOUNG_MAX as i64 {
+        for id in 1..*YOUNG.start() as i64 {
             recent.add(id, id);
         }
         recent.committed();
@@ -177,12 +189,12 @@ mod tests {
         assert_eq!(indexed(&conn), FOLD as i64);
         conn.execute_batch("ROLLBACK").expect("rolled back");
         // Of those being folded, and not yet.
-        recent.forget(YOUNG_MAX as i64 - 1, YOUNG_MAX as i64 - 1);
+        recent.forget(*YOUNG.start() as i64 - 1, *YOUNG.start() as i64 - 1);
         recent.add(-1, 1_000_001);
         recent.forget(-1, 1_000_001);
-        assert_eq!(recent.with(YOUNG_MAX as i64 - 1).chain(recent.with(-1)).count(), 0, "forgotten");
+        assert_eq!(recent.with(*YOUNG.start() as i64 - 1).chain(recent.with(-1)).count(), 0, "forgotten");
         recent.rolled_back();
         assert_eq!(recent.with(0).chain(recent.with(-1)).count(), 0, "what was added is gone");
-        assert!((1..YOUNG_MAX as i64).all(|id| recent.with(id).eq([id])), "what was folded is back");
+        assert!((1..*YOUNG.start() as i64).all(|id| recent.with(id).eq([id])), "what was folded is back");
     }
 }

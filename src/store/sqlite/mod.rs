@@ -30,6 +30,7 @@ mod checkpoint;
 mod claim;
 mod deliver;
 mod fresh;
+mod history;
 mod identity;
 mod inquire;
 mod mass;
@@ -76,7 +77,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { queue_max: 4096, queue_bytes_max: 64 << 20, readers: 2, measures: Arc::default() }
+        Options { queue_max: 4096, queue_bytes_max: 64 << 20, readers: 3, measures: Arc::default() }
     }
 }
 

@@ -13,9 +13,9 @@ use super::super::rules::{MAY_GO, hash_of};
 use super::SqliteStore;
 use super::news;
 use super::read::fault;
-use super::unload::{self, NEWEST};
+use super::unload::{self, Exported, NEWEST};
 use super::writer::{Fault, Tx};
-use crate::model::Time;
+use crate::model::{ReceiptStatus, Time};
 use crate::store::{Export, Pruned, StoreError};
 
 /// How many executions one step looks at.
@@ -67,12 +67,16 @@ struct Found {
 pub(super) enum Going {
     Execution {
         id: i64,
-        /// Its newest row when it was exported: with a newer one, it stays until that is exported, too.
-        newest: Option<i64>,
+        /// How it stood when it was exported: if something came since, it stays until that is exported, too.
+        exported: Option<Exported>,
     },
     /// Refused, a conflict that begins no execution, or speaks of several executions that are all gone: the last of them may
     /// have been the one that learned nothing from it.
-    Receipt(i64),
+    Receipt {
+        id: i64,
+        /// As what it was exported: if it was read again since, it stays, or goes with what it became.
+        exported: Option<ReceiptStatus>,
+    },
 }
 
 impl SqliteStore {
@@ -154,7 +158,7 @@ fn executions(conn: &Connection, from: i64, before: Time, most: usize) -> rusqli
     while let Some(row) = rows.next()? {
         let id: i64 = row.get(0)?;
         if row.get(1)? {
-            going.push(Going::Execution { id, newest: None });
+            going.push(Going::Execution { id, exported: None });
         }
         looked_at += 1;
         if looked_at == LOOK || going.len() == most {
@@ -182,7 +186,7 @@ fn receipts(conn: &Connection, from: i64, end: i64) -> rusqlite::Result<Found> {
     let with: &[(&str, &dyn ToSql)] = &[(":from", &from), (":end", &end)];
     let ids: Vec<i64> = receipts.query_map(with, |row| row.get(0))?.collect::<Result<_, _>>()?;
     let next = ids.get(LOOK - 1).map(|id| id + 1);
-    Ok(Found { going: ids.into_iter().map(Going::Receipt).collect(), next })
+    Ok(Found { going: ids.into_iter().map(|id| Going::Receipt { id, exported: None }).collect(), next })
 }
 
 /// How far one transaction came.
@@ -199,8 +203,9 @@ fn forget(tx: &mut Tx<'_>, going: &[Going], before: Time) -> Result<Piece, Fault
             return Ok(Piece { done, executions });
         }
         match *one {
-            Going::Receipt(id) => deletes.receipt(id)?,
-            Going::Execution { id, newest } if !deletes.may_go(id, before)? || !deletes.is_exported(id, newest)? => {}
+            Going::Receipt { id, exported } => deletes.receipt(id, exported)?,
+            Going::Execution { id, exported }
+                if !deletes.may_go(id, before)? || !deletes.is_exported(id, exported)? => {}
             Going::Execution { id, .. } => {
                 let Some(hash) = deletes.execution(id)? else { return Ok(Piece { done, executions }) };
                 tx.recent.forget(hash, id);
@@ -215,6 +220,7 @@ fn forget(tx: &mut Tx<'_>, going: &[Going], before: Time) -> Result<Piece, Fault
 struct Deletes<'c> {
     may_go: Statement<'c>,
     newest: Statement<'c>,
+    asides: Statement<'c>,
     hanging: Vec<(Statement<'c>, Statement<'c>)>,
     point_past: Statement<'c>,
     receipt_of_change: Statement<'c>,
@@ -248,6 +254,7 @@ impl<'c> Deletes<'c> {
         Ok(Deletes {
             may_go: conn.prepare(&format!("SELECT {MAY_GO} FROM execution_heads h WHERE h.id = :id"))?,
             newest: conn.prepare(NEWEST)?,
+            asides: conn.prepare("SELECT 1 FROM asides WHERE id > ?1 AND execution = ?2")?,
             hanging: hanging.collect::<rusqlite::Result<_>>()?,
             point_past: conn.prepare(
                 "UPDATE execution_heads SET previous = (SELECT previous FROM earlier_changes WHERE id = ?2) WHERE id = ?1",
@@ -263,7 +270,7 @@ impl<'c> Deletes<'c> {
             identity: conn.prepare("DELETE FROM identities WHERE hash = ?1 AND execution = ?2")?,
             // What was refused may have been vouched for since it was found.
             receipt: conn.prepare(&format!(
-                "DELETE FROM receipts AS r WHERE r.id = :id
+                "DELETE FROM receipts AS r WHERE r.id = :id AND r.status = coalesce(:exported, r.status)
                    AND (r.status = 'refused' OR r.status = 'conflict' AND r.execution IS NULL
                         OR r.executions IS NOT NULL AND NOT {}) RETURNING octet_length(body)",
                 IS_NEEDED.replace(":without", "0")
@@ -278,13 +285,15 @@ impl<'c> Deletes<'c> {
     }
 
     /// Whether nothing came since it was exported, where it was to be.
-    fn is_exported(&mut self, execution: i64, newest: Option<i64>) -> rusqlite::Result<bool> {
-        let Some(exported) = newest else { return Ok(true) };
-        self.newest.query_row(&[(":id", &execution)], |row| Ok(row.get::<_, i64>(0)? <= exported))
+    fn is_exported(&mut self, execution: i64, exported: Option<Exported>) -> rusqlite::Result<bool> {
+        let Some(Exported { newest, aside }) = exported else { return Ok(true) };
+        let is_newest = self.newest.query_row(&[(":id", &execution)], |row| Ok(row.get::<_, i64>(0)? <= newest))?;
+        Ok(is_newest && !self.asides.exists([aside, execution])?)
     }
 
-    fn receipt(&mut self, id: i64) -> rusqlite::Result<()> {
-        let bytes: Option<Option<i64>> = self.receipt.query_row(&[(":id", &id)], |row| row.get(0)).optional()?;
+    fn receipt(&mut self, id: i64, exported: Option<ReceiptStatus>) -> rusqlite::Result<()> {
+        let with: &[(&str, &dyn ToSql)] = &[(":id", &id), (":exported", &exported.map(ReceiptStatus::as_str))];
+        let bytes: Option<Option<i64>> = self.receipt.query_row(with, |row| row.get(0)).optional()?;
         if let Some(bytes) = bytes {
             self.left = self.left.saturating_sub(cost(bytes.unwrap_or(0)));
         }
@@ -396,7 +405,7 @@ mod tests {
         let going: Vec<_> = heads
             .query_map([], |row| row.get(0))
             .expect("asked")
-            .map(|id| Going::Execution { id: id.expect("an id"), newest: None })
+            .map(|id| Going::Execution { id: id.expect("an id"), exported: None })
             .collect();
         drop(heads);
         let mut done = 0;
@@ -480,7 +489,7 @@ mod tests {
         let mut tx = writer::prepare(&conn).expect("prepared");
         let indexed = |of: &str| count(&conn, &format!("identities WHERE {of}"));
         let forget = |tx: &mut Tx<'_>, from: i64| {
-            let going: Vec<_> = (from..from + 20).map(|n| Going::Execution { id: n * 10, newest: None }).collect();
+            let going: Vec<_> = (from..from + 20).map(|n| Going::Execution { id: n * 10, exported: None }).collect();
             let piece = forget(tx, &going, Time::from_seconds(1_000_000)).expect("gone");
             assert_eq!(piece.executions, 20);
             tx.recent.committed();

@@ -12,6 +12,10 @@ impl Queries for SqliteStore {
         self.readers.executions(filter)
     }
 
+    fn further(&self, before: Option<i64>, count: u64) -> Boxed<'_, Result<Option<i64>, StoreError>> {
+        self.readers.further(before, count)
+    }
+
     fn execution(&self, id_or_key: String) -> Boxed<'_, Result<Value, StoreError>> {
         self.readers.execution(id_or_key)
     }

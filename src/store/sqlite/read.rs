@@ -8,10 +8,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::super::rules::{DELIVERIES, EXECUTIONS, RECEIPTS, Term, changed_tasks, conditions, hash_of};
-use super::{news, open};
+use super::super::rules::{DELIVERIES, EXECUTIONS, RECEIPTS, Term, conditions, hash_of};
+use super::{history, news, open};
 use crate::Boxed;
-use crate::model::{Attempt, Change, ChangeMeta, Link, State, Status, Task, Time};
+use crate::model::{Attempt, Link, State, Status, Task, Time};
 use crate::store::{DeliveryRow, ExecutionRow, Filter, News, Outlook, Queries, ReceiptRow, SinkRow, StoreError};
 
 /// A few connections, opened when they are first needed.
@@ -72,14 +72,6 @@ impl Readers {
 
 pub(super) const EXECUTION: &str = "SELECT h.id, h.sequence, h.received_at, h.snapshot, h.status,
     EXISTS (SELECT 1 FROM inquiries i WHERE i.id = h.id AND i.overdue_at IS NOT NULL) FROM execution_heads h";
-
-/// The changes of the execution `?1`, by each one's predecessor: needs no index that every callback would have to keep up.
-pub(super) const CHAIN: &str = "WITH RECURSIVE chain (id, execution, sequence, type, previous_status, changed_tasks, receipt, received_at, snapshot, previous) AS (
-        SELECT change, id, sequence, type, previous_status, changed_tasks, receipt, received_at, snapshot, previous
-        FROM execution_heads WHERE id = ?1
-        UNION ALL
-        SELECT c.id, c.execution, c.sequence, c.type, c.previous_status, c.changed_tasks, c.receipt, c.received_at, c.snapshot, c.previous
-        FROM chain JOIN earlier_changes c ON c.id = chain.previous)";
 
 pub(super) const RECEIPT: &str = "SELECT id, source, status, received_at, peer, headers, body_bytes, digest, reason, execution, executions FROM receipts";
 
@@ -182,44 +174,7 @@ pub(super) fn delivery(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
     })
 }
 
-pub(super) fn change(row: &Row<'_>, links: &[Link]) -> rusqlite::Result<Value> {
-    let snapshot: String = row.get(8)?;
-    let Ok(state) = State::of_snapshot(&snapshot) else { return Ok(Value::Null) };
-    let previous_status: Option<Status> = match row.get::<_, Option<String>>(4)? {
-        Some(_) => Some(word(row, 4)?),
-        None => None,
-    };
-    let kind: String = row.get(3)?;
-    let meta = ChangeMeta {
-        overdue: kind == Change::OVERDUE,
-        kind,
-        sequence: row.get(2)?,
-        previous_status,
-        changed_tasks: changed_tasks(row.get::<_, Option<String>>(5)?.as_deref(), &state),
-        receipt: row.get::<_, Option<i64>>(6)?.map(|id| id.to_string()),
-        received_at: at(row, 7)?,
-    };
-    let change = Change { id: row.get(0)?, execution_id: row.get(1)?, state, links: links.to_vec(), meta };
-    Ok(json!({ "id": change.id.to_string(), "data": change }))
-}
-
-/// Of one delivery, oldest first.
-pub(super) fn attempts(conn: &Connection, delivery: i64) -> Read<Vec<Attempt>> {
-    let sql =
-        "SELECT started_at, duration_ms, outcome, status, reason, answer FROM attempts WHERE delivery = ?1 ORDER BY id";
-    all(conn, sql, vec![Term::Number(delivery)], |row| {
-        Ok(Attempt {
-            started_at: at(row, 0)?,
-            duration_ms: row.get::<_, i64>(1)? as u64,
-            outcome: row.get(2)?,
-            status: row.get(3)?,
-            reason: row.get(4)?,
-            answer: row.get(5)?,
-        })
-    })
-}
-
-fn all<T>(
+pub(super) fn all<T>(
     conn: &Connection,
     sql: &str,
     values: Vec<Term>,
@@ -241,30 +196,6 @@ impl ToSql for Term {
 
 fn limit(filter: &Filter) -> i64 {
     filter.limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX))
-}
-
-fn history(conn: &Connection, id: i64, execution: Value, tasks: Value) -> Read<Value> {
-    let links = links(conn, id).map_err(fault)?;
-    let changes = all(conn, &format!("{CHAIN} SELECT * FROM chain ORDER BY id"), vec![Term::Number(id)], |row| {
-        change(row, &links)
-    })?;
-    // Accepted receipts by their changes, the others by their indexes.
-    let receipts = all(
-        conn,
-        &format!(
-            "{CHAIN} {RECEIPT} WHERE id IN (SELECT receipt FROM chain
-                 UNION SELECT id FROM receipts WHERE status <> 'accepted' AND execution = ?1
-                 UNION SELECT r.id FROM receipts r, json_each(r.executions) e
-                       WHERE r.status <> 'accepted' AND r.executions IS NOT NULL AND e.value = ?1) ORDER BY id"
-        ),
-        vec![Term::Number(id)],
-        receipt,
-    )?;
-    let deliveries =
-        all(conn, &format!("{DELIVERY} WHERE d.execution = ?1 ORDER BY d.id"), vec![Term::Number(id)], delivery)?;
-    Ok(
-        json!({ "execution": execution, "tasks": tasks, "receipts": receipts, "changes": changes, "deliveries": deliveries }),
-    )
 }
 
 impl Queries for Readers {
@@ -290,6 +221,14 @@ impl Queries for Readers {
         })
     }
 
+    fn further(&self, before: Option<i64>, count: u64) -> Boxed<'_, Read<Option<i64>>> {
+        self.read(move |conn| {
+            let sql = "SELECT id FROM execution_heads WHERE id < ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2";
+            let skipped = i64::try_from(count.saturating_sub(1)).unwrap_or(i64::MAX);
+            conn.query_row(sql, [before.unwrap_or(i64::MAX), skipped], |row| row.get(0)).optional().map_err(fault)
+        })
+    }
+
     fn execution(&self, id_or_key: String) -> Boxed<'_, Read<Value>> {
         self.read(move |conn| {
             let by_id = id_or_key.parse::<i64>().unwrap_or(-1);
@@ -308,7 +247,7 @@ impl Queries for Readers {
             };
             let id: i64 = row.get(0).map_err(fault)?;
             let (flat, tasks) = execution(conn, row)?;
-            history(conn, id, flat, tasks)
+            history::of(conn, id, flat, tasks)
         })
     }
 
@@ -360,8 +299,7 @@ impl Queries for Readers {
                 .optional()
                 .map_err(fault)?
                 .ok_or_else(|| StoreError::NotFound(format!("there is no delivery {id}")))?;
-            let attempts = attempts(conn, id)?;
-            Ok((row, attempts))
+            Ok((row, history::latest_attempts(conn, id)?))
         })
     }
 

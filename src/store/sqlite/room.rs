@@ -73,8 +73,21 @@ impl Watch {
         if health.is_full() {
             // While the file can still grow; and so that the next commit needs no more log than there is.
             checkpoint::copy(conn, log);
+            // A log that grew large, while copying was slow or somebody read, keeps its size. Where the file is so small that
+            // upkeep takes what fills the disk for others', it may be that.
+            let is_small = extent.held <= extent.disk / 2;
+            if is_small && conn.path().is_some_and(|path| log_bytes(Path::new(path)) > extent.spare()) {
+                checkpoint::shorten(conn, log);
+            }
         }
     }
+}
+
+/// The size of the log's file, in bytes.
+pub(super) fn log_bytes(path: &Path) -> u64 {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    std::fs::metadata(log).map_or(0, |log| log.len())
 }
 
 /// The size of a page in bytes, how many there are, and how many of them hold nothing.

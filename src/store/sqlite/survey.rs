@@ -144,9 +144,7 @@ impl Survey {
 
     /// The size of the log, in bytes.
     pub fn log_bytes(&self) -> u64 {
-        let mut log = self.path.as_os_str().to_owned();
-        log.push("-wal");
-        std::fs::metadata(PathBuf::from(log)).map_or(0, |log| log.len())
+        room::log_bytes(&self.path)
     }
 
     /// The receipts of one status, which is not `accepted`.

@@ -10,15 +10,18 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::history::{self, CHAIN, CHANGE};
 use super::prune::Going;
-use super::read::{self, CHAIN, DELIVERY, EXECUTION, RECEIPT, fault};
+use super::read::{self, DELIVERY, EXECUTION, RECEIPT, fault};
+use crate::model::ReceiptStatus;
 use crate::signature;
 use crate::store::StoreError;
 
 /// So many bytes of lines are written under one snapshot; a line that is begun is ended.
 const BYTES: usize = 16 << 20;
 
-/// The newest row of the execution `:id`. What it was when a line was written tells whether the line still says all.
+/// The newest row of the execution `:id`. What it was when a line was written tells whether the line still says all, but for
+/// an old receipt that was read again.
 pub(super) const NEWEST: &str = "SELECT max(h.change,
     coalesce((SELECT max(r.id) FROM receipts r WHERE r.status <> 'accepted' AND r.execution = h.id), 0),
     coalesce((SELECT max(d.id) FROM deliveries d WHERE d.execution = h.id), 0),
@@ -27,17 +30,23 @@ pub(super) const NEWEST: &str = "SELECT max(h.change,
     coalesce((SELECT max(l.id) FROM links l WHERE l.with_execution = h.id), 0))
     FROM execution_heads h WHERE h.id = :id";
 
-/// A change by its id: of the execution `?2`, the latest stands with it.
-const CHANGE: &str = "SELECT change, id, sequence, type, previous_status, changed_tasks, receipt, received_at, snapshot
-     FROM execution_heads WHERE id = ?2 AND change = ?1
-     UNION ALL
-     SELECT id, execution, sequence, type, previous_status, changed_tasks, receipt, received_at, snapshot
-     FROM earlier_changes WHERE id = ?1";
+/// The newest of what was done to something older, like reading a receipt again.
+const NEWEST_ASIDE: &str = "SELECT coalesce(max(id), 0) FROM asides";
+
+/// How an execution stood when its line was written.
+#[derive(Clone, Copy)]
+pub(super) struct Exported {
+    /// Its newest row.
+    pub(super) newest: i64,
+    /// The newest aside, of whatever.
+    pub(super) aside: i64,
+}
 
 /// Writes lines for the first ones of `going`: for how many, and what each of them is known by from now on.
 pub(super) fn unload(conn: &Connection, going: &[Going], out: &mut dyn Write) -> Result<Vec<Going>, StoreError> {
     let mut out = Counted { out, bytes: 0 };
     let mut unloaded = Vec::new();
+    let aside = conn.query_row(NEWEST_ASIDE, [], |row| row.get(0)).map_err(fault)?;
     for one in going {
         if out.bytes >= BYTES {
             break;
@@ -49,18 +58,19 @@ pub(super) fn unload(conn: &Connection, going: &[Going], out: &mut dyn Write) ->
                 if newest.is_some() {
                     execution(conn, id, &mut out)?;
                 }
-                Going::Execution { id, newest }
+                Going::Execution { id, exported: newest.map(|newest| Exported { newest, aside }) }
             }
-            Going::Receipt(id) => {
+            Going::Receipt { id, .. } => {
                 let sql = format!("{RECEIPT} WHERE id = ?1");
                 let mut statement = conn.prepare(&sql).map_err(fault)?;
                 let mut rows = statement.query([id]).map_err(fault)?;
+                let mut exported = None;
                 if let Some(row) = rows.next().map_err(fault)? {
                     put(&mut out, "{\"receipt\":")?;
-                    receipt(conn, row, &mut out)?;
+                    exported = Some(receipt(conn, row, &mut out)?);
                     put(&mut out, "}\n")?;
                 }
-                Going::Receipt(id)
+                Going::Receipt { id, exported }
             }
         });
     }
@@ -81,7 +91,7 @@ fn execution(conn: &Connection, id: i64, out: &mut Counted<'_>) -> Result<(), St
     // A receipt of several executions that none of this one's changes came from stands with the first of them.
     let of_it = "SELECT receipt FROM chain UNION SELECT id FROM receipts WHERE status <> 'accepted' AND execution = ?1";
     let sql = format!("{CHAIN} {RECEIPT} WHERE id IN ({of_it}) ORDER BY id");
-    list(conn, out, "receipts", &sql, id, |row, out| receipt(conn, row, out))?;
+    list(conn, out, "receipts", &sql, id, |row, out| receipt(conn, row, out).map(|_| ()))?;
 
     let links = read::links(conn, id).map_err(fault)?;
     put(out, ",\"changes\":[")?;
@@ -91,7 +101,7 @@ fn execution(conn: &Connection, id: i64, out: &mut Counted<'_>) -> Result<(), St
     let mut by_id = conn.prepare(CHANGE).map_err(fault)?;
     for (place, change) in ids.into_iter().enumerate() {
         put(out, if place > 0 { "," } else { "" })?;
-        let change = by_id.query_row(params![change, id], |row| read::change(row, &links)).map_err(fault)?;
+        let change = by_id.query_row(params![change, id], |row| history::change(row, &links)).map_err(fault)?;
         write_json(out, &change)?;
     }
     put(out, "]")?;
@@ -100,7 +110,7 @@ fn execution(conn: &Connection, id: i64, out: &mut Counted<'_>) -> Result<(), St
     list(conn, out, "deliveries", &sql, id, |row, out| {
         let row = read::delivery(row).map_err(fault)?;
         let delivery = row.id.parse().unwrap_or_default();
-        let tried = read::attempts(conn, delivery)?;
+        let tried = history::attempts(conn, delivery)?;
         write_json(out, &with(&row, "tried", json!(tried)))
     })?;
     put(out, "}\n")
@@ -127,8 +137,8 @@ fn list(
     put(out, "]")
 }
 
-/// A receipt with its body: as `text` where it is some, else as `base64`; none where it was not kept again.
-fn receipt(conn: &Connection, row: &rusqlite::Row<'_>, out: &mut Counted<'_>) -> Result<(), StoreError> {
+/// A receipt with its body: as `text` where it is some, else as `base64`; none where it was not kept again. Its status.
+fn receipt(conn: &Connection, row: &rusqlite::Row<'_>, out: &mut Counted<'_>) -> Result<ReceiptStatus, StoreError> {
     let flat = read::receipt(row).map_err(fault)?;
     let id: i64 = row.get(0).map_err(fault)?;
     let body = conn.query_row("SELECT body FROM receipts WHERE id = ?1", [id], |row| row.get(0));
@@ -139,7 +149,8 @@ fn receipt(conn: &Connection, row: &rusqlite::Row<'_>, out: &mut Counted<'_>) ->
             Err(e) => json!({ "base64": signature::base64(e.as_bytes()) }),
         },
     };
-    write_json(out, &with(&flat, "body", body))
+    write_json(out, &with(&flat, "body", body))?;
+    Ok(flat.status)
 }
 
 /// The same object with one more member.

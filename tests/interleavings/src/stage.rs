@@ -224,6 +224,7 @@ impl Stage {
             rules: Arc::clone(&self.rules),
             wake: self.wake.clone(),
             measures: Arc::new(measure::OfSink::new(SINK)),
+            breaker: Default::default(),
         };
         tokio::spawn(Arc::new(forwarder).run(stop.clone()))
     }

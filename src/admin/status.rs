@@ -1,0 +1,58 @@
+//! How the daemon stands, for programs and for `doctor`: whether it can keep callbacks, and which configuration holds.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::Admin;
+use crate::model::Time;
+
+/// What runs, since when, and how it is configured.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "DaemonStatus"))]
+pub struct Status {
+    /// The version that runs.
+    pub version: String,
+    /// When it began.
+    pub started_at: Time,
+    /// Whether it can keep a callback now, as `/readyz` says.
+    pub ready: bool,
+    /// Why not.
+    pub reason: Option<String>,
+    /// The configuration that holds.
+    pub configuration: Configured,
+}
+
+/// The configuration that holds, and what came of reading it again.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Configured {
+    /// Its file.
+    pub file: Option<PathBuf>,
+    /// When it was read.
+    pub read_at: Time,
+    /// When it was read again and refused; `null` when what was read last holds.
+    pub refused_at: Option<Time>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// As it stands now.
+pub(super) fn status(admin: &Admin) -> Status {
+    let measures = &admin.state.watch.measures;
+    let (ready, held) = (admin.ready(), measures.configuration());
+    let refused = held.refused;
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: measures.started_at,
+        ready: ready.is_ok(),
+        reason: ready.err(),
+        configuration: Configured {
+            file: held.file,
+            read_at: held.read_at,
+            refused_at: refused.as_ref().map(|refused| refused.at),
+            reason: refused.map(|refused| refused.reason),
+        },
+    }
+}

@@ -1,0 +1,207 @@
+//! What the person on call meets: a configuration that somebody broke, a reload that was refused, a sink that is down.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use serde_json::Value;
+
+use crate::callbacks::{Step, cos};
+use crate::daemon::{Daemon, soon};
+use crate::peers::hook::{Hook, Reply};
+
+const MEDIA: &str = "/callbacks/media";
+
+fn config(url: &str) -> String {
+    format!(
+        "store.url = \"sqlite:callbackd.db\"\n\
+         [sources.media]\nkind = \"cos_workflow\"\npath = \"{MEDIA}\"\nallow_unauthenticated = true\n\
+         [sinks.any]\nkind = \"webhook\"\nurl = \"{url}\"\nbreaker_failures = 1\nbreaker_probe = \"50ms\"\n\
+         retry_first = \"10ms\"\nretry_longest = \"10ms\"\n\
+         [[routes]]\nfrom = [\"media\"]\nto = [\"any\"]\n"
+    )
+}
+
+/// A daemon with a sink that answers with a status that can be changed.
+fn daemon(status: u16) -> (Daemon, Hook, Arc<AtomicU16>) {
+    let status = Arc::new(AtomicU16::new(status));
+    let answers = Arc::clone(&status);
+    let hook = Hook::start(move || Reply::Status(answers.load(Ordering::Relaxed)));
+    (Daemon::run(&config(&hook.url())), hook, status)
+}
+
+#[test]
+fn a_broken_configuration_stops_no_command_that_only_needs_the_daemon() {
+    let (daemon, hook, status) = daemon(400);
+    assert_eq!(daemon.post(MEDIA, &[], cos(Step::Success, "run-1")).status, 200);
+    soon("dead", || (daemon.list(&["deliveries", "list", "--status", "dead"]).len() == 1).then_some(()));
+    status.store(200, Ordering::Relaxed);
+    let sound = config(&hook.url());
+    for broken in [
+        sound.replace("kind = \"webhook\"", "kind = \"webhok\""),
+        sound.replace("kind = \"webhook\"", "kind = \"webhook"),
+        sound.replace("[[routes]]", "[[routes"),
+    ] {
+        daemon.configure(&broken);
+        assert_eq!(daemon.cli(&["check"]).code, Some(78));
+        for args in [
+            &["sinks", "list"][..],
+            &["executions", "list"],
+            &["executions", "show", "run-1"],
+            &["receipts", "list", "--source", "media"],
+            &["deliveries", "list", "--sink", "any"],
+            &["deliveries", "retry", "--sink", "any", "--dry-run"],
+            &["sinks", "pause", "any"],
+            &["sinks", "resume", "any"],
+            &["backup", "/dev/null/none"],
+        ] {
+            let done = daemon.cli(args);
+            let expected = if args[0] == "backup" { Some(1) } else { Some(0) };
+            assert_eq!(done.code, expected, "{args:?}: {done:?}");
+            assert!(done.stderr.contains("the configuration is broken, and this goes on"), "{args:?}: {}", done.stderr);
+        }
+        let doctor = daemon.cli(&["doctor"]);
+        let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        assert_eq!(doctor.code, Some(1));
+        for part in ["WRONG  config", "and is ready", "checked in", "dead letter"] {
+            assert!(said.contains(part), "{part} is not in\n{said}");
+        }
+        assert!(!said.contains("not configured"), "{said}");
+    }
+    // What tells others takes all of it, and where daemon and store are is not guessed.
+    assert_eq!(daemon.cli(&["sinks", "test", "any"]).code, Some(78));
+    daemon.configure(&sound.replace("store.url = \"", "store.url = "));
+    assert_eq!(daemon.cli(&["sinks", "list"]).code, Some(78));
+    let doctor = daemon.cli(&["doctor"]);
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains("nothing was looked at there"), "{doctor:?}");
+    daemon.configure(&sound);
+    assert_eq!(daemon.cli(&["deliveries", "retry", "--sink", "any"]).code, Some(0));
+    soon("told", || (daemon.list(&["deliveries", "list", "--status", "delivered"]).len() == 1).then_some(()));
+}
+
+#[test]
+fn a_refused_reload_is_told_wherever_one_looks() {
+    let (daemon, hook, _) = daemon(200);
+    let status = |daemon: &Daemon| daemon.look("/api/v1/status").json()["configuration"].clone();
+    let taken = status(&daemon);
+    assert!(taken["file"].as_str().is_some_and(|file| file.starts_with('/') && file.ends_with("callbackd.toml")));
+    assert!(taken["refused_at"].is_null() && taken["reason"].is_null(), "{taken}");
+    let figure = |daemon: &Daemon, name: &str| -> f64 {
+        let body = daemon.look("/metrics").body;
+        let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
+        line.unwrap_or_else(|| panic!("{name} is not in\n{body}")).parse().expect("a figure")
+    };
+    let (is_taken, taken_at) =
+        ("callbackd_config_last_reload_successful", "callbackd_config_last_reload_success_timestamp_seconds");
+    let first = figure(&daemon, taken_at);
+    assert!(figure(&daemon, is_taken) == 1.0 && first > 1e9);
+    assert!(daemon.cli(&["doctor"]).said().contains("goes by the configuration that it read"));
+
+    daemon.configure(&config(&hook.url()).replace("kind = \"webhook\"", "kind = \"webhok\""));
+    daemon.hup();
+    let refused = status(&daemon);
+    assert_eq!(refused["read_at"], taken["read_at"]);
+    assert!(refused["reason"].as_str().is_some_and(|why| why.contains("sinks.any.kind: no such kind")), "{refused}");
+    assert_eq!((figure(&daemon, is_taken), figure(&daemon, taken_at)), (0.0, first));
+    let page = daemon.look("/").body;
+    for part in ["1 thing is wrong", "The configuration was read again", "no such kind", "callbackd check --config /"] {
+        assert!(page.contains(part), "{part} is not in\n{page}");
+    }
+    let doctor = daemon.cli(&["doctor"]);
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(said.contains("WRONG  config") && said.contains("still holds, and a restart would fail"), "{said}");
+
+    // Mended, and all is well.
+    daemon.configure(&config(&hook.url()));
+    daemon.hup();
+    assert!(status(&daemon)["refused_at"].is_null());
+    assert!(figure(&daemon, is_taken) == 1.0 && figure(&daemon, taken_at) > first);
+    assert!(daemon.look("/").body.contains("All is well"));
+}
+
+/// The breaker of the only sink, as the daemon tells it.
+fn breaker(daemon: &Daemon) -> Value {
+    daemon.look("/api/v1/sinks").json()["items"][0]["breaker"].clone()
+}
+
+#[test]
+fn a_breaker_is_shown_and_a_reload_keeps_it_while_its_sink_stays_as_it_is() {
+    let hook = Hook::start(|| Reply::Status(500));
+    let sink = config(&hook.url()).replace("breaker_failures = 1", "breaker_failures = 4").replace("50ms", "1h");
+    let daemon = Daemon::run(&sink);
+    assert!(daemon.list(&["sinks", "list"])[0]["breaker"].is_null());
+    assert_eq!(daemon.post(MEDIA, &[], cos(Step::Success, "run-1")).status, 200);
+    let open = soon("an open breaker", || Some(breaker(&daemon)).filter(|open| !open.is_null()));
+    assert!(open["open_since"].is_string() && open["probe_at"].is_string(), "{open}");
+    let tries = hook.seen().len();
+    assert_eq!(tries, 4);
+    let listed = &daemon.list(&["sinks", "list", "--status", "failing"])[0];
+    assert_eq!((&listed["breaker"], &listed["status"]), (&open, &"failing".into()));
+    daemon.configure(&["admin.token = { credential = \"systemds\" }\n", &sink].concat());
+    assert!(daemon.list(&["sinks", "list"])[0]["breaker"].is_null(), "its token cannot be read from here");
+    daemon.configure(&sink);
+    let table = daemon.cli(&["sinks", "list"]);
+    assert!(table.said().contains("BREAKER") && table.said().contains(", probe in "), "{}", table.said());
+
+    // Something else is configured: the peer that is down is not tried anew.
+    daemon.configure(&sink.replace("to = [\"any\"]", "to = [\"any\"]\nwhen = \".execution.status != null\""));
+    daemon.hup();
+    assert_eq!(breaker(&daemon), open);
+    assert_eq!(daemon.post(MEDIA, &[], cos(Step::Success, "run-2")).status, 200);
+    // The sink itself is: as if it had never failed.
+    daemon.configure(&sink.replace("breaker_failures = 4", "breaker_failures = 3"));
+    daemon.hup();
+    soon("tries", || (hook.seen().len() >= tries + 3).then_some(()));
+    let again = soon("an open breaker", || Some(breaker(&daemon)).filter(|open| !open.is_null()));
+    assert!(again["open_since"].as_str() > open["open_since"].as_str(), "{again} {open}");
+    // Between the two, nothing went out.
+    assert!(hook.seen().len() <= tries + 4, "{}", hook.seen().len());
+}
+
+#[test]
+fn a_breaker_with_nothing_to_probe_with_is_no_fault() {
+    let (daemon, _hook, _) = daemon(500);
+    assert_eq!(daemon.post(MEDIA, &[], cos(Step::Success, "run-1")).status, 200);
+    soon("a sink that fails", || daemon.look("/").body.contains("The sink any fails").then_some(()));
+    let open = || daemon.look("/metrics").body.contains("callbackd_breaker_open{sink=\"any\"} 1\n");
+    soon("the figure", || open().then_some(()));
+    assert_eq!(daemon.cli(&["doctor"]).code, Some(1));
+    // Nothing is left to tell it, so that nobody asks it any more.
+    assert_eq!(daemon.cli(&["deliveries", "discard", "--status", "waiting", "--sink", "any"]).code, Some(0));
+    soon("nothing waits", || {
+        let discarded = daemon.cli(&["deliveries", "discard", "--status", "waiting", "--sink", "any"]);
+        (discarded.code == Some(0) && daemon.list(&["sinks", "list"])[0]["backlog"] == 0).then_some(())
+    });
+    soon("the figure", || (!open()).then_some(()));
+    let left = breaker(&daemon);
+    assert!(left["open_since"].is_string() && left["probe_at"].is_null(), "{left}");
+    assert!(daemon.look("/").body.contains("All is well"));
+    assert!(daemon.look("/sinks").body.contains("nothing waits, so the next delivery tells"));
+    assert_eq!(daemon.list(&["sinks", "list"])[0]["status"], "active");
+    assert!(daemon.cli(&["sinks", "list"]).said().contains("nothing waits"));
+    assert_eq!(daemon.cli(&["doctor"]).code, Some(0), "doctor and page judge alike");
+}
+
+#[test]
+fn a_peer_that_refuses_us_is_a_fault_on_the_page_and_for_the_doctor() {
+    let (daemon, _hook, _) = daemon(410);
+    assert_eq!(daemon.post(MEDIA, &[], cos(Step::Success, "run-1")).status, 200);
+    let what = "The sink any is paused, because its peer refuses us; 1 delivery waits.";
+    soon("the page", || daemon.look("/").body.contains(what).then_some(()));
+    let doctor = daemon.cli(&["doctor"]);
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert_eq!(doctor.code, Some(1));
+    assert!(said.contains(&format!("WRONG  sinks.any  {what} ")), "{said}");
+    assert!(said.contains("-> callbackd sinks resume any --config "), "{said}");
+}
+
+#[test]
+fn a_store_that_cannot_become_small_enough_is_told_alike() {
+    let hook = Hook::start(|| Reply::Status(400));
+    let daemon = Daemon::run(&["store.disk_max = \"10KiB\"\n", &config(&hook.url())].concat());
+    assert_eq!(daemon.post(MEDIA, &[], cos(Step::Success, "run-1")).status, 200);
+    let page = daemon.look("/").body;
+    assert!(page.contains("and may take 10 KiB") && page.contains("callbackd upkeep --config /"), "{page}");
+    let doctor = daemon.cli(&["doctor"]);
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(said.contains("WRONG  disk") && said.contains("and may take 10 KiB"), "{said}");
+}
