@@ -26,7 +26,7 @@ install = cargo install --locked --debug --config profile.dev.debug=false --targ
 
 # In this order. The latter need what takes minutes to build, and is built beside the former while a core is idle: most of
 # them wait more than they compute.
-FORMER := format clippy test otlp power disk docs footprint interleavings network systemd signer schema zabbix metrics openapi page
+FORMER := format clippy test otlp postgres power disk docs footprint interleavings network systemd signer schema zabbix metrics openapi page
 LATTER := deny instructions packages
 BUILDS := $(TARGET)/builds.log
 
@@ -70,6 +70,7 @@ tools:
 	need() { command -v "$$1" >/dev/null || missing+=("$$2"); }; \
 	need cc build-essential; need python3 python3; need valgrind valgrind; \
 	need zstd zstd; need faketime faketime; \
+	[[ -n $$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null) ]] || need postgres postgresql; need openssl openssl; [[ -x /usr/sbin/pgbouncer ]] || need pgbouncer pgbouncer; \
 	if [[ $$(id -u) == 0 ]]; then need debootstrap debootstrap; need systemd-nspawn systemd-container; \
 	  need ip iproute2; need chromium chromium; need node nodejs; need npm npm; need rpm rpm; need lintian lintian; \
 	  need musl-gcc musl-tools; need buildah buildah; need crun crun; fi; \
@@ -112,6 +113,15 @@ otlp:
 	  echo "left out: otlp by OpenTelemetry's definitions (needs pip and a network; tests/peers/otlp.sh)"; \
 	  echo "  left out  otlp by OpenTelemetry's definitions (needs pip and a network; tests/peers/otlp.sh)" >>$(REPORT); \
 	fi
+
+# Several machines are a feature: the contract of the store, its model, and what several daemons share, on a PostgreSQL that is
+# started here.
+postgres:
+	cargo clippy --locked --lib --tests --features postgres -- -D warnings
+	cargo test --locked --features postgres --lib -- store::postgres
+	cargo test --locked --features postgres --test it --no-run
+	tests/peers/postgres.sh cargo test --locked --features postgres --test it -- store:: news:: model:: postgres:: --skip store::sqlite --test-threads=4
+	$(call ran,postgres: the store's contract and model$(comma) and several daemons on one PostgreSQL)
 
 # Power cuts: what the disk could hold then, of a recorded life of the daemon; and that losses would be found.
 POWER_CUTS ?= 1000

@@ -27,18 +27,21 @@ use crate::pipeline::{Kept, Wake};
 use crate::server::{self, BindError, Bound, Certificate, Inherited, Limits, Live, Pair, Reception};
 use crate::shutdown::Shutdown;
 use crate::sinks::Sink;
-use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{Filter, Store, StoreError};
 
 mod actors;
 mod files;
 mod parts;
 mod serve;
+mod stores;
 #[cfg(feature = "otlp")]
 mod traces;
 
 pub use parts::{Named, rules, sinks, sources};
 pub use serve::serve;
+#[cfg(feature = "postgres")]
+pub use stores::address;
+pub use stores::queries;
 
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
@@ -101,9 +104,11 @@ impl Running {
         let (mut adapters, instance) = (adapters, config.instance());
         #[cfg(feature = "otlp")]
         let collector = adapters.collector.take();
+        let password = adapters.store_password.clone();
         let parts = Parts::build(config, adapters, &measures).map_err(Error::Config)?;
         let certificate = pair(config)?.map(|pair| Arc::new(Certificate::new(pair)));
-        let store: Arc<dyn Store> = Arc::new(open_store(config, &measures)?);
+        let wake = Wake::default();
+        let store = stores::open(config, password.as_ref(), &measures, &wake).await?;
         let mut inherited = Inherited::take().map_err(|e| Error::Process(format!("systemd's sockets: {e}")))?;
         let bound = inherited.bind(&config.server.listen, certificate.clone()).await?;
         let admin = inherited.bind(&config.admin.listen, None).await?;
@@ -122,7 +127,6 @@ impl Running {
         if let Some(traces) = &traces {
             measures.spans_lost.get_or_init(|| traces.spans.losses());
         }
-        let wake = Wake::default();
         let shutdown = Shutdown::new();
         let limits = Live::new(parts.limits.clone());
         let ingest = Live::new(Ingest::new(parts.intakes, Arc::clone(&parts.rules), Arc::clone(&store), wake.clone()));
@@ -321,13 +325,6 @@ async fn serve_callbacks(bound: Bound, reception: Reception, shutdown: Shutdown)
 async fn serve_admin(bound: Bound, state: AdminState) {
     let shutdown = state.shutdown.clone();
     server::serve(bound, Arc::new(Admin::new(state)), shutdown).await;
-}
-
-fn open_store(config: &Config, measures: &Measures) -> Result<SqliteStore, Error> {
-    let path = store_path(config);
-    let (queue_max, readers) = (config.store.queue_max, config.store.readers);
-    let options = Options { queue_max, readers, measures: Arc::clone(&measures.store), ..Options::default() };
-    Ok(SqliteStore::open(&path, &options)?)
 }
 
 /// What upkeep keeps.

@@ -160,8 +160,16 @@ impl Default for Admin {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
-    /// `sqlite:PATH`.
+    /// `sqlite:PATH`, or `postgres://…`.
     pub url: String,
+    /// PostgreSQL's, where the address holds none.
+    pub password: Option<SecretSpec>,
+    /// Certificates to be trusted beside those of this machine.
+    pub ca_file: Option<PathBuf>,
+    /// Connections to PostgreSQL beside the writer's and the listener's.
+    pub connections: usize,
+    /// A PostgreSQL that may lose what it said was kept is taken all the same.
+    pub may_lose: bool,
     /// How long what belongs to a finished and delivered execution is kept.
     pub keep: Span,
     /// What it takes of its disk; above that, what is finished and delivered goes sooner.
@@ -178,12 +186,23 @@ impl Default for Store {
     fn default() -> Store {
         Store {
             url: "sqlite:callbackd.db".to_owned(),
+            password: None,
+            ca_file: None,
+            connections: 8,
+            may_lose: false,
             keep: Span::seconds(90 * 86_400),
             disk_max: Size::Percent(80),
             export: None,
             queue_max: 4096,
             readers: 3,
         }
+    }
+}
+
+impl Store {
+    /// Whether it is a PostgreSQL.
+    pub fn is_postgres(&self) -> bool {
+        ["postgres:", "postgresql:"].iter().any(|scheme| self.url.starts_with(scheme))
     }
 }
 

@@ -76,6 +76,10 @@ fn kept_until_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("admin.listen", old.admin.listen != new.admin.listen),
         ("admin.token", old.admin.token != new.admin.token),
         ("store.url", old.store.url != new.store.url),
+        ("store.password", old.store.password != new.store.password),
+        ("store.ca_file", old.store.ca_file != new.store.ca_file),
+        ("store.connections", old.store.connections != new.store.connections),
+        ("store.may_lose", old.store.may_lose != new.store.may_lose),
         ("store.queue_max", old.store.queue_max != new.store.queue_max),
         ("store.readers", old.store.readers != new.store.readers),
         ("otlp.endpoint", otlp(old, |otlp| &otlp.endpoint) != otlp(new, |otlp| &otlp.endpoint)),
@@ -172,6 +176,7 @@ mod tests {
                         ("server", "listen") => vec!["systemd".into()],
                         ("admin", "listen") => vec!["127.0.0.1:1".into()],
                         ("store", "url") => vec!["sqlite:other.db".into()],
+                        ("store", "may_lose") => vec![toml::Value::Boolean(true)],
                         ("outbound", "proxy") => {
                             let other: toml::Table = "file = \"/run/proxy\"".parse().expect("TOML");
                             vec![other.into()]

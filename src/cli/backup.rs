@@ -26,6 +26,11 @@ pub(super) struct Backup {
 impl Backup {
     pub(super) fn run(&self, context: &Context<'_>) -> Result<(), Failure> {
         let config = context.places()?;
+        if config.store.is_postgres() {
+            return Err(Failure::Failed(
+                "a PostgreSQL is backed up by its own tools: pg_dump, pg_basebackup".to_owned(),
+            ));
+        }
         let path = store_path(&config)?;
         // The log beside it is as much of it as the file: what replaces either ends the store.
         let is_of_store = |end: &&str| {

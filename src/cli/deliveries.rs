@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::reach::{Context, Daemon, open_store, queries, store_path};
 use super::{Failure, block_on, print};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Environment};
 use crate::model::{Attempt, DeliveryStatus, Time};
 use crate::store::sqlite::Survey;
 use crate::store::{DeliveryFilter, DeliveryRow, Filter, Store};
@@ -88,7 +88,7 @@ impl Deliveries {
             match self {
                 Deliveries::List { status, selection, form } => {
                     let (config, now) = (context.places()?, clock::now());
-                    let queries = queries(&config)?;
+                    let queries = queries(&config, context.env)?;
                     let filter = selection.filter(&status, now);
                     let id = |row: &DeliveryRow| row.id.parse().ok();
                     list(&config, &form, filter, |f| queries.deliveries(f), id, HEADER, |d| row(d, now)).await
@@ -198,12 +198,12 @@ async fn act(context: &Context<'_>, act: Act, which: Which) -> Result<(), Failur
         return Err(Failure::Usage("what is discarded cannot be discarded; only what waits or is dead".to_owned()));
     }
     let config = context.places()?;
-    let mut hand = Hand { config: &config, daemon: Daemon::of(&config, context.env)?, store: None };
+    let mut hand = Hand { config: &config, env: context.env, daemon: Daemon::of(&config, context.env)?, store: None };
     let (mut count, mut failed) = (0, false);
     for filter in filters {
         match filter {
             DeliveryFilter::One(id) if which.dry_run => {
-                let (row, _) = queries(&config)?.delivery(id).await?;
+                let (row, _) = queries(&config, context.env)?.delivery(id).await?;
                 count += u64::from(act.from().contains(&row.status));
             }
             DeliveryFilter::One(id) => match hand.does(act, &filter).await {
@@ -234,6 +234,7 @@ async fn act(context: &Context<'_>, act: Act, which: Which) -> Result<(), Failur
 /// Who changes deliveries: the daemon, or where none listens, this process on the store itself.
 struct Hand<'c> {
     config: &'c Config,
+    env: &'c Environment,
     daemon: Daemon,
     store: Option<Arc<dyn Store>>,
 }
@@ -258,10 +259,14 @@ impl Hand<'_> {
 
     /// A few at a time, in the order of their ids, and none twice, however soon it is dead again.
     async fn does_all(&mut self, act: Act, filter: Filter, which: &Which) -> Result<u64, Failure> {
+        if self.config.store.is_postgres() && !which.dry_run {
+            // The daemon does it in pieces of its own.
+            return self.does(act, &DeliveryFilter::All(filter)).await;
+        }
         let survey = Survey::open(store_path(self.config)?)?;
         let (all, end) = total(&survey, &filter)?;
         if all == 0 {
-            let queries = queries(self.config)?;
+            let queries = queries(self.config, self.env)?;
             know_names(self.config, &filter, &|f| queries.deliveries(f)).await?;
         }
         if which.dry_run {

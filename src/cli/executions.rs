@@ -43,7 +43,7 @@ pub(super) enum Executions {
 impl Executions {
     pub(super) fn run(self, context: &Context<'_>) -> Result<(), Failure> {
         let config = context.places()?;
-        let queries = queries(&config)?;
+        let queries = queries(&config, context.env)?;
         let now = clock::now();
         block_on(async {
             match self {

@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::{Failure, print};
 use crate::admin::judgement::DEFAULT_FILE;
 use crate::admin::{SinkStanding, Status};
+use crate::app;
 use crate::config::{Config, Environment};
 use crate::outbound::{self, Client, Settings};
 use crate::secret::{Resolver, Secret};
@@ -66,27 +67,38 @@ impl Context<'_> {
 
     /// The store, to read.
     pub(super) fn queries(&self) -> Result<Box<dyn Queries>, Failure> {
-        queries(&self.places()?)
+        queries(&self.places()?, self.env)
     }
 }
 
 /// The store of this configuration, to read.
-pub(super) fn queries(config: &Config) -> Result<Box<dyn Queries>, Failure> {
-    Ok(sqlite::open_read_only(store_path(config)?)?)
+pub(super) fn queries(config: &Config, env: &Environment) -> Result<Box<dyn Queries>, Failure> {
+    Ok(app::queries(config, password(config, env)?.as_ref())?)
 }
 
-/// Where the store is.
+/// PostgreSQL's.
+pub(super) fn password(config: &Config, env: &Environment) -> Result<Option<Secret>, Failure> {
+    let get = |name: &str| env.get(name);
+    let secrets = Resolver { env: &get, warnings: RefCell::default() };
+    let found = config.store.password.as_ref().map(|spec| secrets.resolve(spec)).transpose();
+    found.map_err(|why| Failure::Config(format!("store.password: {why}")))
+}
+
+/// Where the store is, for what only a file can be asked for.
 pub(super) fn store_path(config: &Config) -> Result<&Path, Failure> {
-    config
-        .store
-        .url
-        .strip_prefix("sqlite:")
-        .map(Path::new)
-        .ok_or_else(|| Failure::Config(format!("store.url: {:?} is no store; write \"sqlite:PATH\"", config.store.url)))
+    config.store.url.strip_prefix("sqlite:").map(Path::new).ok_or_else(|| {
+        Failure::Failed("the store is no file, and only one of SQLite's can be asked for this".to_owned())
+    })
 }
 
 /// The store, to change: only when no daemon has it.
 pub(super) fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
+    if config.store.is_postgres() {
+        return Err(Failure::Failed(format!(
+            "no daemon listens at admin.listen = {:?}; one of those that share the database has to do this",
+            config.admin.listen
+        )));
+    }
     let path = store_path(config)?;
     // Opening to write would make a new store where a mistyped path leads.
     sqlite::find(path)?;

@@ -61,7 +61,7 @@ impl Receipts {
             match self {
                 Receipts::List { status, selection, form } => {
                     let (config, now) = (context.places()?, clock::now());
-                    let queries = queries(&config)?;
+                    let queries = queries(&config, context.env)?;
                     let filter = selection.filter(&status, now);
                     let id = |row: &ReceiptRow| row.id.parse().ok();
                     list(&config, &form, filter, |f| queries.receipts(f), id, HEADER, |r| row(r, now)).await
@@ -160,7 +160,7 @@ async fn replay(context: &Context<'_>, ids: &[i64], json: bool) -> Result<(), Fa
                 })?;
                 if said["outcome"] == "quarantined" {
                     failed = true;
-                    let (row, _) = queries(&config)?.receipt(id).await?;
+                    let (row, _) = queries(&config, context.env)?.receipt(id).await?;
                     complain(&format!("error: receipt {id} is still not understood: {}", or_none(row.reason)));
                 }
             }

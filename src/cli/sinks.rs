@@ -7,13 +7,13 @@ use serde_json::json;
 
 use super::list::{Form, Selection};
 use super::print::{age, or_none};
-use super::reach::{Context, Daemon, open_store, store_path};
+use super::reach::{Context, Daemon, open_store, queries};
 use super::{Failure, block_on, print};
 use crate::admin::{Breaker, SinkStanding};
 use crate::clock;
 use crate::config::{Config, no_such};
 use crate::model::Time;
-use crate::store::{PAUSE_CHARS_MAX, SinkRow, sqlite};
+use crate::store::{PAUSE_CHARS_MAX, SinkRow};
 
 mod trial;
 
@@ -75,7 +75,7 @@ impl Sinks {
             match self {
                 Sinks::Test(_) => Ok(()),
                 Sinks::List { status, selection, form } => {
-                    let rows = sqlite::open_read_only(store_path(&config)?)?.sinks().await?;
+                    let rows = queries(&config, context.env)?.sinks().await?;
                     let now = clock::now();
                     // Without its token, and without a daemon, the store is read all the same.
                     let told = match Daemon::of(&config, context.env) {

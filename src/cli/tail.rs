@@ -13,7 +13,7 @@ use super::listen::{Stream, Told};
 use super::reach::{Context, Daemon, queries};
 use super::{Failure, block_on, print};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Environment};
 use crate::model::{DeliveryStatus, Status};
 use crate::store::Filter;
 
@@ -53,7 +53,7 @@ fn status(word: &str) -> Result<String, String> {
 impl Tail {
     pub(super) fn run(self, context: &Context<'_>) -> Result<(), Failure> {
         let config = context.places()?;
-        block_on(self.know_names(&config))?;
+        block_on(self.know_names(&config, context.env))?;
         let daemon = Daemon::of(&config, context.env)?;
         let form = match (self.json, io::stdout().is_terminal() && context.env.get("NO_COLOR").is_none()) {
             (true, _) => Form::Json,
@@ -69,10 +69,10 @@ impl Tail {
     }
 
     /// That its names are names: what is not there would be waited for in silence.
-    async fn know_names(&self, config: &Config) -> Result<(), Failure> {
+    async fn know_names(&self, config: &Config, env: &Environment) -> Result<(), Failure> {
         let Selection { source, sink, .. } = &self.selection;
         // The daemon may keep its store where only it can read; it is asked all the same.
-        let Ok(store) = queries(config) else { return Ok(()) };
+        let Ok(store) = queries(config, env) else { return Ok(()) };
         let of = Filter { source: source.clone(), ..Filter::default() };
         let to = Filter { sink: sink.clone(), ..Filter::default() };
         know_names(config, &of, &|filter| store.executions(filter)).await?;

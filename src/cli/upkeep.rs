@@ -21,7 +21,7 @@ pub(super) struct Upkeep {
 impl Upkeep {
     pub(super) fn run(self, context: &Context<'_>) -> Result<(), Failure> {
         let config = context.config()?;
-        let (keep, store) = (app::keep(&config), queries(&config)?);
+        let (keep, store) = (app::keep(&config), queries(&config, context.env)?);
         let seen = block_on(async { Ok(forecast(&*store, &keep, clock::now()).await?) })?;
         print::stdout(|out| if self.json { print::json_line(out, &seen) } else { show(out, &seen, &keep) })
     }

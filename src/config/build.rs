@@ -6,7 +6,7 @@ use std::path::Path;
 use super::load::{add, read, take};
 use super::{Config, Environment, Faults, SinkEntry, otlp, proxies};
 use crate::options::{BuildContext, Fault, Section};
-use crate::secret::{Resolver, Secret};
+use crate::secret::{Resolver, Secret, SecretSpec};
 use crate::sinks::{self, Sink};
 use crate::sources::{self, Source};
 
@@ -18,6 +18,8 @@ pub struct Adapters {
     pub sinks: Vec<Box<dyn Sink>>,
     /// What the admin address asks for.
     pub admin_token: Option<Secret>,
+    /// PostgreSQL's.
+    pub store_password: Option<Secret>,
     /// Where traces are told.
     #[cfg(feature = "otlp")]
     pub collector: Option<crate::otlp::Collector>,
@@ -78,10 +80,11 @@ impl Config {
             let built = kind.map(|kind| (kind.build)(&entry.section, &context(&entry.name)));
             keep(built, &entry.section, &mut sinks, &mut faults);
         }
-        let admin_token =
-            self.admin.token.as_ref().and_then(|spec| {
-                secrets.resolve(spec).map_err(|text| faults.push(Fault::new("admin.token", text))).ok()
-            });
+        let mut secret = |key: &str, spec: &Option<SecretSpec>| {
+            spec.as_ref().and_then(|spec| secrets.resolve(spec).map_err(|text| faults.push(Fault::new(key, text))).ok())
+        };
+        let admin_token = secret("admin.token", &self.admin.token);
+        let store_password = secret("store.password", &self.store.password);
         if let Some(tls) = &self.server.tls {
             for (key, path) in [("cert", &tls.cert), ("key", &tls.key)] {
                 if let Err(e) = std::fs::File::open(path) {
@@ -99,6 +102,7 @@ impl Config {
             sources,
             sinks,
             admin_token,
+            store_password,
             #[cfg(feature = "otlp")]
             collector: _collector,
             warnings,

@@ -6,7 +6,7 @@ use super::faults::{instead, no_such};
 use super::load::Named;
 use super::{Config, LinkEntry, RouteEntry, SinkCommon, SinkEntry};
 use crate::jq::Jq;
-use crate::options::{Fault, Span};
+use crate::options::{Fault, Size, Span};
 use crate::sinks;
 
 /// Everything that is wrong with the values, each with its key.
@@ -124,10 +124,24 @@ fn store(config: &Config, faults: &mut Vec<Fault>) {
             );
         }
         Some(_) => {}
-        None if store.url.starts_with("postgres:") || store.url.starts_with("postgresql:") => {
-            fault("url", "PostgreSQL is not built into this callbackd yet; write a file like \"sqlite:callbackd.db\"");
+        None if store.is_postgres() && cfg!(feature = "postgres") => {}
+        None if store.is_postgres() => {
+            fault(
+                "url",
+                "PostgreSQL is not built into this callbackd: build it with `--features postgres`, or write a file like \
+                 \"sqlite:callbackd.db\"",
+            );
         }
-        None => fault("url", "begins with \"sqlite:\", followed by the path of a file: \"sqlite:callbackd.db\""),
+        None => fault(
+            "url",
+            "begins with \"sqlite:\", followed by the path of a file, \"sqlite:callbackd.db\", or with \"postgres://\"",
+        ),
+    }
+    if store.is_postgres() && store.export.is_some() {
+        fault("export", "is not there with PostgreSQL yet; leave it out");
+    }
+    if store.is_postgres() && matches!(store.disk_max, Size::Bytes(_)) {
+        fault("disk_max", "as a size is not there with PostgreSQL, which says nothing of its disk; leave it out");
     }
     if store.keep.ms() == 0 {
         fault("keep", "would forget everything at once; write a time like \"90d\"");
@@ -135,7 +149,8 @@ fn store(config: &Config, faults: &mut Vec<Fault>) {
     if store.export.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
         fault("export", "names no folder; write its path, like \"/var/lib/callbackd/export\"");
     }
-    for (key, value) in [("queue_max", store.queue_max), ("readers", store.readers)] {
+    for (key, value) in [("queue_max", store.queue_max), ("readers", store.readers), ("connections", store.connections)]
+    {
         if value == 0 {
             fault(key, "has to be at least 1");
         }

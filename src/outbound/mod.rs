@@ -46,6 +46,15 @@ const IDLE_PER_HOST_MAX: usize = 64;
 /// An answer whose head is larger is a failure.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
+/// TLS for a peer that neither speaks HTTP nor is dialled: trusts what this machine trusts, and `ca_file`. Reads files.
+#[cfg(feature = "postgres")]
+pub fn tls_client(
+    ca_file: Option<&std::path::Path>,
+) -> Result<std::sync::Arc<tokio_rustls::rustls::ClientConfig>, String> {
+    let extra = ca_file.map_or(Ok(Vec::new()), connect::read_roots)?;
+    connect::tls_config(extra).map(std::sync::Arc::new)
+}
+
 /// How a client is to behave.
 #[derive(Clone, Debug)]
 pub struct Settings {

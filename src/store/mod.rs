@@ -21,8 +21,11 @@ use crate::shutdown::Shutdown;
 mod export;
 mod inquiry;
 mod news;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod room;
 mod rows;
+mod rules;
 pub mod sqlite;
 
 pub use export::Export;

@@ -43,6 +43,10 @@ fn said(text: &str, environment: &[(&str, &str)]) -> String {
 #[test]
 fn every_mistake_is_named_with_its_line_and_key() {
     for file in files("tests/it/bad_configs") {
+        // With PostgreSQL built in, nothing is wrong with that one.
+        if cfg!(feature = "postgres") && file.ends_with("postgres.toml") {
+            continue;
+        }
         let text = fs::read_to_string(&file).expect("readable");
         let expected: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# expect: ")).collect();
         assert!(!expected.is_empty(), "{} expects nothing", file.display());

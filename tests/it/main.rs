@@ -36,6 +36,8 @@ mod page;
 mod peers;
 mod port_entity;
 mod port_run;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod proxy;
 mod readme;
 mod real_zabbix;
@@ -45,6 +47,7 @@ mod secmaster;
 mod senders;
 mod server;
 mod store;
+mod stores;
 mod strangers;
 mod stream;
 mod stub;

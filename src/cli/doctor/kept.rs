@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::model::Time;
 use crate::pipeline::upkeep::bytes_max;
 use crate::store::sqlite::{self, Backlog, Oddity, Survey, Traffic};
-use crate::store::{Extent, Filter, StoreError};
+use crate::store::{Extent, Filter, Queries, StoreError};
 
 /// The log stays far below this, unless somebody reads for long.
 const LOG_BYTES_MAX: u64 = 256 << 20;
@@ -50,16 +50,25 @@ pub(super) async fn look(
     let extent = survey.extent()?;
     forecast(config, &traffic, &extent, judge, findings);
     match sqlite::open_read_only(path) {
-        Ok(queries) => {
-            let filter =
-                Filter { status: vec!["overdue".to_owned()], limit: Some(COUNTED as u64 + 1), ..Filter::default() };
-            judge.overdue(queries.executions(filter).await?.len()).into_iter().for_each(|found| findings.judged(found));
-            for row in queries.sinks().await? {
-                let breaker = told.iter().find(|told| told.row.name == row.name).and_then(|told| told.breaker);
-                stands(config, &SinkStanding { row, breaker }, judge, findings);
-            }
-        }
+        Ok(queries) => sinks(config, &*queries, told, judge, findings).await?,
         Err(e) => findings.note("sinks", "what waits for them cannot be read", e.to_string()),
+    }
+    Ok(())
+}
+
+/// What is late, and what waits for each sink.
+pub(super) async fn sinks(
+    config: &Config,
+    queries: &dyn Queries,
+    told: &[SinkStanding],
+    judge: &Judge<'_>,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    let filter = Filter { status: vec!["overdue".to_owned()], limit: Some(COUNTED as u64 + 1), ..Filter::default() };
+    judge.overdue(queries.executions(filter).await?.len()).into_iter().for_each(|found| findings.judged(found));
+    for row in queries.sinks().await? {
+        let breaker = told.iter().find(|told| told.row.name == row.name).and_then(|told| told.breaker);
+        stands(config, &SinkStanding { row, breaker }, judge, findings);
     }
     Ok(())
 }

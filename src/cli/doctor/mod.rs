@@ -15,6 +15,8 @@ use crate::options::Span;
 
 mod certificate;
 mod kept;
+#[cfg(feature = "postgres")]
+mod shared;
 
 #[derive(Args, Debug)]
 pub(super) struct Doctor {
@@ -128,6 +130,12 @@ impl Doctor {
     ) -> Result<(), Failure> {
         let judge = Judge { commands, now: clock::now() };
         let sinks = block_on(running(config, context.env, &judge, findings))?;
+        if config.store.is_postgres() {
+            let queries = super::reach::queries(config, context.env)?;
+            #[cfg(feature = "postgres")]
+            block_on(shared::look(config, context.env, findings))?;
+            return block_on(kept::sinks(config, &*queries, &sinks, &judge, findings));
+        }
         let path = super::reach::store_path(config)?;
         block_on(kept::look(config, path, self.within.0, &sinks, &judge, findings))
     }

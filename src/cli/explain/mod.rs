@@ -8,14 +8,13 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::reach::{Context, store_path};
+use super::reach::{Context, queries};
 use super::replay::fixture::read_headers;
 use super::{Failure, block_on, print};
 use crate::config::Config;
 use crate::model::{Change, ChangeMeta, Delivery, Rules, State, Time, Update, Verdict};
 use crate::pipeline::ingest::Intake;
 use crate::sinks::Sink;
-use crate::store::sqlite;
 use crate::{app, clock};
 
 mod asked;
@@ -84,7 +83,7 @@ impl Explain {
         let world = World {
             rules: app::rules(&config)?,
             sinks: app::sinks(&config, context.env)?,
-            known: Known::new(store_path(&config).ok().and_then(|path| sqlite::open_read_only(path).ok())),
+            known: Known::new(queries(&config, context.env).ok()),
             config,
             now: self.at.unwrap_or_else(clock::now),
         };

@@ -96,7 +96,7 @@ impl Rejudge {
                 other => other,
             })?,
         };
-        let store = queries(&held)?;
+        let store = queries(&held, context.env)?;
         let wanted = self.wanted(&*store, ids, now).await?;
         let folder = Folder::new(context.env)?;
         let before = Judge::new(&held, context.env, &folder.path().join("before.db"))?;

@@ -7,11 +7,10 @@
 
 use rusqlite::{Row, params};
 
+use super::super::rules::{self, BYTES_MAX, Claimed, ReadySettlement};
 use super::SqliteStore;
-use super::deliver::{self, ReadySettlement};
-use super::fresh::Fresh;
 use super::writer::{Fault, Tx};
-use crate::model::{Change, ChangeMeta, Delivery, Link, Rules, State, Status, Time};
+use crate::model::{Link, Rules, Time};
 use crate::store::{Claim, StoreError};
 
 impl SqliteStore {
@@ -28,12 +27,13 @@ impl SqliteStore {
         let (mut deliveries, mut next_due) = (Vec::with_capacity(window.claimed.len()), window.next_due);
         for one in window.claimed {
             let id = one.id;
-            match one.into_delivery(&self.fresh) {
+            let known = (one.sequence == 1).then(|| self.fresh.take(one.execution)).flatten();
+            match one.into_delivery(known) {
                 Ok(delivery) => deliveries.push(delivery),
                 // Not to hold up the others: a dead letter, which a later version may be able to read.
                 Err(e) => {
                     let dead = ReadySettlement::unreadable(id, e.to_string(), until, now);
-                    match self.call(move |tx| deliver::settle(tx, &dead, &Rules::default(), now)).await {
+                    match self.call(move |tx| rules::settle(tx, &dead, &Rules::default(), now)).await {
                         Ok(wake) if wake.is_empty() => {}
                         // The next one of its execution is due.
                         Ok(_) => next_due = Some(now),
@@ -48,24 +48,6 @@ impl SqliteStore {
     }
 }
 
-/// A claimed delivery as the rows have it; made into a [`Delivery`] off the writer's thread.
-struct Claimed {
-    id: i64,
-    execution: i64,
-    change: i64,
-    attempts: u32,
-    created_at: i64,
-    resume: Option<String>,
-    sequence: u32,
-    kind: String,
-    previous_status: Option<String>,
-    changed_tasks: Option<String>,
-    receipt: Option<i64>,
-    received_at: i64,
-    snapshot: String,
-    links: Vec<Link>,
-}
-
 /// What was claimed at once.
 struct Window {
     claimed: Vec<Claimed>,
@@ -73,65 +55,23 @@ struct Window {
     is_paused: bool,
 }
 
-/// A claim ends with the snapshot that reaches this: what is claimed is held in memory until it is delivered.
-const BYTES_MAX: usize = 1 << 20;
-
-impl Claimed {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Claimed> {
-        Ok(Claimed {
-            id: row.get(0)?,
-            execution: row.get(1)?,
-            change: row.get(2)?,
-            attempts: row.get(3)?,
-            created_at: row.get(4)?,
-            resume: row.get(5)?,
-            sequence: row.get(6)?,
-            kind: row.get(7)?,
-            previous_status: row.get(8)?,
-            changed_tasks: row.get(9)?,
-            receipt: row.get(10)?,
-            received_at: row.get(11)?,
-            snapshot: row.get(12)?,
-            links: Vec::new(),
-        })
-    }
-
-    fn into_delivery(self, fresh: &Fresh) -> Result<Delivery, StoreError> {
-        let unreadable =
-            |e: String| StoreError::Unusable(format!("change {} cannot be read from the store: {e}", self.change));
-        let (state, trace) = match (self.sequence == 1).then(|| fresh.take(self.execution)).flatten() {
-            Some(known) => known,
-            None => State::of_traced_snapshot(&self.snapshot).map_err(|e| unreadable(e.to_string()))?,
-        };
-        let previous_status =
-            self.previous_status.as_deref().map(str::parse::<Status>).transpose().map_err(unreadable)?;
-        let meta = ChangeMeta {
-            overdue: self.kind == Change::OVERDUE,
-            kind: self.kind,
-            sequence: self.sequence,
-            previous_status,
-            changed_tasks: changed_tasks(self.changed_tasks.as_deref(), &state),
-            receipt: self.receipt.map(|id| id.to_string()),
-            received_at: Time::from_micros(self.received_at),
-        };
-        let change = Change { id: self.change, execution_id: self.execution, state, links: self.links, meta };
-        Ok(Delivery {
-            id: self.id,
-            change: change.into(),
-            attempts: self.attempts,
-            created_at: Time::from_micros(self.created_at),
-            resume: self.resume.and_then(|text| serde_json::from_str(&text).ok()),
-            trace,
-        })
-    }
-}
-
-/// The keys of the tasks that a change changed, as they are stored.
-pub(super) fn changed_tasks(stored: Option<&str>, state: &State) -> Vec<String> {
-    match stored {
-        Some(keys) => serde_json::from_str(keys).unwrap_or_default(),
-        None => state.tasks.iter().map(|task| task.key.clone()).collect(),
-    }
+fn read(row: &Row<'_>) -> rusqlite::Result<Claimed> {
+    Ok(Claimed {
+        id: row.get(0)?,
+        execution: row.get(1)?,
+        change: row.get(2)?,
+        attempts: row.get(3)?,
+        created_at: row.get(4)?,
+        resume: row.get(5)?,
+        sequence: row.get(6)?,
+        kind: row.get(7)?,
+        previous_status: row.get(8)?,
+        changed_tasks: row.get(9)?,
+        receipt: row.get(10)?,
+        received_at: row.get(11)?,
+        snapshot: row.get(12)?,
+        links: Vec::new(),
+    })
 }
 
 fn claim(tx: &mut Tx<'_>, sink: &str, limit: usize, by: Time, now: Time, until: Time) -> Result<Window, Fault> {
@@ -143,7 +83,7 @@ fn claim(tx: &mut Tx<'_>, sink: &str, limit: usize, by: Time, now: Time, until: 
     while bytes < BYTES_MAX
         && let Some(row) = rows.next()?
     {
-        let one = Claimed::read(row)?;
+        let one = read(row)?;
         bytes += one.snapshot.len();
         claimed.push(one);
     }

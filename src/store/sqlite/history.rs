@@ -6,20 +6,12 @@
 
 use std::cell::Cell;
 
-use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, Row, params};
 use serde_json::{Value, json};
 
-use super::claim;
+use super::super::rules::{ATTEMPTS, CONTENT_BYTES, LIST_BYTES, Term, changed_tasks, without_content};
 use super::read::{DELIVERY, RECEIPT, Read, all, at, delivery, fault, links, receipt, word};
 use crate::model::{Attempt, Change, ChangeMeta, Link, State, Status};
-
-/// So many bytes of snapshots are told; the latest is, however large.
-const CONTENT_BYTES: usize = 4 << 20;
-/// So many bytes of each list beside them.
-const LIST_BYTES: usize = 4 << 20;
-/// Tries of one delivery that are told.
-const ATTEMPTS: i64 = 1000;
 
 /// The changes of the execution `?1`, the latest first, by each one's predecessor: needs no index that every callback would
 /// have to keep up. Without what they hold, so that looking for them reads none of it.
@@ -47,7 +39,7 @@ pub(super) fn change(row: &Row<'_>, links: &[Link]) -> rusqlite::Result<Value> {
         kind,
         sequence: row.get(2)?,
         previous_status: status(row, 4)?,
-        changed_tasks: claim::changed_tasks(row.get::<_, Option<String>>(5)?.as_deref(), &state),
+        changed_tasks: changed_tasks(row.get::<_, Option<String>>(5)?.as_deref(), &state),
         receipt: row.get::<_, Option<i64>>(6)?.map(|id| id.to_string()),
         received_at: at(row, 7)?,
     };
@@ -56,20 +48,18 @@ pub(super) fn change(row: &Row<'_>, links: &[Link]) -> rusqlite::Result<Value> {
 }
 
 /// A row of [`CHAIN`] as a change of which the content is left out.
-fn without_content(row: &Row<'_>) -> rusqlite::Result<Value> {
+fn small(row: &Row<'_>) -> rusqlite::Result<Value> {
     let kind: String = row.get(2)?;
-    let change = json!({
-        "sequence": row.get::<_, u32>(1)?,
-        "overdue": kind == Change::OVERDUE,
-        "type": kind,
-        "previous_status": status(row, 3)?,
-        "changed_tasks": null,
-        "receipt": row.get::<_, Option<i64>>(4)?.map(|id| id.to_string()),
-        "received_at": at(row, 5)?,
-    });
-    Ok(
-        json!({ "id": row.get::<_, i64>(0)?.to_string(), "data": { "execution": null, "tasks": null, "change": change } }),
-    )
+    let meta = ChangeMeta {
+        overdue: kind == Change::OVERDUE,
+        kind,
+        sequence: row.get(1)?,
+        previous_status: status(row, 3)?,
+        changed_tasks: Vec::new(),
+        receipt: row.get::<_, Option<i64>>(4)?.map(|id| id.to_string()),
+        received_at: at(row, 5)?,
+    };
+    Ok(without_content(row.get(0)?, &meta))
 }
 
 fn status(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Status>> {
@@ -113,7 +103,7 @@ fn changes(conn: &Connection, id: i64) -> Read<Vec<Value>> {
     let newest_first = format!("{CHAIN} SELECT id, sequence, type, previous_status, receipt, received_at FROM chain");
     latest(conn, &newest_first, id, LIST_BYTES, |row| {
         if content.get() >= CONTENT_BYTES {
-            return without_content(row).map(weighed);
+            return small(row).map(weighed);
         }
         let read = |row: &Row<'_>| Ok((row.get_ref(8)?.as_str()?.len(), change(row, &links)?));
         let (bytes, whole) = by_id.query_row(params![row.get::<_, i64>(0)?, id], read)?;
@@ -153,7 +143,7 @@ pub(super) fn latest_attempts(conn: &Connection, delivery: i64) -> Read<Vec<Atte
 fn tries(conn: &Connection, delivery: i64, most: i64) -> Read<Vec<Attempt>> {
     let sql = "SELECT started_at, duration_ms, outcome, status, reason, answer FROM attempts WHERE delivery = ?1
                ORDER BY id DESC LIMIT ?2";
-    let mut tries = all(conn, sql, vec![Sql::Integer(delivery), Sql::Integer(most)], |row| {
+    let mut tries = all(conn, sql, vec![Term::Number(delivery), Term::Number(most)], |row| {
         Ok(Attempt {
             started_at: at(row, 0)?,
             duration_ms: row.get::<_, i64>(1)? as u64,

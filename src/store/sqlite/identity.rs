@@ -10,6 +10,8 @@ use std::ops::RangeInclusive;
 
 use rusqlite::Connection;
 
+use super::super::rules::hash_of;
+
 /// Executions in memory before they are folded. In an index of millions each would dirty a page by itself: the more there
 /// are, the more of them share one. A start reads up to twice as many, so a small store begins with the least.
 const YOUNG: RangeInclusive<usize> = 65_536..=196_608;
@@ -17,13 +19,6 @@ const YOUNG: RangeInclusive<usize> = 65_536..=196_608;
 const YOUNG_PAGES: usize = 16;
 /// Executions folded with one commit, at least: a commit that folds many is one that many senders wait for.
 const FOLD: usize = 64;
-
-/// The hash under which an execution is looked up: FNV-1a, which is short and fixed for ever. Rows with the same hash
-/// are told apart by their text, so a collision costs a comparison.
-pub(super) fn hash_of(key: &str) -> i64 {
-    let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-    i64::from_ne_bytes(hash.to_ne_bytes())
-}
 
 fn enough(conn: &Connection) -> rusqlite::Result<usize> {
     let pages: i64 = conn.query_row("PRAGMA page_count", [], |row| row.get(0))?;

@@ -1,7 +1,8 @@
 //! A change of many deliveries at once, as an operator asks for it.
 
+use super::super::rules::Touched;
+use super::SqliteStore;
 use super::writer::{Fault, Tx};
-use super::{SqliteStore, deliver};
 use crate::model::Time;
 use crate::store::{DeliveryFilter, StoreError};
 
@@ -12,7 +13,7 @@ impl SqliteStore {
         &self,
         filter: DeliveryFilter,
         now: Time,
-        change: fn(&mut Tx<'_>, &DeliveryFilter, i64, Time) -> Result<deliver::Touched, Fault>,
+        change: fn(&mut Tx<'_>, &DeliveryFilter, i64, Time) -> Result<Touched, Fault>,
     ) -> Result<u64, StoreError> {
         let mut filter = filter;
         let (mut after, before) = match &filter {
@@ -23,12 +24,13 @@ impl SqliteStore {
         loop {
             let chunk = filter.clone();
             let touched = self.call(move |tx| change(tx, &chunk, after, now)).await?;
-            count += touched.count();
+            let touched_now = touched.rows.len() as u64;
+            count += touched_now;
             let DeliveryFilter::All(all) = &mut filter else { return Ok(count) };
             if let Some(limit) = &mut all.limit {
-                *limit = limit.saturating_sub(touched.count());
+                *limit = limit.saturating_sub(touched_now);
             }
-            match touched.next() {
+            match touched.next {
                 Some(next) if all.limit != Some(0) && next.saturating_add(1) < before => after = next,
                 _ => return Ok(count),
             }

@@ -7,17 +7,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use self::again::ReadyAgain;
 use self::call::Command;
 use self::checkpoint::Log;
-use self::deliver::ReadySettlement;
 use self::fresh::Fresh;
-use self::inquire::{Claimed, ReadyLateness, ReadyRuling};
 use self::queue::Queue;
 use self::read::Readers;
-use self::record::Ready;
 use self::reply::Replies;
 use self::writer::Health;
+use super::rules::{self, Asked, Ready, ReadyAgain, ReadyLateness, ReadyRuling, ReadySettlement};
 use super::{
     Claim, DeliveryFilter, Export, Extent, Inquiries, Lateness, Parsed, Pruned, Queries, Recorded, Ruling, Settlement,
     Store, StoreError,
@@ -27,18 +24,15 @@ use crate::measure::OfStore;
 use crate::model::{Receipt, Rules, Time};
 use crate::shutdown::Shutdown;
 
-mod again;
 mod backup;
 mod call;
 mod checkpoint;
 mod claim;
 mod deliver;
-mod filter;
 mod fresh;
 mod history;
 mod identity;
 mod inquire;
-mod link;
 mod mass;
 mod news;
 mod open;
@@ -48,14 +42,13 @@ mod pause;
 mod plans;
 mod prune;
 mod queries;
-mod queue;
+pub(super) mod queue;
 mod read;
-mod ready;
-mod record;
 mod reply;
 mod room;
 mod set_back;
 mod survey;
+mod tables;
 mod unload;
 mod writer;
 
@@ -192,9 +185,9 @@ impl Store for SqliteStore {
         Box::pin(async move {
             let recorded = recorded.await?;
             if !recorded.wake.is_empty()
-                && let Some(ready) = Arc::into_inner(ready)
+                && let Some((execution, held, bytes)) = Arc::into_inner(ready).and_then(|r| r.into_first(&recorded))
             {
-                ready.keep_first(&recorded, &fresh);
+                fresh.keep(execution, held, bytes);
             }
             Ok(recorded)
         })
@@ -226,7 +219,7 @@ impl Store for SqliteStore {
             let until = now.plus_ms(lease_ms);
             let claim = self.call(move |tx| inquire::claim(tx, &source, limit, asks, now, until));
             let (claimed, next_due) = claim.await?;
-            Ok(Inquiries { due: claimed.into_iter().filter_map(Claimed::into_inquiry).collect(), next_due })
+            Ok(Inquiries { due: claimed.into_iter().filter_map(Asked::into_inquiry).collect(), next_due })
         })
     }
 
@@ -289,7 +282,7 @@ impl Store for SqliteStore {
         now: Time,
     ) -> Boxed<'_, Result<Vec<String>, StoreError>> {
         let ready: Vec<_> = settlements.into_iter().map(|one| ReadySettlement::new(one, &rules, now)).collect();
-        self.call(move |tx| deliver::settle_all(tx, &ready, &rules, now))
+        self.call(move |tx| rules::settle_all(tx, &ready, &rules, now))
     }
 
     fn retry(&self, filter: DeliveryFilter, now: Time) -> Boxed<'_, Result<u64, StoreError>> {

@@ -21,13 +21,6 @@ const SNAPSHOTS_BYTES: usize = 256 << 10;
 /// So long a note stays in any case, in microseconds.
 const NOTED_US: i64 = 600 * 1_000_000;
 
-/// Notes what no receipt and no attempt of this command leads to; after it was written.
-pub(super) fn aside(tx: &mut Tx<'_>, execution: Option<i64>, delivery: Option<i64>, now: Time) -> rusqlite::Result<()> {
-    let row = params![tx.new_id(now), execution, delivery];
-    tx.conn.execute("INSERT INTO asides (id, execution, delivery) VALUES (?1, ?2, ?3)", row)?;
-    Ok(())
-}
-
 /// Lets go of the notes of what is older than anything that has to be kept. Where the disk is short, that is everything: but
 /// whoever listens, or comes back in a moment, is still to be led to what stays.
 pub(super) fn forget(tx: &mut Tx<'_>, before: Time) -> Result<(), Fault> {

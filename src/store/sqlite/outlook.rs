@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
-use super::prune::MAY_GO;
+use super::super::rules::{MAY_GO, STAYS};
 use super::read::{Readers, fault};
 use super::room;
 use crate::Boxed;
@@ -13,14 +13,6 @@ use crate::store::{MayGo, Outlook, StoreError};
 
 /// Executions of one page.
 const PAGE: usize = 1000;
-
-/// Why the head `h` has to stay; the same conditions as in [`MAY_GO`], each by itself.
-const STAYS: &str = "CASE
-    WHEN h.status NOT IN ('succeeded', 'failed', 'cancelled') THEN 'unfinished'
-    WHEN EXISTS (SELECT 1 FROM deliveries d WHERE d.execution = h.id AND d.finished_at IS NULL) THEN 'undelivered'
-    WHEN EXISTS (SELECT 1 FROM deliveries d WHERE d.execution = h.id AND d.status = 'dead') THEN 'dead'
-    WHEN EXISTS (SELECT 1 FROM inquiries i WHERE i.source = h.source AND i.key = h.key) THEN 'held'
-    ELSE 'linked' END";
 
 /// Receipts that are no change's, of the execution `?1`.
 const OTHERS: &str = "SELECT count(*), coalesce(sum(coalesce(octet_length(body), 0)), 0) FROM receipts

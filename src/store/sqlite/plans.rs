@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, StatementStatus};
 
-use super::filter::{EXECUTIONS, conditions};
+use super::super::rules::{EXECUTIONS, conditions};
 use super::read::SINKS;
 use super::writer::STATEMENTS;
 use super::{TAKE_OVER, TAKE_OVER_INQUIRIES, open};
@@ -42,7 +42,7 @@ fn what_is_overdue_is_found_by_its_mark() {
     let conn = store(&folder);
     let lines = |words: &[&str]| {
         let status = words.iter().map(|word| (*word).to_owned()).collect();
-        let (wheres, _) = conditions(&Filter { status, ..Filter::default() }, &EXECUTIONS);
+        let (wheres, _) = conditions(&Filter { status, ..Filter::default() }, &EXECUTIONS, '?');
         plan(&conn, &format!("SELECT h.id FROM execution_heads h {wheres} ORDER BY h.id DESC LIMIT 101"))
     };
     let scans = |words: &[&str]| lines(words).iter().any(|line| line.starts_with("SCAN h"));

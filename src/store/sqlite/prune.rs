@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Statement, ToSql};
 
+use super::super::rules::{MAY_GO, hash_of};
 use super::SqliteStore;
-use super::identity::hash_of;
 use super::news;
 use super::read::fault;
 use super::unload::{self, Exported, NEWEST};
@@ -25,17 +25,6 @@ const LOOK: usize = 1000;
 const ROWS: usize = 500;
 /// Bytes that cost as much as a row.
 const PAGE: usize = 8192;
-
-/// Of the head `h`, by `:before`. What is linked to something that is still to be told is needed to tell it, and what is held
-/// until its vendor was asked is judged by what is known of its execution.
-pub(super) const MAY_GO: &str = "h.received_at < :before AND h.status IN ('succeeded', 'failed', 'cancelled')
-    AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.execution = h.id AND (d.finished_at IS NULL OR d.status = 'dead'))
-    AND NOT EXISTS (SELECT 1 FROM inquiries i WHERE i.source = h.source AND i.key = h.key)
-    AND NOT EXISTS (
-        SELECT 1 FROM (SELECT with_execution AS id FROM links WHERE execution = h.id
-                       UNION ALL SELECT execution FROM links WHERE with_execution = h.id) l JOIN execution_heads p ON p.id = l.id
-        WHERE p.status NOT IN ('succeeded', 'failed', 'cancelled')
-           OR EXISTS (SELECT 1 FROM deliveries d WHERE d.execution = p.id AND (d.finished_at IS NULL OR d.status = 'dead')))";
 
 /// Of the receipt `r`, beside the execution `:without`: somebody it speaks of is there. A receipt that speaks of several stays
 /// until the last of them goes.

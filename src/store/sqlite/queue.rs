@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Bounded by count and by weight (bytes); what does not fit is handed back, so that its caller can say 503. What weighs
 /// nothing is no callback: what the daemon has to settle and operators ask for has room of its own, however many callbacks come.
-pub(super) struct Queue<T> {
+pub(crate) struct Queue<T> {
     inner: Mutex<Inner<T>>,
     filled: Condvar,
     count_max: usize,
@@ -27,7 +27,7 @@ const OWN_MAX: usize = 1 << 14;
 
 /// What the writer got.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(crate) enum Taken {
     /// At least one item.
     Items,
     /// None within the time given.
@@ -37,13 +37,13 @@ pub(super) enum Taken {
 }
 
 impl<T> Queue<T> {
-    pub(super) fn new(count_max: usize, weight_max: usize) -> Queue<T> {
+    pub(crate) fn new(count_max: usize, weight_max: usize) -> Queue<T> {
         let inner = Inner { items: Vec::new(), callbacks: 0, weight: 0, waiting: false, closed: false };
         Queue { inner: Mutex::new(inner), filled: Condvar::new(), count_max, weight_max }
     }
 
     /// Puts one item in, or hands it back with the reason.
-    pub(super) fn put(&self, item: T, weight: usize) -> Result<(), (T, &'static str)> {
+    pub(crate) fn put(&self, item: T, weight: usize) -> Result<(), (T, &'static str)> {
         let mut inner = self.lock();
         if inner.closed {
             return Err((item, "callbackd is shutting down"));
@@ -69,7 +69,7 @@ impl<T> Queue<T> {
     }
 
     /// Moves all items into `into` (which is empty), waiting for the first one up to `patience`.
-    pub(super) fn take(&self, into: &mut Vec<T>, patience: Duration) -> Taken {
+    pub(crate) fn take(&self, into: &mut Vec<T>, patience: Duration) -> Taken {
         let mut inner = self.lock();
         if inner.items.is_empty() && !inner.closed {
             inner.waiting = true;
@@ -86,12 +86,12 @@ impl<T> Queue<T> {
     }
 
     /// Takes nothing more in; what is in is still taken out.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.filled.notify_all();
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
     }
 

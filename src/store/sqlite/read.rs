@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::types::Value as Sql;
+use rusqlite::types::{ToSql, ToSqlOutput};
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::filter::{DELIVERIES, EXECUTIONS, RECEIPTS, conditions};
-use super::{history, identity, news, open};
+use super::super::rules::{DELIVERIES, EXECUTIONS, RECEIPTS, Term, conditions, hash_of};
+use super::{history, news, open};
 use crate::Boxed;
 use crate::model::{Attempt, Link, State, Status, Task, Time};
 use crate::store::{DeliveryRow, ExecutionRow, Filter, News, Outlook, Queries, ReceiptRow, SinkRow, StoreError};
@@ -177,12 +177,21 @@ pub(super) fn delivery(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
 pub(super) fn all<T>(
     conn: &Connection,
     sql: &str,
-    values: Vec<Sql>,
+    values: Vec<Term>,
     read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Read<Vec<T>> {
     let mut statement = conn.prepare(sql).map_err(fault)?;
     let rows = statement.query_map(params_from_iter(values), read).map_err(fault)?;
     rows.collect::<rusqlite::Result<_>>().map_err(fault)
+}
+
+impl ToSql for Term {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        match self {
+            Term::Number(number) => number.to_sql(),
+            Term::Text(text) => text.to_sql(),
+        }
+    }
 }
 
 fn limit(filter: &Filter) -> i64 {
@@ -200,7 +209,7 @@ impl Queries for Readers {
 
     fn executions(&self, filter: Filter) -> Boxed<'_, Read<Vec<Value>>> {
         self.read(move |conn| {
-            let (wheres, values) = conditions(&filter, &EXECUTIONS);
+            let (wheres, values) = conditions(&filter, &EXECUTIONS, '?');
             let sql = format!("{EXECUTION} {wheres} ORDER BY h.id DESC LIMIT {}", limit(&filter));
             let mut statement = conn.prepare(&sql).map_err(fault)?;
             let mut rows = statement.query(params_from_iter(values)).map_err(fault)?;
@@ -231,7 +240,7 @@ impl Queries for Readers {
                  ORDER BY h.id DESC LIMIT 1"
             );
             let mut statement = conn.prepare(&sql).map_err(fault)?;
-            let hash = identity::hash_of(&id_or_key);
+            let hash = hash_of(&id_or_key);
             let mut rows = statement.query(rusqlite::params![by_id, hash, id_or_key]).map_err(fault)?;
             let Some(row) = rows.next().map_err(fault)? else {
                 return Err(StoreError::NotFound(format!("there is no execution with the id or key {id_or_key:?}")));
@@ -258,7 +267,7 @@ impl Queries for Readers {
 
     fn receipts(&self, filter: Filter) -> Boxed<'_, Read<Vec<ReceiptRow>>> {
         self.read(move |conn| {
-            let (wheres, values) = conditions(&filter, &RECEIPTS);
+            let (wheres, values) = conditions(&filter, &RECEIPTS, '?');
             let sql = format!("{RECEIPT} {wheres} ORDER BY id DESC LIMIT {}", limit(&filter));
             all(conn, &sql, values, receipt)
         })
@@ -277,7 +286,7 @@ impl Queries for Readers {
 
     fn deliveries(&self, filter: Filter) -> Boxed<'_, Read<Vec<DeliveryRow>>> {
         self.read(move |conn| {
-            let (wheres, values) = conditions(&filter, &DELIVERIES);
+            let (wheres, values) = conditions(&filter, &DELIVERIES, '?');
             let sql = format!("{DELIVERY} {wheres} ORDER BY d.id DESC LIMIT {}", limit(&filter));
             all(conn, &sql, values, delivery)
         })

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params_from_iter};
 
-use super::filter::{DELIVERIES, conditions};
+use super::super::rules::{DELIVERIES, conditions};
 use super::read::fault;
 use super::{open, room};
 use crate::model::Time;
@@ -181,7 +181,7 @@ impl Survey {
     /// The next deliveries behind `after` that `filter` means, `most` of them at the most: none when there are none.
     pub fn window(&self, filter: &Filter, after: i64, most: u64) -> Result<Option<Window>, StoreError> {
         let filter = Filter { after: Some(after.max(filter.after.unwrap_or(after))), ..filter.clone() };
-        let (wheres, values) = conditions(&filter, &DELIVERIES);
+        let (wheres, values) = conditions(&filter, &DELIVERIES, '?');
         let sql = format!(
             "SELECT count(*), max(id) FROM (SELECT d.id FROM deliveries d JOIN execution_heads h ON h.id = d.execution
              {wheres} ORDER BY d.id LIMIT {most})"

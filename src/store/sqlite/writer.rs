@@ -41,6 +41,13 @@ impl From<rusqlite::Error> for Fault {
         Fault::Sql(e)
     }
 }
+
+impl From<StoreError> for Fault {
+    fn from(answer: StoreError) -> Fault {
+        Fault::Answer(answer)
+    }
+}
+
 /// What the writer tells the rest of the process without being asked.
 #[derive(Default)]
 pub(super) struct Health(Mutex<Course>);

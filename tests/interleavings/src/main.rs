@@ -27,6 +27,9 @@ mod store {
     pub use callbackd::store::*;
 }
 
+#[path = "../../../src/store/rules/mod.rs"]
+mod rules;
+
 #[path = "../../../src/store/sqlite/mod.rs"]
 mod sqlite;
 

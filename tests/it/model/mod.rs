@@ -11,8 +11,7 @@ use std::sync::Arc;
 use callbackd::model::{
     Attempt, ExecutionPart, Learned, LinkRule, Program, Route, Rules, SinkRule, Status, Task, Time, Update,
 };
-use callbackd::store::sqlite::{Options, SqliteStore};
-use callbackd::store::{DeliveryFilter, Fate, Filter, Parsed, Queries, Settlement, Store};
+use callbackd::store::{DeliveryFilter, Fate, Filter, Parsed, Settlement, Store};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, TestRunner};
 use serde_json::Value;
@@ -22,6 +21,7 @@ use tokio::runtime::Runtime;
 mod plain;
 
 use crate::rig::receipt;
+use crate::stores::open;
 use plain::{End, Instant, Outcome, Plain, SINKS, Says, Standing, Tie, is_finished};
 
 const SOURCES: [&str; 2] = ["media", "portal"];
@@ -168,7 +168,7 @@ type Lease = (usize, Instant, usize);
 /// Both, side by side.
 struct Pair {
     folder: TempDir,
-    store: SqliteStore,
+    store: Arc<dyn Store>,
     plain: Plain,
     rules: Arc<Rules>,
     now: Instant,
@@ -178,10 +178,6 @@ struct Pair {
     /// The ids of the model's deliveries and receipts, in its order.
     deliveries: Vec<i64>,
     receipts: Vec<i64>,
-}
-
-fn open(folder: &TempDir) -> SqliteStore {
-    SqliteStore::open(&folder.path().join("store.db"), &Options::default()).expect("opens")
 }
 
 fn update(says: &Says) -> Update {
@@ -375,7 +371,7 @@ impl Pair {
             }
             Step::Prune(seconds) => {
                 let before = self.now - *seconds as Instant * 1_000_000;
-                crate::store::prune(&self.store, Time::from_micros(before)).await;
+                crate::store::prune(&*self.store, Time::from_micros(before)).await;
                 self.plain.prune(before);
             }
         }

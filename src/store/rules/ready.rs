@@ -3,12 +3,12 @@
 
 use serde_json::{Map, Value};
 
-use super::identity::hash_of;
+use super::hash_of;
 use super::link::{self, KnownBy};
 use crate::model::{Accepted, Change, ChangeMeta, Rules, State, Status, Targets, Task, Time, Trace, Update, text};
 use crate::store::Parsed;
 
-pub(super) enum ReadyParsed {
+pub(crate) enum ReadyParsed {
     Updates(Vec<ReadyUpdate>),
     /// Rendered when it is confirmed: who knows what is true by then.
     Held(Vec<Update>),
@@ -17,7 +17,7 @@ pub(super) enum ReadyParsed {
 
 impl ReadyParsed {
     /// Bytes that it holds, about: lists and objects take many times what they take in a body.
-    pub(super) fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         let state = |inputs: &Option<Value>, attributes: &Map<String, Value>, tasks: &[Task]| {
             let outputs = tasks.iter().flat_map(|task| &task.outputs);
             let values = inputs.iter().chain(attributes.values()).chain(outputs);
@@ -56,22 +56,22 @@ fn weight(value: &Value) -> usize {
 }
 
 /// An update, and what it would be as the first of its execution, which is the usual case.
-pub(super) struct ReadyUpdate {
-    pub(super) hash: i64,
-    pub(super) says: State,
-    pub(super) says_status: bool,
-    pub(super) identity: Option<String>,
-    pub(super) known_only: bool,
+pub(crate) struct ReadyUpdate {
+    pub(crate) hash: i64,
+    pub(crate) says: State,
+    pub(crate) says_status: bool,
+    pub(crate) identity: Option<String>,
+    pub(crate) known_only: bool,
     /// By when an execution that begins with it is expected to be finished.
-    pub(super) expected_by: Option<Time>,
-    pub(super) first: Rendered,
+    pub(crate) expected_by: Option<Time>,
+    pub(crate) first: Rendered,
     /// What its callback was sent in; rendered with `first` already.
-    pub(super) trace: Option<Trace>,
+    pub(crate) trace: Option<Trace>,
 }
 
 impl ReadyParsed {
     /// The same, of a callback that was sent in this trace.
-    pub(super) fn traced(mut self, trace: Option<Trace>) -> ReadyParsed {
+    pub(crate) fn traced(mut self, trace: Option<Trace>) -> ReadyParsed {
         if let (ReadyParsed::Updates(updates), Some(trace)) = (&mut self, trace) {
             for update in updates {
                 text::traced(&mut update.first.snapshot, &trace);
@@ -83,19 +83,19 @@ impl ReadyParsed {
 }
 
 /// A change in the form that is stored.
-pub(super) struct Rendered {
-    pub(super) status: Status,
-    pub(super) previous_status: Option<Status>,
-    pub(super) kind: &'static str,
+pub(crate) struct Rendered {
+    pub(crate) status: Status,
+    pub(crate) previous_status: Option<Status>,
+    pub(crate) kind: &'static str,
     /// `None` when all of them are.
-    pub(super) changed_tasks: Option<String>,
-    pub(super) snapshot: String,
-    pub(super) targets: Targets,
-    pub(super) known_by: Vec<KnownBy>,
-    pub(super) link_fault: Option<String>,
+    pub(crate) changed_tasks: Option<String>,
+    pub(crate) snapshot: String,
+    pub(crate) targets: Targets,
+    pub(crate) known_by: Vec<KnownBy>,
+    pub(crate) link_fault: Option<String>,
 }
 
-pub(super) fn ready(source: &str, now: Time, parsed: Parsed, rules: &Rules) -> ReadyParsed {
+pub(crate) fn ready(source: &str, now: Time, parsed: Parsed, rules: &Rules) -> ReadyParsed {
     match parsed {
         Parsed::Updates(updates) => {
             ReadyParsed::Updates(updates.into_iter().map(|u| ready_update(source, now, u, rules)).collect())
@@ -105,7 +105,7 @@ pub(super) fn ready(source: &str, now: Time, parsed: Parsed, rules: &Rules) -> R
     }
 }
 
-pub(super) fn ready_update(source: &str, now: Time, mut update: Update, rules: &Rules) -> ReadyUpdate {
+pub(crate) fn ready_update(source: &str, now: Time, mut update: Update, rules: &Rules) -> ReadyUpdate {
     let hash = hash_of(&update.key);
     let says_status = update.execution.status.is_some();
     let (identity, known_only) = (update.identity.take(), update.known_only);
@@ -117,7 +117,7 @@ pub(super) fn ready_update(source: &str, now: Time, mut update: Update, rules: &
 
 /// Renders an accepted change. Routes and links judge it without the ids that only the transaction gives: there, an
 /// execution that is new has the id `"0"`.
-pub(super) fn render(
+pub(crate) fn render(
     accepted: &Accepted,
     id: i64,
     sequence: u32,

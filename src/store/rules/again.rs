@@ -2,18 +2,15 @@
 
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, params};
-
 use super::ready::{ReadyParsed, ready};
 use super::record::apply_all;
-use super::writer::{Fault, Tx};
-use super::{inquire, news};
+use super::{Tables, aside, inquire};
 use crate::model::{ReceiptStatus, Rules, Time, Trace};
 use crate::signature;
 use crate::store::{Parsed, ReceiptRow, Recorded, StoreError};
 
 /// A stored receipt with what it is understood as now.
-pub(super) struct ReadyAgain {
+pub(crate) struct ReadyAgain {
     receipt: i64,
     parsed: ReadyParsed,
     rules: Arc<Rules>,
@@ -24,7 +21,7 @@ pub(super) struct ReadyAgain {
 }
 
 impl ReadyAgain {
-    pub(super) fn new(
+    pub(crate) fn new(
         receipt: i64,
         (row, body): (&ReceiptRow, &[u8]),
         parsed: Parsed,
@@ -38,42 +35,27 @@ impl ReadyAgain {
         ReadyAgain { receipt, parsed, rules, source: row.source.as_str().into(), now, digest }
     }
 
-    pub(super) fn record(&self, tx: &mut Tx<'_>) -> Result<Recorded, Fault> {
-        let held: Option<String> = tx
-            .conn
-            .query_row("SELECT status FROM receipts WHERE id = ?1", [self.receipt], |row| row.get(0))
-            .optional()?;
-        match held.as_deref() {
+    pub(crate) fn record<X: Tables>(&self, tx: &mut X) -> Result<Recorded, X::Fault> {
+        let receipt = self.receipt;
+        match tx.receipt_status(receipt)?.as_deref() {
             Some("quarantined" | "held" | "refused") => {}
             Some(status) => {
                 let text = format!(
-                    "receipt {} is {status}; only one that is quarantined, held or refused is read again",
-                    self.receipt
+                    "receipt {receipt} is {status}; only one that is quarantined, held or refused is read again"
                 );
-                return Err(Fault::Answer(StoreError::Refused(text)));
+                return Err(StoreError::Refused(text).into());
             }
-            None => return Err(Fault::Answer(StoreError::NotFound(format!("there is no receipt {}", self.receipt)))),
+            None => return Err(StoreError::NotFound(format!("there is no receipt {receipt}")).into()),
         }
-        inquire::forget(tx, self.receipt)?;
-        let done = apply_all(tx, &self.source, Some(self.receipt), self.now, &self.parsed, &self.rules)?;
+        inquire::forget(tx, receipt)?;
+        let done = apply_all(tx, &self.source, Some(receipt), self.now, &self.parsed, &self.rules)?;
         // The receipt is older than what it changed.
         for execution in &done.recorded.executions {
-            news::aside(tx, Some(*execution), None, self.now)?;
+            aside(tx, Some(*execution), None, self.now)?;
         }
         // A repeat's bytes are kept already.
         let digest = self.digest.as_ref().filter(|_| done.recorded.outcome == ReceiptStatus::Duplicate);
-        tx.conn.execute(
-            "UPDATE receipts SET status = ?2, reason = ?3, execution = ?4, executions = ?5,
-                    body = iif(?6 IS NULL, body, NULL), digest = ?6 WHERE id = ?1",
-            params![
-                self.receipt,
-                done.recorded.outcome.as_str(),
-                done.reason,
-                done.recorded.executions.first(),
-                done.several(),
-                digest
-            ],
-        )?;
-        Ok(Recorded { receipt: self.receipt, ..done.recorded })
+        tx.update_receipt(receipt, &done.kept(digest.map(String::as_str)))?;
+        Ok(Recorded { receipt, ..done.recorded })
     }
 }

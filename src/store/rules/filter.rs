@@ -1,11 +1,16 @@
 //! A list's filter as SQL: the same words for executions, receipts and deliveries, each with its own columns.
 
-use rusqlite::types::Value as Sql;
-
 use crate::store::Filter;
 
+/// A value of a condition.
+#[derive(Clone, Debug)]
+pub(crate) enum Term {
+    Number(i64),
+    Text(String),
+}
+
 /// Where each of a filter's words is looked for.
-pub(super) struct Columns {
+pub(crate) struct Columns {
     id: &'static str,
     status: &'static str,
     source: &'static str,
@@ -17,7 +22,7 @@ pub(super) struct Columns {
     sink: &'static str,
 }
 
-pub(super) const EXECUTIONS: Columns = Columns {
+pub(crate) const EXECUTIONS: Columns = Columns {
     id: "h.id",
     status: "h.status",
     source: "h.source",
@@ -29,7 +34,7 @@ pub(super) const EXECUTIONS: Columns = Columns {
     sink: "EXISTS (SELECT 1 FROM deliveries d WHERE d.execution = h.id AND d.sink = ?)",
 };
 
-pub(super) const RECEIPTS: Columns = Columns {
+pub(crate) const RECEIPTS: Columns = Columns {
     id: "id",
     status: "status",
     source: "source",
@@ -39,7 +44,7 @@ pub(super) const RECEIPTS: Columns = Columns {
     sink: "EXISTS (SELECT 1 FROM deliveries d WHERE d.execution = receipts.execution AND d.sink = ?)",
 };
 
-pub(super) const DELIVERIES: Columns = Columns {
+pub(crate) const DELIVERIES: Columns = Columns {
     id: "d.id",
     status: "d.status",
     source: "h.source",
@@ -49,8 +54,8 @@ pub(super) const DELIVERIES: Columns = Columns {
     sink: "d.sink = ?",
 };
 
-/// The WHERE clause of a filter, and its values in the order of their marks.
-pub(super) fn conditions(filter: &Filter, columns: &Columns) -> (String, Vec<Sql>) {
+/// The WHERE clause of a filter, and its values in the order of their marks: `sign` and a number, from 1.
+pub(crate) fn conditions(filter: &Filter, columns: &Columns, sign: char) -> (String, Vec<Term>) {
     let (mut wheres, mut values) = (Vec::new(), Vec::new());
     if !filter.status.is_empty() {
         // The words that have an index of their own stand in the text, as in the index.
@@ -62,7 +67,7 @@ pub(super) fn conditions(filter: &Filter, columns: &Columns) -> (String, Vec<Sql
             }
             let (marked, words): (Vec<_>, Vec<_>) =
                 filter.status.iter().partition(|word| columns.overdue.is_some() && *word == "overdue");
-            let marks = vec!["?"; words.len()].join(", ");
+            let marks = (1..=words.len()).map(|n| format!("{sign}{n}")).collect::<Vec<_>>().join(", ");
             let one_of = format!("{} IN ({marks})", columns.status);
             wheres.push(match columns.overdue.filter(|_| !marked.is_empty()) {
                 // By their marks alone, which are few, and not by looking at everything.
@@ -70,21 +75,21 @@ pub(super) fn conditions(filter: &Filter, columns: &Columns) -> (String, Vec<Sql
                 Some(overdue) => format!("({one_of} OR {overdue})"),
                 None => one_of,
             });
-            values.extend(words.into_iter().cloned().map(Sql::Text));
+            values.extend(words.into_iter().cloned().map(Term::Text));
         }
     }
-    let mut add = |condition: String, value: Option<Sql>| {
+    let mut add = |condition: String, value: Option<Term>| {
         if let Some(value) = value {
-            wheres.push(condition);
             values.push(value);
+            wheres.push(condition.replace('?', &format!("{sign}{}", values.len())));
         }
     };
-    add(format!("{} = ?", columns.source), filter.source.clone().map(Sql::Text));
-    add(columns.sink.to_owned(), filter.sink.clone().map(Sql::Text));
-    add(format!("{} = ?", columns.execution), filter.execution.map(Sql::Integer));
-    add(format!("{} >= ?", columns.since), filter.since.map(|t| Sql::Integer(t.micros())));
-    add(format!("{} < ?", columns.id), filter.before.map(Sql::Integer));
-    add(format!("{} > ?", columns.id), filter.after.map(Sql::Integer));
+    add(format!("{} = ?", columns.source), filter.source.clone().map(Term::Text));
+    add(columns.sink.to_owned(), filter.sink.clone().map(Term::Text));
+    add(format!("{} = ?", columns.execution), filter.execution.map(Term::Number));
+    add(format!("{} >= ?", columns.since), filter.since.map(|t| Term::Number(t.micros())));
+    add(format!("{} < ?", columns.id), filter.before.map(Term::Number));
+    add(format!("{} > ?", columns.id), filter.after.map(Term::Number));
     let clause = if wheres.is_empty() { String::new() } else { format!("WHERE {}", wheres.join(" AND ")) };
     (clause, values)
 }

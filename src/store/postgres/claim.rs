@@ -1,0 +1,158 @@
+//! Deliveries claimed under a lease, many at once, by several callbackds: what one has locked, the next passes over.
+//!
+//! Order rests on `due_at` alone, as with SQLite: behind another of its execution and sink it is NULL.
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::connect::fault;
+use super::tx::Touches;
+use super::{PostgresStore, rules};
+use crate::model::{Delivery, Link, Rules, Time};
+use crate::store::rules::{BYTES_MAX, Claimed, ReadySettlement};
+use crate::store::{Claim, StoreError};
+
+/// Those that are due longest, leased or waiting; of them as many as their snapshots allow; leased in the same statement.
+const CLAIM: &str = "WITH leased AS MATERIALIZED (
+        SELECT id, due_at FROM deliveries WHERE finished_at IS NULL AND status = 'leased' AND sink = $1 AND due_at <= $4
+        ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED),
+    waiting AS MATERIALIZED (
+        SELECT id, due_at FROM deliveries WHERE finished_at IS NULL AND status = 'waiting' AND sink = $1 AND due_at <= $2
+        ORDER BY due_at, id LIMIT $3 FOR UPDATE SKIP LOCKED),
+    due AS (SELECT * FROM leased UNION ALL SELECT * FROM waiting ORDER BY due_at, id LIMIT $3),
+    told AS (
+        SELECT due.id, due.due_at, c.id IS NULL AS is_latest, coalesce(c.sequence, h.sequence) AS sequence, coalesce(c.type, h.type) AS type,
+               CASE WHEN c.id IS NULL THEN h.previous_status ELSE c.previous_status END AS previous_status,
+               CASE WHEN c.id IS NULL THEN h.changed_tasks ELSE c.changed_tasks END AS changed_tasks,
+               CASE WHEN c.id IS NULL THEN h.receipt ELSE c.receipt END AS receipt,
+               coalesce(c.received_at, h.received_at) AS received_at, coalesce(c.snapshot, h.snapshot) AS snapshot
+        FROM due JOIN deliveries d ON d.id = due.id JOIN execution_heads h ON h.id = d.execution LEFT JOIN earlier_changes c ON c.id = d.change),
+    fits AS (
+        SELECT *, sum(octet_length(snapshot)) OVER (ORDER BY due_at, id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+        FROM told)
+    UPDATE deliveries d SET status = 'leased', due_at = $5, holder = $6 FROM fits f
+    WHERE d.id = f.id AND (f.before IS NULL OR f.before < $7) AND NOT EXISTS (SELECT 1 FROM sink_pauses p WHERE p.sink = $1)
+    RETURNING d.id, d.execution, d.change, d.attempts, d.created_at, d.resume, f.sequence, f.type, f.previous_status, f.changed_tasks,
+              f.receipt, f.received_at, f.snapshot, f.due_at";
+
+const NEXT_DUE: &str =
+    "SELECT min(due_at) FROM deliveries WHERE finished_at IS NULL AND status IN ('leased', 'waiting') AND sink = $1";
+const IS_PAUSED: &str = "SELECT 1 FROM sink_pauses WHERE sink = $1";
+const LINKS: &str =
+    "SELECT l.execution, h.source, h.key, h.id FROM links l JOIN execution_heads h ON h.id = l.with_execution
+    WHERE l.execution = ANY($1)
+    UNION ALL
+    SELECT l.with_execution, h.source, h.key, h.id FROM links l JOIN execution_heads h ON h.id = l.execution
+    WHERE l.with_execution = ANY($1)";
+
+impl PostgresStore {
+    pub(super) async fn claim_window(
+        &self,
+        sink: String,
+        limit: usize,
+        lease_ms: u64,
+        by: Time,
+        now: Time,
+    ) -> Result<Claim, StoreError> {
+        let until = now.plus_ms(lease_ms);
+        let client = self.pool.get().await?;
+        let (most, bytes) = (i64::try_from(limit).unwrap_or(i64::MAX), BYTES_MAX as i64);
+        let of_sink: &super::tx::Values<'_> = &[(&sink, Type::TEXT)];
+        let (by_us, holder) = (by.micros(), self.place.token());
+        let (now_us, until_us) = (self.place.of_server(now).micros(), self.place.of_server(until).micros());
+        let claim: &super::tx::Values<'_> = &[
+            (&sink, Type::TEXT),
+            (&by_us, Type::INT8),
+            (&most, Type::INT8),
+            (&now_us, Type::INT8),
+            (&until_us, Type::INT8),
+            (&holder, Type::INT8),
+            (&bytes, Type::INT8),
+        ];
+        let (paused, rows, next) = tokio::try_join!(
+            biased;
+            client.query_typed(IS_PAUSED, of_sink),
+            client.query_typed(CLAIM, claim),
+            client.query_typed(NEXT_DUE, of_sink),
+        )
+        .map_err(fault)?;
+        if !paused.is_empty() {
+            self.give_back_leases(rows.iter().map(|row| row.get(0)).collect(), until).await?;
+            return Ok(Claim { deliveries: Vec::new(), until, next_due: None, is_paused: true });
+        }
+        let size: usize = rows.iter().map(|row| row.get::<_, &str>(12).len()).sum();
+        let mut next_due = match rows.len() < limit && size < BYTES_MAX {
+            true => next.first().and_then(|row| row.get::<_, Option<i64>>(0)).map(Time::from_micros),
+            false => Some(by),
+        };
+        let mut claimed: Vec<(i64, Claimed)> = rows.iter().map(|row| (row.get(13), read(row))).collect();
+        claimed.sort_by_key(|(due, one)| (*due, one.id));
+        if !claimed.is_empty() {
+            let executions: Vec<i64> = claimed.iter().map(|(_, one)| one.execution).collect();
+            let links = client.query_typed(LINKS, &[(&executions, Type::INT8_ARRAY)]).await.map_err(fault)?;
+            for row in &links {
+                let (of, link) = (row.get::<_, i64>(0), link(row, 1));
+                for (_, one) in claimed.iter_mut().filter(|(_, one)| one.execution == of) {
+                    one.links.push(link.clone());
+                }
+            }
+        }
+        drop(client);
+        let mut deliveries: Vec<Delivery> = Vec::with_capacity(claimed.len());
+        for (_, one) in claimed {
+            let id = one.id;
+            match one.into_delivery(None) {
+                Ok(delivery) => deliveries.push(delivery),
+                // Not to hold up the others: a dead letter, which a later version may be able to read.
+                Err(e) => {
+                    let lease = self.place.of_server(until);
+                    let dead = ReadySettlement::unreadable(id, e.to_string(), lease, now);
+                    let touches = Touches { deliveries: vec![id], ..Touches::default() };
+                    match self.call_waking(touches, move |tx| rules::settle(tx, &dead, &Rules::default(), now)).await {
+                        Ok(wake) if wake.is_empty() => {}
+                        // The next one of its execution is due.
+                        Ok(_) => next_due = Some(now),
+                        Err(e) => {
+                            tracing::warn!(delivery.id = id, error = %e, "cannot be read, and waits until its lease ends");
+                        }
+                    }
+                }
+            }
+        }
+        Ok(Claim { deliveries, until, next_due, is_paused: false })
+    }
+
+    /// Gives leases back before their end: what was not begun is due again, and first.
+    pub(super) async fn give_back_leases(&self, deliveries: Vec<i64>, lease: Time) -> Result<(), StoreError> {
+        let sql = "UPDATE deliveries SET status = 'waiting', due_at = created_at, holder = NULL
+                   WHERE id = ANY($1) AND status = 'leased' AND due_at = $2";
+        let client = self.pool.get().await?;
+        let lease = self.place.of_server(lease).micros();
+        let values: &super::tx::Values<'_> = &[(&deliveries, Type::INT8_ARRAY), (&lease, Type::INT8)];
+        client.execute_typed(sql, values).await.map(drop).map_err(fault)
+    }
+}
+
+fn read(row: &Row) -> Claimed {
+    Claimed {
+        id: row.get(0),
+        execution: row.get(1),
+        change: row.get(2),
+        attempts: row.get::<_, i32>(3).unsigned_abs(),
+        created_at: row.get(4),
+        resume: row.get(5),
+        sequence: row.get::<_, i32>(6).unsigned_abs(),
+        kind: row.get(7),
+        previous_status: row.get(8),
+        changed_tasks: row.get(9),
+        receipt: row.get(10),
+        received_at: row.get(11),
+        snapshot: row.get(12),
+        links: Vec::new(),
+    }
+}
+
+/// A link, from that column on.
+pub(super) fn link(row: &Row, from: usize) -> Link {
+    Link { source: row.get(from), key: row.get(from + 1), execution: row.get::<_, i64>(from + 2).to_string() }
+}

@@ -1,0 +1,269 @@
+//! Connections: from an address, by TLS where it is to be, with what every session needs; and a pool of them.
+
+use std::pin::Pin;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
+use tokio_postgres::{Client, Config, Connection, Socket};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use crate::Boxed;
+use crate::outbound;
+use crate::store::StoreError;
+
+/// Whoever is not there within this time is away.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A server that acknowledges nothing for so long is away.
+const SILENT: Duration = Duration::from_secs(10);
+
+/// Where the database is, and how it is reached.
+#[derive(Clone)]
+pub struct Address {
+    config: Config,
+    tls: Tls,
+}
+
+impl Address {
+    /// Reads `postgres://…`. Over a network there is TLS unless the address says otherwise.
+    pub fn parse(url: &str, password: Option<&str>, ca_file: Option<&std::path::Path>) -> Result<Address, String> {
+        // What the parser says could quote the password.
+        let mut config = Config::from_str(url).map_err(|_| {
+            "is no address of a PostgreSQL; write one like \"postgres://callbackd@db.example.org/callbackd\"".to_owned()
+        })?;
+        if config.get_hosts().is_empty() {
+            return Err("names no host; write one like \"postgres://callbackd@db.example.org/callbackd\"".to_owned());
+        }
+        if let Some(password) = password {
+            config.password(password);
+        }
+        let is_near = |host: &Host| match host {
+            Host::Tcp(name) => name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+            Host::Unix(_) => true,
+        };
+        if !url.contains("sslmode=") {
+            let stays_here = config.get_hosts().iter().all(is_near) && ca_file.is_none();
+            config.ssl_mode(if stays_here { SslMode::Disable } else { SslMode::Require });
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("callbackd");
+        }
+        config.connect_timeout(CONNECT).tcp_user_timeout(SILENT);
+        config.keepalives_idle(SILENT).keepalives_interval(Duration::from_secs(2)).keepalives_retries(3);
+        let tls = match config.get_ssl_mode() {
+            SslMode::Disable => Tls(None),
+            _ => Tls(Some(outbound::tls_client(ca_file)?)),
+        };
+        Ok(Address { config, tls })
+    }
+
+    /// One connection, which lives as long as its client; `watch` is who drives it.
+    pub(super) async fn connect(&self) -> Result<(Client, Driven), tokio_postgres::Error> {
+        let (client, connection) = self.config.connect(self.tls.clone()).await?;
+        Ok((client, connection))
+    }
+
+    /// The same, driven by a task of its own.
+    pub(super) async fn open(&self) -> Result<Client, tokio_postgres::Error> {
+        let (client, connection) = self.connect().await?;
+        tokio::spawn(async move {
+            if let Err(e) = connection.await {
+                tracing::debug!(error = %said(&e), "a connection to PostgreSQL ended");
+            }
+        });
+        Ok(client)
+    }
+
+    /// The server's name, for a person.
+    pub fn place(&self) -> String {
+        let host = match self.config.get_hosts().first() {
+            Some(Host::Tcp(name)) => name.clone(),
+            Some(Host::Unix(path)) => path.display().to_string(),
+            None => String::new(),
+        };
+        format!("{host}/{}", self.config.get_dbname().unwrap_or("postgres"))
+    }
+}
+
+/// What has to be polled for a client to hear anything.
+pub(super) type Driven = Connection<Socket, Secured>;
+
+/// What went wrong, without the values that a server quotes in its details.
+pub(super) fn said(e: &tokio_postgres::Error) -> String {
+    match e.as_db_error() {
+        Some(said) => said.message().to_owned(),
+        None => match std::error::Error::source(e) {
+            Some(cause) => format!("{e}: {cause}"),
+            None => e.to_string(),
+        },
+    }
+}
+
+/// What could not be done for now.
+pub(super) fn fault(e: tokio_postgres::Error) -> StoreError {
+    StoreError::Unavailable(explain(&e))
+}
+
+/// The same, for who sends callbacks and for `/readyz`.
+pub(super) fn explain(e: &tokio_postgres::Error) -> String {
+    match e.code() {
+        Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => "the database is read-only".to_owned(),
+        Some(&SqlState::DISK_FULL) => "the database's disk is full".to_owned(),
+        Some(&SqlState::TOO_MANY_CONNECTIONS) => "the database takes no more connections".to_owned(),
+        Some(_) => format!("the database refuses: {}", said(e)),
+        None => "the database cannot be reached".to_owned(),
+    }
+}
+
+#[derive(Clone)]
+struct Tls(Option<Arc<ClientConfig>>);
+
+/// One handshake to come.
+pub(super) struct Handshake(Option<(TlsConnector, ServerName<'static>)>);
+
+impl MakeTlsConnect<Socket> for Tls {
+    type Stream = Secured;
+    type TlsConnect = Handshake;
+    type Error = String;
+
+    fn make_tls_connect(&mut self, domain: &str) -> Result<Handshake, String> {
+        let Some(config) = &self.0 else { return Ok(Handshake(None)) };
+        let name = ServerName::try_from(domain.to_owned()).map_err(|e| e.to_string())?;
+        Ok(Handshake(Some((TlsConnector::from(Arc::clone(config)), name))))
+    }
+}
+
+impl TlsConnect<Socket> for Handshake {
+    type Stream = Secured;
+    type Error = std::io::Error;
+    type Future = Boxed<'static, Result<Secured, std::io::Error>>;
+
+    fn connect(self, stream: Socket) -> Self::Future {
+        Box::pin(async move {
+            let Some((connector, name)) = self.0 else {
+                return Err(std::io::Error::other("the server wants TLS, and its address says sslmode=disable"));
+            };
+            Ok(Secured(connector.connect(name, stream).await?))
+        })
+    }
+}
+
+/// A stream by TLS.
+pub(super) struct Secured(tokio_rustls::client::TlsStream<Socket>);
+
+impl TlsStream for Secured {
+    fn channel_binding(&self) -> ChannelBinding {
+        ChannelBinding::none()
+    }
+}
+
+impl AsyncRead for Secured {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Secured {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// So many connections at one time, opened when they are needed.
+#[derive(Clone)]
+pub(super) struct Pool {
+    address: Arc<Address>,
+    idle: Arc<Mutex<Vec<Client>>>,
+    permits: Arc<Semaphore>,
+}
+
+/// A connection of the pool.
+pub(super) struct Lent {
+    client: Option<Client>,
+    idle: Arc<Mutex<Vec<Client>>>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Pool {
+    pub(super) fn new(address: Arc<Address>, most: usize) -> Pool {
+        Pool { address, idle: Arc::default(), permits: Arc::new(Semaphore::new(most.max(1))) }
+    }
+
+    pub(super) async fn get(&self) -> Result<Lent, StoreError> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
+        let held = {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.retain(|client| !client.is_closed());
+            idle.pop()
+        };
+        let client = match held {
+            Some(client) => client,
+            None => self.address.open().await.map_err(fault)?,
+        };
+        Ok(Lent { client: Some(client), idle: Arc::clone(&self.idle), _permit: permit })
+    }
+}
+
+impl std::ops::Deref for Lent {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        self.client.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl std::ops::DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut Client {
+        self.client.as_mut().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take().filter(|client| !client.is_closed()) {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(client);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn over_a_network_there_is_tls_unless_the_address_says_otherwise() {
+        let mode = |url: &str| Address::parse(url, None, None).expect("an address").config.get_ssl_mode();
+        assert_eq!(mode("postgres://u@db.example.org/d"), SslMode::Require);
+        assert_eq!(mode("postgres://u@localhost,db.example.org/d"), SslMode::Require);
+        assert_eq!(mode("postgres://u@db.example.org/d?sslmode=disable"), SslMode::Disable);
+        assert_eq!(mode("postgres://u@127.0.0.1/d"), SslMode::Disable);
+        assert_eq!(mode("postgres://u@%2Frun%2Fpostgresql/d"), SslMode::Disable);
+        assert_eq!(mode("postgres://u@localhost/d?sslmode=require"), SslMode::Require);
+    }
+
+    #[test]
+    fn what_is_said_of_an_address_holds_no_password() {
+        for url in ["postgres://u:s3cret@db:port/d", "postgres://u:s3cret@/d?host", "postgres:///d?password=s3cret"] {
+            let why = Address::parse(url, None, None).err().expect("a fault");
+            assert!(!why.contains("s3cret") && why.contains("postgres://"), "{why}");
+        }
+        let address = Address::parse("postgres://u:s3cret@db/d", None, None).expect("an address");
+        assert_eq!(address.place(), "db/d");
+    }
+}

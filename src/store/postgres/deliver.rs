@@ -1,0 +1,167 @@
+//! Deliveries that an operator means, what is hurried, and pauses.
+
+use tokio_postgres::types::{ToSql, Type};
+
+use super::PostgresStore;
+use super::connect::fault;
+use super::tx::{Done, Touches, Tx, Values};
+use crate::model::Time;
+use crate::shutdown::Shutdown;
+use crate::store::rules::{self, Can, DELIVERIES, DISCARDED, RETRIED, Term, Touched, conditions};
+use crate::store::{DeliveryFilter, StoreError};
+
+/// How many deliveries one transaction of a mass change touches: more would hold up callbacks.
+const CHUNK: usize = 500;
+/// Ids may be ahead of the clock by a little: each is more than the last.
+const AHEAD_MS: u64 = 5000;
+
+impl PostgresStore {
+    /// Carries out a mass change in chunks, so that callbacks are committed in between; oldest first, so that of one
+    /// execution the earlier change stays before the later one.
+    pub(super) async fn in_chunks(
+        &self,
+        filter: DeliveryFilter,
+        now: Time,
+        change: fn(&mut Tx<'_>, &DeliveryFilter, i64, Time) -> Done<Touched>,
+    ) -> Result<u64, StoreError> {
+        let mut filter = filter;
+        let (mut after, before) = match &filter {
+            DeliveryFilter::All(all) => (all.after.unwrap_or(0), all.before.unwrap_or(i64::MAX)),
+            DeliveryFilter::One(_) => (0, i64::MAX),
+        };
+        let mut count = 0;
+        loop {
+            let chunk = filter.clone();
+            let touched = self.call(Touches::default(), move |tx| change(tx, &chunk, after, now)).await?;
+            let touched_now = touched.rows.len() as u64;
+            count += touched_now;
+            let DeliveryFilter::All(all) = &mut filter else { return Ok(count) };
+            if let Some(limit) = &mut all.limit {
+                *limit = limit.saturating_sub(touched_now);
+            }
+            match touched.next {
+                Some(next) if all.limit != Some(0) && next.saturating_add(1) < before => after = next,
+                _ => return Ok(count),
+            }
+        }
+    }
+
+    pub(super) async fn hurry_sink(&self, sink: String, by: Time, now: Time) -> Result<(), StoreError> {
+        let sql = "UPDATE deliveries SET due_at = $2 WHERE id IN (
+                       SELECT id FROM deliveries WHERE finished_at IS NULL AND status = 'waiting' AND sink = $1 AND due_at > $2
+                           AND due_at <= $3 AND attempts > 0 AND NOT until_linked ORDER BY id FOR UPDATE SKIP LOCKED)";
+        let (client, now, by) = (self.pool.get().await?, now.micros(), by.micros());
+        let values: &Values<'_> = &[(&sink, Type::TEXT), (&now, Type::INT8), (&by, Type::INT8)];
+        client.execute_typed(sql, values).await.map(drop).map_err(fault)
+    }
+}
+
+/// Makes up to [`CHUNK`] deliveries due again.
+pub(super) fn retry(tx: &mut Tx<'_>, filter: &DeliveryFilter, after: i64, now: Time) -> Done<Touched> {
+    let touched = select(tx, filter, after, &RETRIED)?;
+    rules::retry(tx, &touched, now)?;
+    Ok(touched)
+}
+
+/// Drops up to [`CHUNK`] dead or waiting deliveries.
+pub(super) fn discard(tx: &mut Tx<'_>, filter: &DeliveryFilter, after: i64, now: Time) -> Done<Touched> {
+    let touched = select(tx, filter, after, &DISCARDED)?;
+    rules::discard(tx, &touched, now)?;
+    Ok(touched)
+}
+
+/// Looked for, then locked, then looked at once more: meanwhile others may have told, retried or discarded them.
+fn select(tx: &mut Tx<'_>, filter: &DeliveryFilter, after: i64, can: &Can) -> Done<Touched> {
+    let filter = match rules::can_be(can, filter)? {
+        DeliveryFilter::All(filter) => filter,
+        DeliveryFilter::One(id) => {
+            let values: &Values<'_> = &[(&id, Type::INT8)];
+            let found = tx.rows("SELECT execution FROM deliveries WHERE id = $1", values)?;
+            tx.lock(&found.iter().map(|row| row.get(0)).collect::<Vec<_>>())?;
+            let found = tx.rows("SELECT status, execution, sink FROM deliveries WHERE id = $1 FOR UPDATE", values)?;
+            let found = found.first().map(|row| (row.get(0), row.get(1), row.get(2)));
+            return Ok(rules::one(can, id, found)?);
+        }
+    };
+    let limit = filter.limit.map_or(CHUNK, |limit| (limit as usize).min(CHUNK));
+    // A status is always there, and with it the WHERE.
+    let (wheres, terms) = conditions(&filter, &DELIVERIES, '$');
+    let sql = |more: &str| {
+        format!(
+            "SELECT d.id, d.execution, d.sink FROM deliveries d JOIN execution_heads h ON h.id = d.execution
+             {wheres} AND d.id > {after} {more} ORDER BY d.id"
+        )
+    };
+    let found = tx.rows(&format!("{} LIMIT {limit}", sql("")), &values(&terms))?;
+    let last = found.last().map(|row| row.get::<_, i64>(0));
+    let mut executions: Vec<i64> = found.iter().map(|row| row.get(1)).collect();
+    executions.sort_unstable();
+    executions.dedup();
+    tx.lock(&executions)?;
+    let ids: Vec<String> = found.iter().map(|row| row.get::<_, i64>(0).to_string()).collect();
+    let rows = match ids.is_empty() {
+        true => Vec::new(),
+        false => {
+            let among = format!("AND d.id IN ({})", ids.join(", "));
+            tx.rows(&format!("{} FOR UPDATE OF d", sql(&among)), &values(&terms))?
+        }
+    };
+    let rows = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    Ok(Touched { rows, next: last.filter(|_| found.len() == limit) })
+}
+
+/// The values of a filter.
+pub(super) fn values(terms: &[Term]) -> Vec<(&(dyn ToSql + Sync), Type)> {
+    fn value(term: &Term) -> (&(dyn ToSql + Sync), Type) {
+        match term {
+            Term::Number(number) => (number, Type::INT8),
+            Term::Text(text) => (text, Type::TEXT),
+        }
+    }
+    terms.iter().map(value).collect()
+}
+
+/// By how many microseconds the clock was set back, if so: by so much, or, where nobody saw it, as the ids tell.
+pub(super) fn by_us(tx: &Tx<'_>, by_ms: Option<u64>, now: Time) -> Option<i64> {
+    let by_ids = || Some(Time::from_micros(tx.last_id()).ms_since(now)).filter(|ms| *ms > AHEAD_MS);
+    by_ms.or_else(by_ids).map(|ms| i64::try_from(ms.saturating_mul(1000)).unwrap_or(i64::MAX))
+}
+
+pub(super) fn set_back(tx: &mut Tx<'_>, sink: &str, by_ms: Option<u64>, now: Time) -> Done<u64> {
+    let Some(by_us) = by_us(tx, by_ms, now) else { return Ok(0) };
+    let rows = tx.change(
+        "UPDATE deliveries SET due_at = greatest($2, due_at - $3)
+         WHERE finished_at IS NULL AND status = 'waiting' AND sink = $1 AND due_at > $2 RETURNING id",
+        &[(&sink, Type::TEXT), (&now.micros(), Type::INT8), (&by_us, Type::INT8)],
+    )?;
+    Ok(rows.len() as u64)
+}
+
+/// An operator's word: with a reason, or the pause is over.
+pub(super) fn pause(tx: &mut Tx<'_>, sink: &str, reason: Option<&str>) -> Done {
+    let of_sink = (&sink as &(dyn ToSql + Sync), Type::TEXT);
+    match reason {
+        Some(reason) => tx.rows(
+            "INSERT INTO sink_pauses (sink, reason) VALUES ($1, $2) ON CONFLICT (sink) DO UPDATE SET reason = excluded.reason",
+            &[of_sink, (&reason, Type::TEXT)],
+        ),
+        None => tx.rows("DELETE FROM sink_pauses WHERE sink = $1", &[of_sink]),
+    }
+    .map(drop)
+}
+
+/// The peer's word, which changes nothing about an operator's; whether the sink is paused by it.
+pub(super) fn halt(tx: &mut Tx<'_>, sink: &str, reason: &str, replaced: &Shutdown) -> Done<bool> {
+    // Here, and no sooner: who begins it has the sink go on by a command that comes after, so one of the two is in time.
+    if replaced.is_begun() {
+        return Ok(false);
+    }
+    let sql = "INSERT INTO sink_pauses (sink, reason) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING sink";
+    Ok(!tx.rows(sql, &[(&sink, Type::TEXT), (&reason, Type::TEXT)])?.is_empty())
+}
+
+/// Ends every pause whose reason begins with `because`.
+pub(super) fn resume(tx: &mut Tx<'_>, because: &str) -> Done {
+    let sql = "DELETE FROM sink_pauses WHERE substr(reason, 1, length($1)) = $1";
+    tx.rows(sql, &[(&because, Type::TEXT)]).map(drop)
+}

@@ -1,0 +1,114 @@
+//! Word of sinks that have something to do, to and from those who share the database. It may be lost, or be late: whoever
+//! forwards looks by itself, too.
+
+use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_postgres::AsyncMessage;
+use tokio_postgres::types::Type;
+
+use super::Woken;
+use super::connect::{Address, Pool, explain, said};
+use super::replicas::Place;
+use crate::shutdown::Shutdown;
+
+const CHANNEL: &str = "callbackd";
+/// To tell takes a lock that every teller waits for: so it is not done for each callback.
+const REST: Duration = Duration::from_millis(20);
+/// Between two tries to be told.
+const AGAIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(15)];
+
+/// What is still to be told.
+#[derive(Default)]
+pub(super) struct Herald {
+    sinks: Mutex<BTreeSet<String>>,
+    filled: Notify,
+}
+
+impl Herald {
+    pub(super) fn add(&self, sinks: &[String]) {
+        if sinks.is_empty() {
+            return;
+        }
+        let mut held = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = sinks.iter().filter(|sink| !held.contains(*sink)).cloned().collect::<Vec<_>>();
+        if !new.is_empty() {
+            held.extend(new);
+            drop(held);
+            self.filled.notify_one();
+        }
+    }
+
+    /// Tells the others, not at each callback, until it is to end.
+    pub(super) async fn tell(self: Arc<Self>, pool: Pool, place: Arc<Place>, stop: Shutdown) {
+        loop {
+            tokio::select! {
+                () = stop.begun() => return,
+                () = self.filled.notified() => {}
+            }
+            let sinks = std::mem::take(&mut *self.sinks.lock().unwrap_or_else(PoisonError::into_inner));
+            if place.has_others()
+                && let Ok(client) = pool.get().await
+            {
+                let names: Vec<_> = sinks.into_iter().collect();
+                let said = format!("{} {}", place.token(), names.join(","));
+                let sql = "SELECT pg_notify($1, $2)";
+                // Else they find it when they look.
+                let _ = client.query_typed(sql, &[(&CHANNEL, Type::TEXT), (&said, Type::TEXT)]).await;
+            }
+            tokio::time::sleep(REST).await;
+        }
+    }
+}
+
+/// Hears what others tell, until it is to end.
+pub(super) async fn listen(address: Arc<Address>, token: i64, woken: Woken, stop: Shutdown) {
+    let mut pause = AGAIN[0];
+    loop {
+        let heard = async {
+            let (client, mut connection) = address.connect().await.map_err(|e| explain(&e))?;
+            let listening = async { client.batch_execute("LISTEN callbackd").await };
+            let mut listening = std::pin::pin!(listening);
+            let mut listens = false;
+            loop {
+                tokio::select! {
+                    begun = &mut listening, if !listens => {
+                        begun.map_err(|e| said(&e))?;
+                        listens = true;
+                    }
+                    message = poll_fn(|cx| connection.poll_message(cx)) => match message {
+                        Some(Ok(AsyncMessage::Notification(told))) => hear(told.payload(), token, &woken),
+                        Some(Ok(_)) => {}
+                        Some(Err(e)) => return Err(said(&e)),
+                        None => return Err::<(), String>("the connection ended".to_owned()),
+                    },
+                }
+            }
+        };
+        let began = tokio::time::Instant::now();
+        tokio::select! {
+            () = stop.begun() => return,
+            ended = heard => {
+                if let Err(reason) = ended {
+                    tracing::debug!(reason, "nothing is heard of other callbackds for now; their work is found by looking");
+                }
+            }
+        }
+        // One that held for long was no fault of the way there.
+        pause = if began.elapsed() > AGAIN[1] { AGAIN[0] } else { (pause * 2).min(AGAIN[1]) };
+        tokio::select! {
+            () = stop.begun() => return,
+            () = tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)) => {}
+        }
+    }
+}
+
+fn hear(said: &str, token: i64, woken: &Woken) {
+    let Some((who, sinks)) = said.split_once(' ') else { return };
+    if who.parse() != Ok(token) {
+        woken(&sinks.split(',').map(str::to_owned).collect::<Vec<_>>());
+    }
+}

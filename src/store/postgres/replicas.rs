@@ -1,0 +1,217 @@
+//! Everybody who shares the database: a row each, with a place that its ids are made with, and when it was last heard of, by
+//! the server's clock. What somebody had leased who is gone is taken over by whoever notices.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use super::connect::{Pool, fault};
+use super::tx::SLOTS;
+use super::writer::Commands;
+use crate::clock;
+use crate::model::Time;
+use crate::shutdown::Shutdown;
+use crate::store::StoreError;
+
+/// So often each says that it is there.
+const BEAT: Duration = Duration::from_secs(5);
+/// Who was not heard of for so long is gone, in seconds.
+const GONE: i32 = 30;
+
+/// Clocks that are less apart count as the same, in microseconds: leases have more than that to spare.
+const APART_US: u64 = 1_000_000;
+
+/// One of those who share the database.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replica {
+    /// Its place, from 0.
+    pub slot: i16,
+    /// What it is called.
+    pub name: String,
+    /// Which callbackd it is.
+    pub version: String,
+    /// How long ago it was heard of, in milliseconds.
+    pub silent_ms: u64,
+    /// Whether it counts as there.
+    pub is_alive: bool,
+}
+
+/// The place of this callbackd.
+pub(super) struct Place {
+    slot: i16,
+    token: AtomicI64,
+    /// How many are there, this one among them.
+    alive: AtomicUsize,
+    /// By how much the server's clock is ahead of this machine's, in microseconds; 0 where they are all but the same.
+    ahead_us: AtomicI64,
+}
+
+impl Place {
+    /// Takes a place that nobody has, or that somebody had who is gone.
+    pub(super) async fn take(client: &Client, name: &str) -> Result<Place, StoreError> {
+        let token = i64::from_ne_bytes(fastrand::u64(..).to_ne_bytes());
+        // One at a time: two who look at the same instant would want the same.
+        let sql = "WITH one AS (SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' callbackd places', 0))),
+             free AS (SELECT s.slot::smallint AS slot FROM one, generate_series(0, $4::int - 1) AS s (slot)
+                      WHERE NOT EXISTS (SELECT 1 FROM replicas r
+                                        WHERE r.slot = s.slot AND r.seen_at > clock_timestamp() - make_interval(secs => $5))
+                      ORDER BY s.slot LIMIT 1)
+             INSERT INTO replicas (slot, token, name, version, seen_at) SELECT slot, $1, $2, $3, clock_timestamp() FROM free
+             ON CONFLICT (slot) DO UPDATE SET token = excluded.token, name = excluded.name, version = excluded.version,
+                                              seen_at = excluded.seen_at
+             WHERE replicas.seen_at <= clock_timestamp() - make_interval(secs => $5)
+             RETURNING slot";
+        let (slots, version, gone) = (SLOTS as i32, env!("CARGO_PKG_VERSION"), f64::from(GONE));
+        for _ in 0..10 {
+            let values: &super::tx::Values<'_> = &[
+                (&token, Type::INT8),
+                (&name, Type::TEXT),
+                (&version, Type::TEXT),
+                (&slots, Type::INT4),
+                (&gone, Type::FLOAT8),
+            ];
+            let rows = client.query_typed(sql, values);
+            if let Some(row) = rows.await.map_err(fault)?.first() {
+                let place = Place {
+                    slot: row.get(0),
+                    token: AtomicI64::new(token),
+                    alive: AtomicUsize::new(2),
+                    ahead_us: AtomicI64::new(0),
+                };
+                place.compare_clocks(client).await.map_err(fault)?;
+                place.take_over(client).await.map_err(fault)?;
+                return Ok(place);
+            }
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(20..200))).await;
+        }
+        Err(StoreError::Unusable(format!("{SLOTS} callbackd share this database already, and no more can")))
+    }
+
+    pub(super) fn slot(&self) -> i64 {
+        self.slot.into()
+    }
+
+    pub(super) fn token(&self) -> i64 {
+        self.token.load(Ordering::Relaxed)
+    }
+
+    /// Whether there may be somebody else.
+    pub(super) fn has_others(&self) -> bool {
+        self.alive.load(Ordering::Relaxed) > 1
+    }
+
+    /// The same instant by the server's clock: leases end by that one for all who share it.
+    pub(super) fn of_server(&self, time: Time) -> Time {
+        Time::from_micros(time.micros().saturating_add(self.ahead_us.load(Ordering::Relaxed)))
+    }
+
+    /// Looks how far the two clocks are apart. A lease is told from others by its end: so nothing is changed for a little.
+    async fn compare_clocks(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
+        let before = clock::now().micros();
+        let rows = client.query_typed("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint", &[]).await?;
+        let there: i64 = rows.first().map_or(before, |row| row.get(0));
+        let here = before.midpoint(clock::now().micros());
+        let (ahead, known) = (there - here, self.ahead_us.load(Ordering::Relaxed));
+        if ahead.abs_diff(known) > APART_US {
+            let ahead = if ahead.unsigned_abs() > APART_US { ahead } else { 0 };
+            tracing::warn!(
+                clock.ahead_ms = ahead / 1000,
+                "the database's clock is not this machine's; leases end by the database's"
+            );
+            self.ahead_us.store(ahead, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Says that this one is there; whether its place is its own still.
+    async fn beat(&self, client: &Client) -> Result<bool, tokio_postgres::Error> {
+        let sql = "UPDATE replicas SET seen_at = clock_timestamp() WHERE slot = $1 AND token = $2 RETURNING slot";
+        let kept = client.query_typed(sql, &[(&self.slot, Type::INT2), (&self.token(), Type::INT8)]).await?;
+        let alive = "SELECT count(*) FROM replicas WHERE seen_at > clock_timestamp() - make_interval(secs => $1)";
+        let rows = client.query_typed(alive, &[(&f64::from(GONE), Type::FLOAT8)]).await?;
+        let alive: i64 = rows.first().map_or(1, |row| row.get(0));
+        self.alive.store(usize::try_from(alive).unwrap_or(1), Ordering::Relaxed);
+        self.compare_clocks(client).await?;
+        Ok(!kept.is_empty())
+    }
+
+    /// Makes due what those had leased who are gone.
+    async fn take_over(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
+        let gone = "holder IS NOT NULL AND NOT EXISTS (SELECT 1 FROM replicas r WHERE r.token = holder
+                        AND r.seen_at > clock_timestamp() - make_interval(secs => $1))";
+        let values: &super::tx::Values<'_> = &[(&f64::from(GONE), Type::FLOAT8)];
+        let deliveries = format!(
+            "UPDATE deliveries SET status = 'waiting', due_at = 0, holder = NULL WHERE id IN (
+                 SELECT id FROM deliveries WHERE finished_at IS NULL AND status = 'leased' AND {gone} FOR UPDATE SKIP LOCKED)"
+        );
+        client.execute_typed(&deliveries, values).await?;
+        let inquiries = format!(
+            "UPDATE inquiries SET leased = FALSE, due_at = 0, holder = NULL WHERE id IN (
+                 SELECT id FROM inquiries WHERE leased AND {gone} FOR UPDATE SKIP LOCKED)"
+        );
+        client.execute_typed(&inquiries, values).await.map(drop)
+    }
+
+    /// Gives the place and everything leased back.
+    pub(super) async fn leave(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
+        let sql = "DELETE FROM replicas WHERE slot = $1 AND token = $2";
+        client.execute_typed(sql, &[(&self.slot, Type::INT2), (&self.token(), Type::INT8)]).await?;
+        self.take_over(client).await
+    }
+}
+
+/// Says again and again that this one is there, and takes over from who is not, until it is to end. One that was taken for
+/// gone ends: its place is another's.
+pub(super) async fn keep(place: Arc<Place>, pool: Pool, queue: Arc<Commands>, stop: Shutdown) {
+    let mut ticks = tokio::time::interval(BEAT);
+    loop {
+        tokio::select! {
+            () = stop.begun() => return,
+            _ = ticks.tick() => {}
+        }
+        // While the database is away, the writer says so.
+        let Ok(client) = pool.get().await else { continue };
+        match place.beat(&client).await {
+            Ok(true) => {
+                if let Err(e) = place.take_over(&client).await {
+                    tracing::debug!(error = %super::connect::said(&e), "leases of who is gone are taken over later");
+                }
+            }
+            Ok(false) => {
+                tracing::error!(
+                    "this callbackd was silent for so long that others took it for gone; only a new start helps"
+                );
+                queue.close();
+                return;
+            }
+            Err(e) => tracing::debug!(error = %super::connect::said(&e), "nobody could be told that this one is there"),
+        }
+    }
+}
+
+/// Everybody.
+pub(super) async fn all(client: &Client) -> Result<Vec<Replica>, StoreError> {
+    let sql = "SELECT slot, name, version, extract(epoch FROM clock_timestamp() - seen_at)::float8 FROM replicas ORDER BY slot";
+    let rows = client.query_typed(sql, &[]).await.map_err(fault)?;
+    let replica = |row: &tokio_postgres::Row| {
+        let seconds: f64 = row.get(3);
+        let silent_ms = (seconds.max(0.0) * 1000.0) as u64;
+        let is_alive = seconds <= f64::from(GONE);
+        Replica { slot: row.get(0), name: row.get(1), version: row.get(2), silent_ms, is_alive }
+    };
+    Ok(rows.iter().map(replica).collect())
+}
+
+/// Above every id that was given out. A change's id has no index to ask for the last one; each comes after the id of a
+/// receipt or an attempt of the same command, and no command takes a million ids.
+pub(super) async fn last_id(client: &Client) -> Result<i64, StoreError> {
+    let tables = ["receipts", "execution_heads", "deliveries", "attempts", "links", "asides"];
+    let greatest: Vec<_> = tables.iter().map(|table| format!("(SELECT max(id) FROM {table})")).collect();
+    // Whatever is null is left out.
+    let sql = format!("SELECT 1000000 + greatest(0, {})", greatest.join(", "));
+    let rows = client.query_typed(&sql, &[]).await.map_err(fault)?;
+    Ok(rows.first().map_or(0, |row| row.get(0)))
+}

@@ -1,0 +1,105 @@
+//! What kind of server it is: whether what it calls committed is on stable storage, whether it can be written, and its
+//! schema, brought up to date.
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use super::connect::{Address, fault, said};
+use super::replicas::{self, Replica};
+use super::tx::Wire;
+use crate::store::StoreError;
+
+/// The steps of the schema, in order.
+const STEPS: &[&str] = &[include_str!("../migrations/postgres/0001_initial.sql")];
+
+/// Whoever changes the schema holds this lock.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' callbackd schema', 0))";
+
+/// What is asked of the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Only one that keeps what it calls committed.
+    #[default]
+    Full,
+    /// The operator says that it may lose what was acknowledged.
+    MayLose,
+}
+
+impl From<bool> for Durability {
+    fn from(may_lose: bool) -> Durability {
+        if may_lose { Durability::MayLose } else { Durability::Full }
+    }
+}
+
+/// What a look at a database finds.
+pub struct Seen {
+    /// What a 2xx means with it.
+    pub means: String,
+    /// Who shares it.
+    pub replicas: Vec<Replica>,
+}
+
+/// Looks at the database, and changes nothing.
+pub async fn look(address: Address, durability: Durability) -> Result<Seen, StoreError> {
+    let client = address.open().await.map_err(fault)?;
+    let means = check(&client, durability).await.map_err(StoreError::Unusable)?;
+    let replicas = replicas::all(&client).await?;
+    Ok(Seen { means, replicas })
+}
+
+const SETTINGS: &str = "SELECT coalesce(current_setting('synchronous_commit', true), 'on'), coalesce(current_setting('fsync', true), 'on'),
+    coalesce(current_setting('full_page_writes', true), 'on'), current_setting('transaction_read_only'),
+    coalesce(current_setting('synchronous_standby_names', true), '')";
+
+/// Why this server is not to be trusted with callbacks; else what a 2xx means with it.
+pub(super) async fn check(client: &Client, durability: Durability) -> Result<String, String> {
+    let rows = client.query_typed(SETTINGS, &[]).await.map_err(|e| format!("the database refuses: {}", said(&e)))?;
+    let row = rows.first().ok_or("the database says nothing of its settings")?;
+    let [commit, fsync, pages, read_only, standbys]: [String; 5] = std::array::from_fn(|at| row.get(at));
+    if read_only == "on" {
+        return Err("the database is read-only".to_owned());
+    }
+    let settings = [("synchronous_commit", &commit), ("fsync", &fsync), ("full_page_writes", &pages)];
+    if let Some((name, _)) = settings.iter().find(|(_, value)| *value == "off")
+        && durability == Durability::Full
+    {
+        return Err(format!(
+            "the database runs with {name} = off, and may lose what it said was kept; turn it on, or write \
+             [store] may_lose = true"
+        ));
+    }
+    Ok(match (commit.as_str(), standbys.is_empty()) {
+        ("off", _) => "nothing is waited for".to_owned(),
+        ("local", _) | (_, true) => "on the primary's disk; a standby may be behind it".to_owned(),
+        (mode, false) => format!("on the primary's disk, and {mode} at the standbys {standbys}"),
+    })
+}
+
+pub(super) fn check_wire(wire: &Wire, durability: Durability) -> Result<(), String> {
+    wire.runtime.block_on(check(&wire.client, durability)).map(drop)
+}
+
+/// Brings the schema up to date. Several may come at once: one does it, the others wait for it.
+pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
+    let tx = client.transaction().await.map_err(fault)?;
+    tx.batch_execute(LOCK).await.map_err(fault)?;
+    tx.batch_execute("CREATE TABLE IF NOT EXISTS callbackd_schema (version INTEGER NOT NULL)").await.map_err(fault)?;
+    let rows = tx.query_typed("SELECT max(version) FROM callbackd_schema", &[]).await.map_err(fault)?;
+    let version = rows.first().and_then(|row| row.get::<_, Option<i32>>(0)).unwrap_or(0);
+    let done = usize::try_from(version).unwrap_or(0);
+    if done > STEPS.len() {
+        return Err(StoreError::Unusable(format!(
+            "the database's schema is {done}, and this callbackd knows {}: it belongs to a newer one",
+            STEPS.len()
+        )));
+    }
+    for (at, step) in STEPS.iter().enumerate().skip(done) {
+        let unusable =
+            |e: tokio_postgres::Error| StoreError::Unusable(format!("step {} of the schema: {}", at + 1, said(&e)));
+        tx.batch_execute(step).await.map_err(unusable)?;
+        let next = i32::try_from(at + 1).unwrap_or(i32::MAX);
+        let sql = "INSERT INTO callbackd_schema (version) VALUES ($1)";
+        tx.execute_typed(sql, &[(&next, Type::INT4)]).await.map_err(unusable)?;
+    }
+    tx.commit().await.map_err(fault)
+}
