@@ -35,6 +35,7 @@ mod history;
 mod inquire;
 mod news;
 mod outlook;
+mod portable;
 mod prune;
 mod queries;
 mod read;
@@ -47,6 +48,7 @@ mod tx;
 mod writer;
 
 pub use connect::Address;
+pub(crate) use portable::{to_fill, to_read};
 pub use queries::open_read_only;
 pub use replicas::Replica;
 pub use server::{Durability, Seen, look};
@@ -111,7 +113,9 @@ impl PostgresStore {
             let keeps = keeps.map_err(|e| StoreError::Unusable(format!("{}: {e}", address.place())))?;
             tracing::info!(store.place = address.place(), "what a 2xx means with this database: {keeps}");
             server::migrate(&mut client).await?;
-            Arc::new(Place::take(&client, &options.name).await?)
+            let place = Arc::new(Place::take(&client, &options.name).await?);
+            portable::refuse(&client, &place, &address).await?;
+            place
         };
         let last = {
             let client = pool.get().await?;

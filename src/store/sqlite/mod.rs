@@ -40,6 +40,7 @@ mod outlook;
 mod pause;
 #[cfg(test)]
 mod plans;
+mod portable;
 mod prune;
 mod queries;
 pub(super) mod queue;
@@ -53,6 +54,7 @@ mod unload;
 mod writer;
 
 pub use backup::{Contents, Copied};
+pub(crate) use portable::{to_fill, to_read};
 pub use survey::{Backlog, Oddity, Schema, Survey, Traffic, Window};
 
 /// Whoever held a lease is gone.
@@ -121,6 +123,7 @@ impl SqliteStore {
     pub fn open(path: &Path, options: &Options) -> Result<SqliteStore, StoreError> {
         let lock = open::Lock::take(path)?;
         let mut conn = open::writer(path)?;
+        portable::refuse(&conn, path)?;
         let unusable = |e: rusqlite::Error| StoreError::Unusable(format!("{}: {e}", path.display()));
         conn.execute(TAKE_OVER, []).and_then(|_| conn.execute(TAKE_OVER_INQUIRIES, [])).map_err(unusable)?;
         let queue = Arc::new(Queue::new(options.queue_max, options.queue_bytes_max));
