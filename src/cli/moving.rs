@@ -12,7 +12,7 @@ use serde_json::json;
 use super::progress::Progress;
 use super::reach::Context;
 use super::{Failure, block_on, print};
-use crate::store::moving::{Begun, Ground, Move, Tally, unmark};
+use crate::store::moving::{Begun, Move, Opened, Tally};
 use crate::store::sqlite;
 
 /// So often it is looked whether the store is still used.
@@ -50,9 +50,9 @@ impl Moving {
             match &self.to {
                 None => self.undo(context).await,
                 Some(to) => {
-                    let from = ground(&self.from, For::Reading, context).await?;
+                    let from = opened(&self.from, For::Reading, context).await?;
                     let purpose = if self.verify { For::Reading } else { For::Filling };
-                    let to = ground(to, purpose, context).await?;
+                    let to = opened(to, purpose, context).await?;
                     let stores = Move::of(from, to);
                     if self.verify { self.verify(stores).await } else { self.copy(stores).await }
                 }
@@ -61,13 +61,12 @@ impl Moving {
     }
 
     async fn undo(&self, context: &Context<'_>) -> Result<(), Failure> {
-        let store = ground(&self.from, For::Reading, context).await?;
-        match unmark(store).await? {
-            Some(to) => print::stdout(|out| {
-                writeln!(out, "{} may be used again; what {to} has taken since is not in it", print::plain(&self.from))
-            }),
-            None => Err(Failure::Failed(format!("{} was not moved: nothing is to be undone", self.from))),
-        }
+        let mut store = opened(&self.from, For::Reading, context).await?;
+        let to = store.undo().await?;
+        print::stdout(|out| {
+            let place = print::plain(store.place());
+            writeln!(out, "{place} may be used again; what {} has taken since is not in it", print::plain(&to))
+        })
     }
 
     async fn copy(&self, mut stores: Move) -> Result<(), Failure> {
@@ -91,7 +90,7 @@ impl Moving {
             let mut progress = Progress::of("waiting");
             progress.doing("until nobody uses the store");
             tokio::time::sleep(AGAIN).await;
-            stores.fill(&mut |_, _| {}).await?;
+            stores.catch_up().await?;
         }
         let held = Instant::now();
         let mut progress = Progress::of("comparing");
@@ -159,7 +158,7 @@ impl Moving {
     }
 }
 
-async fn ground(url: &str, purpose: For, context: &Context<'_>) -> Result<Box<dyn Ground>, Failure> {
+async fn opened(url: &str, purpose: For, context: &Context<'_>) -> Result<Opened, Failure> {
     if let Some(path) = url.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
         return Ok(match purpose {
             For::Reading => sqlite::to_read(Path::new(path))?,
@@ -174,7 +173,7 @@ async fn ground(url: &str, purpose: For, context: &Context<'_>) -> Result<Box<dy
 }
 
 #[cfg(not(feature = "postgres"))]
-async fn in_postgres(_: &str, _: For, _: &Context<'_>) -> Result<Box<dyn Ground>, Failure> {
+async fn in_postgres(_: &str, _: For, _: &Context<'_>) -> Result<Opened, Failure> {
     Err(Failure::Failed(
         "PostgreSQL is not built into this callbackd: build it with `--features postgres`, or write a file like \
          \"sqlite:callbackd.db\""
@@ -183,7 +182,7 @@ async fn in_postgres(_: &str, _: For, _: &Context<'_>) -> Result<Box<dyn Ground>
 }
 
 #[cfg(feature = "postgres")]
-async fn in_postgres(url: &str, purpose: For, context: &Context<'_>) -> Result<Box<dyn Ground>, Failure> {
+async fn in_postgres(url: &str, purpose: For, context: &Context<'_>) -> Result<Opened, Failure> {
     use crate::store::postgres::{Address, to_fill, to_read};
     // The address may hold all that is needed: then there need not be a configuration.
     let config = match context.file.is_some() || context.file().exists() {

@@ -14,8 +14,7 @@ mod pass;
 mod steps;
 
 pub use pass::{Counted, Difference, Tally};
-pub(crate) use steps::unmark;
-pub use steps::{Begun, Move};
+pub use steps::{Begun, Move, Opened};
 
 /// Rows that are read at once, at most.
 pub(crate) const ROWS: usize = 2000;

@@ -13,6 +13,9 @@ use crate::store::StoreError;
 /// Told how many rows of how many were seen.
 type Watch<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 
+/// A store that was opened to be moved, or to be filled.
+pub struct Opened(pub(crate) Box<dyn Ground>);
+
 /// A store, and where it goes.
 pub struct Move {
     from: Box<dyn Ground>,
@@ -29,8 +32,9 @@ pub enum Begun {
 }
 
 impl Move {
-    pub(crate) fn of(from: Box<dyn Ground>, to: Box<dyn Ground>) -> Move {
-        Move { from, to }
+    /// Nothing is done yet.
+    pub fn of(from: Opened, to: Opened) -> Move {
+        Move { from: from.0, to: to.0 }
     }
 
     /// Where from, and where to.
@@ -77,11 +81,15 @@ impl Move {
     }
 
     /// Copies what comes after all that the other has, while the store may be used.
-    pub async fn fill(&mut self, watch: Watch<'_>) -> Result<u64, StoreError> {
-        let all = self.from.count().await?;
-        let had = self.to.count().await?;
+    pub async fn fill(&mut self, watch: Watch<'_>) -> Result<(), StoreError> {
+        let (all, had) = (self.from.count().await?, self.to.count().await?);
         let (from, to) = (&mut *self.from, &mut *self.to);
-        Ok(pass(from, to, How::Fill, &mut |seen| watch(had + seen, all)).await?.rows())
+        pass(from, to, How::Fill, &mut |seen| watch(had + seen, all)).await.map(drop)
+    }
+
+    /// The same again, of what has come meanwhile.
+    pub async fn catch_up(&mut self) -> Result<(), StoreError> {
+        pass(&mut *self.from, &mut *self.to, How::Fill, &mut |_| {}).await.map(drop)
     }
 
     /// Whether the store is nobody's from now on.
@@ -108,21 +116,29 @@ impl Move {
     }
 }
 
-/// Lets a store that was moved, or was to be, be used again: where it had gone.
-pub(crate) async fn unmark(mut ground: Box<dyn Ground>) -> Result<Option<String>, StoreError> {
-    let place = ground.place().to_owned();
-    let went = match ground.mark().await? {
-        Mark::Plain => return Ok(None),
-        Mark::Moved(to) | Mark::Leaving(to) => to,
-        Mark::Filling(from) => {
-            return Err(StoreError::Refused(format!(
-                "{place} is not whole: it is being filled out of {from}. To give that up, delete it"
-            )));
-        }
-    };
-    if !ground.hold(went.clone()).await? {
-        return Err(StoreError::Refused(format!("{place} is in use")));
+impl Opened {
+    /// Where it is, without secrets.
+    pub fn place(&self) -> &str {
+        self.0.place()
     }
-    ground.set_mark(Mark::Plain).await?;
-    Ok(Some(went))
+
+    /// Lets a store that was moved, or was to be, be used again: where it had gone.
+    pub async fn undo(&mut self) -> Result<String, StoreError> {
+        let place = self.place().to_owned();
+        let refused = |why: String| Err(StoreError::Refused(why));
+        let went = match self.0.mark().await? {
+            Mark::Plain => return refused(format!("{place} was not moved: nothing is to be undone")),
+            Mark::Moved(to) | Mark::Leaving(to) => to,
+            Mark::Filling(from) => {
+                return refused(format!(
+                    "{place} is not whole: it is being filled out of {from}; to give that up, delete it"
+                ));
+            }
+        };
+        if !self.0.hold(went.clone()).await? {
+            return refused(format!("{place} is in use"));
+        }
+        self.0.set_mark(Mark::Plain).await?;
+        Ok(went)
+    }
 }

@@ -48,7 +48,7 @@ mod tx;
 mod writer;
 
 pub use connect::Address;
-pub(crate) use portable::{to_fill, to_read};
+pub use portable::{to_fill, to_read};
 pub use queries::open_read_only;
 pub use replicas::Replica;
 pub use server::{Durability, Seen, look};

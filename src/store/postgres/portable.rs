@@ -14,7 +14,7 @@ use super::server::{self, Durability};
 use super::tx::{Values, identity};
 use crate::Boxed;
 use crate::store::StoreError;
-use crate::store::moving::{BYTES, Cell, Ground, Kind, Mark, ROWS, Row, TABLES, Table};
+use crate::store::moving::{BYTES, Cell, Ground, Kind, Mark, Opened, ROWS, Row, TABLES, Table};
 
 struct Base {
     place: String,
@@ -22,7 +22,7 @@ struct Base {
 }
 
 /// A store, to be read beside whoever uses it.
-pub(crate) async fn to_read(address: Address) -> Result<Box<dyn Ground>, StoreError> {
+pub async fn to_read(address: Address) -> Result<Opened, StoreError> {
     let base = open(&address).await?;
     if !server::is_current(&base.client).await? {
         return Err(StoreError::Unusable(format!(
@@ -30,17 +30,17 @@ pub(crate) async fn to_read(address: Address) -> Result<Box<dyn Ground>, StoreEr
             base.place
         )));
     }
-    Ok(Box::new(base))
+    Ok(Opened(Box::new(base)))
 }
 
 /// A store to be filled, made where there is none.
-pub(crate) async fn to_fill(address: Address, durability: Durability) -> Result<Box<dyn Ground>, StoreError> {
+pub async fn to_fill(address: Address, durability: Durability) -> Result<Opened, StoreError> {
     let mut base = open(&address).await?;
     let place = base.place.clone();
     let keeps = server::check(&base.client, durability).await;
     keeps.map_err(|why| StoreError::Unusable(format!("{place}: {why}")))?;
     server::migrate(&mut base.client).await?;
-    Ok(Box::new(base))
+    Ok(Opened(Box::new(base)))
 }
 
 async fn open(address: &Address) -> Result<Base, StoreError> {

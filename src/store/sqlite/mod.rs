@@ -54,7 +54,7 @@ mod unload;
 mod writer;
 
 pub use backup::{Contents, Copied};
-pub(crate) use portable::{to_fill, to_read};
+pub use portable::{to_fill, to_read};
 pub use survey::{Backlog, Oddity, Schema, Survey, Traffic, Window};
 
 /// Whoever held a lease is gone.

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row as SqlRow, ToSql, params, params_from_iter};
 
+use super::super::rules::{hash_of, short_key};
 use super::open::{self, Lock};
 use super::read::fault;
 use crate::Boxed;
 use crate::store::StoreError;
-use crate::store::moving::{BYTES, Cell, Ground, Kind, Mark, ROWS, Row, TABLES, Table};
-use crate::store::rules::{hash_of, short_key};
+use crate::store::moving::{BYTES, Cell, Ground, Kind, Mark, Opened, ROWS, Row, TABLES, Table};
 
 /// Executions that are put into the index at once: by rising hashes, so that a page of it takes many.
 const FOLD: i64 = 131_072;
@@ -29,17 +29,17 @@ struct File {
 }
 
 /// A store, to be read beside whoever uses it.
-pub(crate) fn to_read(path: &Path) -> Result<Box<dyn Ground>, StoreError> {
+pub fn to_read(path: &Path) -> Result<Opened, StoreError> {
     super::find(path)?;
     let conn = open::reader(path)?;
-    Ok(Box::new(File { place: place(path)?, path: path.to_owned(), conn, lock: None }))
+    Ok(Opened(Box::new(File { place: place(path)?, path: path.to_owned(), conn, lock: None })))
 }
 
 /// A store to be filled, made where there is none.
-pub(crate) fn to_fill(path: &Path) -> Result<Box<dyn Ground>, StoreError> {
+pub fn to_fill(path: &Path) -> Result<Opened, StoreError> {
     let lock = Lock::take(path)?;
     let conn = writer(path)?;
-    Ok(Box::new(File { place: place(path)?, path: path.to_owned(), conn, lock: Some(lock) }))
+    Ok(Opened(Box::new(File { place: place(path)?, path: path.to_owned(), conn, lock: Some(lock) })))
 }
 
 /// Refuses to begin on a store that was moved, or is being filled.

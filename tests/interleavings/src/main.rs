@@ -25,6 +25,10 @@ mod stage;
 
 mod store {
     pub use callbackd::store::*;
+
+    // What SQLite's part of it is known by there.
+    #[path = "../../../../src/store/moving/mod.rs"]
+    pub mod moving;
 }
 
 #[path = "../../../src/store/rules/mod.rs"]

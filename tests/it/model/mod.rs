@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 mod plain;
 
 use crate::rig::receipt;
-use crate::stores::open;
+use crate::stores::{moved, open};
 use plain::{End, Instant, Outcome, Plain, SINKS, Says, Standing, Tie, is_finished};
 
 const SOURCES: [&str; 2] = ["media", "portal"];
@@ -62,6 +62,8 @@ enum Step {
     DiscardAll(&'static str),
     Hurry(&'static str),
     Restart,
+    /// The same, and it is moved into another store in between.
+    Move,
     /// Upkeep, of what is older than so many seconds.
     Prune(u64),
 }
@@ -119,6 +121,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => sink().prop_map(Step::DiscardAll),
         1 => sink().prop_map(Step::Hurry),
         2 => Just(Step::Restart),
+        1 => Just(Step::Move),
         2 => prop::sample::select(vec![0_u64, 60]).prop_map(Step::Prune),
     ]
 }
@@ -362,8 +365,11 @@ impl Pair {
                     .expect("hurried");
                 self.plain.hurry(sink, self.now);
             }
-            Step::Restart => {
+            Step::Restart | Step::Move => {
                 self.store.close().await;
+                if matches!(step, Step::Move) {
+                    self.folder = moved(&self.folder).await;
+                }
                 // Ids go on a second later, and tell the time to upkeep.
                 self.now += 2_000_000;
                 self.store = open(&self.folder);
