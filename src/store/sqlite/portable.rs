@@ -129,6 +129,14 @@ impl File {
             Some(id) => format!("DELETE FROM {} WHERE {id} = ?1", table.name),
             None => format!("DELETE FROM {} WHERE ?1 = 1", table.name),
         })?;
+        if table.name == "execution_heads" {
+            let mut key = tx.prepare("SELECT key FROM execution_heads WHERE id = ?1")?;
+            let mut forget = tx.prepare("DELETE FROM identities WHERE hash = ?1 AND execution = ?2")?;
+            for id in gone {
+                let hash = key.query_row([id], |row| Ok(hash_of(row.get_ref(0)?.as_str()?))).optional()?;
+                forget.execute(params![hash, id])?;
+            }
+        }
         for id in gone {
             delete.execute([id])?;
         }
