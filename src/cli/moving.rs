@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::reach::Context;
 use super::{Failure, block_on, print};
 use crate::store::moving::{Begun, Move, Opened, Tally};
-use crate::store::sqlite;
+use crate::store::sqlite::portable;
 
 /// So often it is looked whether the store is still used.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -161,8 +161,8 @@ impl Moving {
 async fn opened(url: &str, purpose: For, context: &Context<'_>) -> Result<Opened, Failure> {
     if let Some(path) = url.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
         return Ok(match purpose {
-            For::Reading => sqlite::to_read(Path::new(path))?,
-            For::Filling => sqlite::to_fill(Path::new(path))?,
+            For::Reading => portable::to_read(Path::new(path))?,
+            For::Filling => portable::to_fill(Path::new(path))?,
         });
     }
     if !["postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme)) {
@@ -183,7 +183,8 @@ async fn in_postgres(_: &str, _: For, _: &Context<'_>) -> Result<Opened, Failure
 
 #[cfg(feature = "postgres")]
 async fn in_postgres(url: &str, purpose: For, context: &Context<'_>) -> Result<Opened, Failure> {
-    use crate::store::postgres::{Address, to_fill, to_read};
+    use crate::store::postgres::Address;
+    use crate::store::postgres::portable::{to_fill, to_read};
     // The address may hold all that is needed: then there need not be a configuration.
     let config = match context.file.is_some() || context.file().exists() {
         true => Some(context.places()?),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use callbackd::store::Store;
 use callbackd::store::moving::Move;
-use callbackd::store::sqlite::{self, Options, SqliteStore};
+use callbackd::store::sqlite::portable as file;
+use callbackd::store::sqlite::{Options, SqliteStore};
 use tempfile::TempDir;
 
 /// The store that belongs to the folder, opened again or made.
@@ -26,15 +27,15 @@ fn is_file(folder: &TempDir) -> bool {
 /// a file, and back.
 pub(crate) async fn moved(folder: &TempDir) -> TempDir {
     let other = TempDir::new_in(folder.path().parent().expect("a folder")).expect("a folder");
-    let file = |folder: &TempDir| folder.path().join("store.db");
+    let path = |folder: &TempDir| folder.path().join("store.db");
     #[cfg(feature = "postgres")]
     let (from, to) = match postgres::server() {
-        Some(server) if is_file(folder) => (sqlite::to_read(&file(folder)), postgres::to_fill(&server, &other).await),
-        Some(server) => (postgres::to_read(&server, folder).await, sqlite::to_fill(&file(&other))),
-        None => (sqlite::to_read(&file(folder)), sqlite::to_fill(&file(&other))),
+        Some(server) if is_file(folder) => (file::to_read(&path(folder)), postgres::to_fill(&server, &other).await),
+        Some(server) => (postgres::to_read(&server, folder).await, file::to_fill(&path(&other))),
+        None => (file::to_read(&path(folder)), file::to_fill(&path(&other))),
     };
     #[cfg(not(feature = "postgres"))]
-    let (from, to) = (sqlite::to_read(&file(folder)), sqlite::to_fill(&file(&other)));
+    let (from, to) = (file::to_read(&path(folder)), file::to_fill(&path(&other)));
     let mut stores = Move::of(from.expect("opens"), to.expect("opens"));
     stores.begin().await.expect("begins");
     stores.fill(&mut |_, _| {}).await.expect("filled");
@@ -73,7 +74,7 @@ pub(crate) mod postgres {
 
     use callbackd::store::StoreError;
     use callbackd::store::moving::Opened;
-    use callbackd::store::postgres::{self, Address, Options, PostgresStore};
+    use callbackd::store::postgres::{Address, Durability, Options, PostgresStore, portable};
     use tempfile::TempDir;
     use tokio::runtime::Runtime;
     use tokio_postgres::{NoTls, SimpleQueryMessage};
@@ -110,13 +111,13 @@ pub(crate) mod postgres {
     }
 
     pub(crate) async fn to_read(server: &str, folder: &TempDir) -> Result<Opened, StoreError> {
-        postgres::to_read(Address::parse(&address(server, folder), None, None).expect("an address")).await
+        portable::to_read(Address::parse(&address(server, folder), None, None).expect("an address")).await
     }
 
     pub(crate) async fn to_fill(server: &str, folder: &TempDir) -> Result<Opened, StoreError> {
         make(server, folder);
         let address = Address::parse(&address(server, folder), None, None).expect("an address");
-        postgres::to_fill(address, postgres::Durability::Full).await
+        portable::to_fill(address, Durability::Full).await
     }
 
     pub(crate) fn open(server: &str, folder: &TempDir) -> Arc<PostgresStore> {

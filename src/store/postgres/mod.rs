@@ -35,7 +35,7 @@ mod history;
 mod inquire;
 mod news;
 mod outlook;
-mod portable;
+pub mod portable;
 mod prune;
 mod queries;
 mod read;
@@ -48,7 +48,6 @@ mod tx;
 mod writer;
 
 pub use connect::Address;
-pub use portable::{to_fill, to_read};
 pub use queries::open_read_only;
 pub use replicas::Replica;
 pub use server::{Durability, Seen, look};
@@ -113,12 +112,11 @@ impl PostgresStore {
             let keeps = keeps.map_err(|e| StoreError::Unusable(format!("{}: {e}", address.place())))?;
             tracing::info!(store.place = address.place(), "what a 2xx means with this database: {keeps}");
             server::migrate(&mut client).await?;
-            let place = Arc::new(Place::take(&client, &options.name).await?);
-            portable::refuse(&client, &place, &address).await?;
-            place
+            Arc::new(Place::take(&client, &options.name).await?)
         };
         let last = {
             let client = pool.get().await?;
+            portable::refuse(&client, &place, &address).await?;
             replicas::last_id(&client).await?
         };
         let queue = Arc::new(Commands::new(options.queue_max, options.queue_bytes_max));

@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Row as SqlRow};
 
 use super::connect::{Address, fault};
 use super::read::{Read, ask};
-use super::replicas::{self, Place};
+use super::replicas::{GONE, Place};
 use super::rows::owned;
 use super::server::{self, Durability};
 use super::tx::{Values, identity};
@@ -243,7 +243,10 @@ impl Base {
     }
 
     async fn is_used(&self) -> Result<bool, StoreError> {
-        Ok(replicas::all(&self.client).await?.iter().any(|replica| replica.is_alive))
+        let sql = format!(
+            "SELECT EXISTS (SELECT 1 FROM replicas WHERE seen_at > clock_timestamp() - make_interval(secs => {GONE}))"
+        );
+        one(&self.client, &sql).await
     }
 
     async fn take(&mut self, to: String) -> Result<bool, StoreError> {

@@ -40,7 +40,7 @@ mod outlook;
 mod pause;
 #[cfg(test)]
 mod plans;
-mod portable;
+pub mod portable;
 mod prune;
 mod queries;
 pub(super) mod queue;
@@ -54,7 +54,6 @@ mod unload;
 mod writer;
 
 pub use backup::{Contents, Copied};
-pub use portable::{to_fill, to_read};
 pub use survey::{Backlog, Oddity, Schema, Survey, Traffic, Window};
 
 /// Whoever held a lease is gone.
