@@ -39,6 +39,19 @@ impl Other {
         Other { url: format!("sqlite:{}", folder.path().join("other.db").display()), folder }
     }
 
+    /// Writes a mark, as a move does.
+    fn mark(&self, state: &str, place: &str) {
+        #[cfg(feature = "postgres")]
+        if crate::stores::postgres::server().is_some() {
+            self.ask("CREATE TABLE callbackd_move (state TEXT NOT NULL, place TEXT NOT NULL)");
+            self.ask(&format!("INSERT INTO callbackd_move VALUES ('{state}', '{place}')"));
+            self.ask("ALTER TABLE line RENAME TO line_of_another");
+            return;
+        }
+        self.ask("CREATE TABLE moves (state TEXT NOT NULL, place TEXT NOT NULL) STRICT");
+        self.ask(&format!("INSERT INTO moves VALUES ('{state}', '{place}')"));
+    }
+
     /// Runs a statement in it; the number that it answers, and 0 where it cannot be asked yet.
     fn ask(&self, sql: &str) -> usize {
         #[cfg(feature = "postgres")]
@@ -276,6 +289,27 @@ fn a_row_that_was_altered_is_found_and_named() {
     assert_eq!((differ("links"), differ("receipts"), differ("deliveries")), (json!(2), json!(1), json!(0)));
 }
 
+#[test]
+fn a_move_that_was_killed_between_its_last_two_words_is_ended() {
+    let (other, closed) = (Other::new(), Closed::reserve());
+    let mut daemon = Daemon::prepare();
+    daemon.configure(&config(FILE, &closed.url()));
+    many(&mut daemon, 3);
+    went_well(&daemon.cli(&["move", "--from", FILE, "--to", &other.url]));
+    // The one is moved, and the other is not whole yet.
+    let file = daemon.path("callbackd.db").canonicalize().expect("there");
+    other.mark("filling", &format!("sqlite:{}", file.display()));
+    assert!(daemon.try_start().is_some_and(|status| !status.success()), "it was moved");
+    daemon.configure(&config(&other.url, &closed.url()));
+    assert!(daemon.try_start().is_some_and(|status| !status.success()), "it is not whole");
+    let ended = daemon.cli(&["move", "--from", FILE, "--to", &other.url]);
+    went_well(&ended);
+    assert!(ended.stderr.contains("was begun before, and goes on"), "{}", ended.stderr);
+    daemon.start();
+    assert_eq!(daemon.post(MEDIA, &[], cos(Step::Start, "run-0")).json()["outcome"], "duplicate");
+    assert_eq!(daemon.post(MEDIA, &[], cos(Step::Success, "run-0")).json()["outcome"], "accepted");
+}
+
 /// A store with so many executions, which nobody was told of.
 fn many(daemon: &mut Daemon, count: usize) {
     daemon.start();
@@ -468,4 +502,64 @@ fn what_cannot_be_moved_is_said() {
     // As root or not, a terminal sees how far it is.
     let done = daemon.cli_at_a_terminal(&["move", "--from", FILE, "--to", "sqlite:c.db"]);
     assert_eq!(done.code, Some(0), "{}", String::from_utf8_lossy(&done.stdout));
+}
+
+/// What is only so where several share the store.
+#[cfg(feature = "postgres")]
+mod postgres {
+    use callbackd::model::Status;
+    use callbackd::store::moving::Move;
+    use callbackd::store::postgres::{Address, Options, PostgresStore, portable};
+    use callbackd::store::sqlite::portable as file;
+    use callbackd::store::sqlite::{self, SqliteStore};
+    use callbackd::store::{Filter, Parsed, Queries as _, Store as _, StoreError};
+    use tempfile::TempDir;
+
+    use crate::store::{at, record, try_record, update};
+    use crate::stores::postgres::{address, ask, make, server, try_open};
+
+    #[tokio::test]
+    async fn who_uses_it_is_waited_for_and_who_was_taken_for_gone_stores_nothing_more() {
+        let server = server().expect("CALLBACKD_TEST_POSTGRES, which `make postgres` sets");
+        let folder = TempDir::new().expect("a folder");
+        make(&server, &folder);
+        let url = || Address::parse(&address(&server, &folder), None, None).expect("an address");
+        let path = folder.path().join("store.db");
+        let silent = try_open(&server, &folder, Options::default()).await;
+        record(&*silent, "media", at(1), vec![update("i1", Status::Failed)]).await;
+        let opened =
+            async || Move::of(portable::to_read(url()).await.expect("opens"), file::to_fill(&path).expect("opens"));
+        let mut stores = opened().await;
+        stores.begin().await.expect("begins");
+        stores.fill(&mut |_, _| {}).await.expect("filled");
+        assert!(!stores.hold().await.expect("asked"), "somebody uses it");
+        record(&*silent, "media", at(2), vec![update("i2", Status::Failed)]).await;
+        // As if it had been silent for an hour.
+        ask(&server, &folder, "UPDATE replicas SET seen_at = clock_timestamp() - interval '1 hour'");
+        assert!(stores.hold().await.expect("held"));
+        let late = try_record(&*silent, "media", at(3), Parsed::Updates(vec![update("i3", Status::Failed)])).await;
+        assert!(matches!(late, Err(StoreError::Unavailable(_))), "{late:?}");
+        drop(stores);
+        let refused = PostgresStore::open(url(), Options::default()).await.err().expect("refused").to_string();
+        assert!(refused.contains("is being moved to sqlite:"), "{refused}");
+        let mut stores = opened().await;
+        stores.begin().await.expect("goes on");
+        assert!(stores.hold().await.expect("held"));
+        let tally = stores.end(&mut |_, _| {}).await.expect("moved");
+        assert_eq!(tally.tables.iter().find(|table| table.name == "execution_heads").map(|table| table.rows), Some(2));
+        drop(stores);
+        let moved = SqliteStore::open(&path, &sqlite::Options::default()).expect("opens");
+        assert_eq!(moved.executions(Filter::default()).await.expect("listed").len(), 2);
+        moved.close().await;
+        let refused = PostgresStore::open(url(), Options::default()).await.err().expect("refused").to_string();
+        assert!(refused.contains("was moved to sqlite:"), "{refused}");
+        assert_eq!(
+            ask(&server, &folder, "SELECT count(*) FROM replicas WHERE seen_at > clock_timestamp() - interval '30 s'"),
+            0
+        );
+        let went = portable::to_read(url()).await.expect("opens").undo().await.expect("undone");
+        assert_eq!(went, format!("sqlite:{}", path.canonicalize().expect("there").display()));
+        let again = try_open(&server, &folder, Options::default()).await;
+        record(&*again, "media", at(4), vec![update("i4", Status::Failed)]).await;
+    }
 }

@@ -6,12 +6,13 @@
 //! `regressions.txt`, which every later run begins with. `CALLBACKD_TEST_MODEL_CASES` says how many histories are made
 //! up, and `PROPTEST_RNG_SEED` from which seed, which is printed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use callbackd::model::{
     Attempt, ExecutionPart, Learned, LinkRule, Program, Route, Rules, SinkRule, Status, Task, Time, Update,
 };
-use callbackd::store::{DeliveryFilter, Fate, Filter, Parsed, Settlement, Store};
+use callbackd::store::{DeliveryFilter, Fate, Filter, Item, Parsed, Settlement, Store};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, TestRunner};
 use serde_json::Value;
@@ -194,6 +195,22 @@ fn chosen<T: Copy>(list: &[T], number: usize) -> Option<T> {
     (!list.is_empty()).then(|| list[number % list.len()])
 }
 
+/// The changes and tries that somebody is told who listens from the beginning.
+async fn told(store: &dyn Store) -> BTreeSet<String> {
+    let (mut told, mut from) = (BTreeSet::new(), 0);
+    loop {
+        let news = store.news(from).await.expect("read");
+        told.extend(news.items.iter().map(|(cursor, item)| match item {
+            Item::Change(row) => format!("change {}", row.id),
+            Item::Delivery(row) => format!("{cursor}: delivery {} {:?}", row.id, row.outcome),
+        }));
+        from = news.through;
+        if !news.more {
+            return told;
+        }
+    }
+}
+
 impl Pair {
     fn new() -> Pair {
         // In memory, where there is such a folder: what a disk keeps is other tests' affair, and thousands of commits are not
@@ -366,6 +383,7 @@ impl Pair {
                 self.plain.hurry(sink, self.now);
             }
             Step::Restart | Step::Move => {
+                let told = told(&*self.store).await;
                 self.store.close().await;
                 if matches!(step, Step::Move) {
                     self.folder = moved(&self.folder).await;
@@ -374,6 +392,8 @@ impl Pair {
                 self.now += 2_000_000;
                 self.store = open(&self.folder);
                 self.plain.restarted();
+                let again = self::told(&*self.store).await;
+                assert!(told.is_subset(&again), "what was told before is told: {told:?} {again:?}");
             }
             Step::Prune(seconds) => {
                 let before = self.now - *seconds as Instant * 1_000_000;
