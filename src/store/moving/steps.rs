@@ -20,6 +20,8 @@ pub struct Opened(pub(crate) Box<dyn Ground>);
 pub struct Move {
     from: Box<dyn Ground>,
     to: Box<dyn Ground>,
+    /// Rows that there were when somebody counted: to be counted takes long.
+    all: u64,
 }
 
 /// How a move stands at its beginning.
@@ -34,7 +36,7 @@ pub enum Begun {
 impl Move {
     /// Nothing is done yet.
     pub fn of(from: Opened, to: Opened) -> Move {
-        Move { from: from.0, to: to.0 }
+        Move { from: from.0, to: to.0, all: 0 }
     }
 
     /// Where from, and where to.
@@ -82,7 +84,8 @@ impl Move {
 
     /// Copies what comes after all that the other has, while the store may be used.
     pub async fn fill(&mut self, watch: Watch<'_>) -> Result<(), StoreError> {
-        let (all, had) = (self.from.count().await?, self.to.count().await?);
+        self.all = self.from.count().await?;
+        let (all, had) = (self.all, self.to.count().await?);
         let (from, to) = (&mut *self.from, &mut *self.to);
         pass(from, to, How::Fill, &mut |seen| watch(had + seen, all)).await.map(drop)
     }
@@ -100,7 +103,7 @@ impl Move {
 
     /// Compares all rows, writes what differs, and gives the other store the word. Only what is held may be ended.
     pub async fn end(&mut self, watch: Watch<'_>) -> Result<Tally, StoreError> {
-        let all = self.from.count().await?;
+        let all = self.all;
         let tally = pass(&mut *self.from, &mut *self.to, How::Whole, &mut |seen| watch(seen, all)).await?;
         self.to.settle().await?;
         let there = self.to.place().to_owned();
