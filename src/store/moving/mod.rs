@@ -1,6 +1,6 @@
 //! Moving a store into another: all rows, as both kinds of store can give and take them.
 //!
-//! A [`Ground`] is a store as the move sees it: tables of [`Row`]s in the order of their ids, in the one shape that is
+//! A `Ground` is a store as the move sees it: tables of `Row`s in the order of their ids, in the one shape that is
 //! written down here, whatever a store makes of it. Leases are nobody's in it. The move itself is [`Move`]: it copies
 //! while the store is used, and once nobody uses it any more, compares all rows of both by their digests, writes what
 //! differs, and marks the one as moved and the other as whole. Nothing that it needs to go on after it was killed is
