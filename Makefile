@@ -120,8 +120,8 @@ postgres:
 	cargo clippy --locked --lib --tests --features postgres -- -D warnings
 	cargo test --locked --features postgres --lib -- store::postgres
 	cargo test --locked --features postgres --test it --no-run
-	tests/peers/postgres.sh cargo test --locked --features postgres --test it -- store:: news:: model:: postgres:: --skip store::sqlite --test-threads=4
-	$(call ran,postgres: the store's contract and model$(comma) and several daemons on one PostgreSQL)
+	tests/peers/postgres.sh cargo test --locked --features postgres --test it -- store:: news:: model:: postgres:: moving:: --skip store::sqlite --test-threads=4
+	$(call ran,postgres: the store's contract and model$(comma) several daemons on one PostgreSQL$(comma) and the move there and back)
 
 # Power cuts: what the disk could hold then, of a recorded life of the daemon; and that losses would be found.
 POWER_CUTS ?= 1000

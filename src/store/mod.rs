@@ -20,6 +20,7 @@ use crate::shutdown::Shutdown;
 
 mod export;
 mod inquiry;
+pub mod moving;
 mod news;
 #[cfg(feature = "postgres")]
 pub mod postgres;

@@ -24,6 +24,7 @@ mod life;
 mod metrics;
 mod model;
 mod monitoring;
+mod moving;
 mod network;
 mod news;
 mod nothing_lost;

@@ -89,7 +89,9 @@ impl Address {
             Some(Host::Unix(path)) => path.display().to_string(),
             None => String::new(),
         };
-        format!("{host}/{}", self.config.get_dbname().unwrap_or("postgres"))
+        let port = self.config.get_ports().first().filter(|port| **port != 5432);
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{host}{port}/{}", self.config.get_dbname().unwrap_or("postgres"))
     }
 }
 
@@ -265,5 +267,7 @@ mod tests {
         }
         let address = Address::parse("postgres://u:s3cret@db/d", None, None).expect("an address");
         assert_eq!(address.place(), "db/d");
+        let address = Address::parse("postgres://u:s3cret@db:6432/d", None, None).expect("an address");
+        assert_eq!(address.place(), "db:6432/d");
     }
 }

@@ -35,6 +35,7 @@ mod history;
 mod inquire;
 mod news;
 mod outlook;
+pub mod portable;
 mod prune;
 mod queries;
 mod read;
@@ -115,6 +116,7 @@ impl PostgresStore {
         };
         let last = {
             let client = pool.get().await?;
+            portable::refuse(&client, &place, &address).await?;
             replicas::last_id(&client).await?
         };
         let queue = Arc::new(Commands::new(options.queue_max, options.queue_bytes_max));

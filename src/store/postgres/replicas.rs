@@ -19,7 +19,7 @@ use crate::store::StoreError;
 /// So often each says that it is there.
 const BEAT: Duration = Duration::from_secs(5);
 /// Who was not heard of for so long is gone, in seconds.
-const GONE: i32 = 30;
+pub(super) const GONE: i32 = 30;
 
 /// Clocks that are less apart count as the same, in microseconds: leases have more than that to spare.
 const APART_US: u64 = 1_000_000;

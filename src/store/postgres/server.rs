@@ -79,6 +79,16 @@ pub(super) fn check_wire(wire: &Wire, durability: Durability) -> Result<(), Stri
     wire.runtime.block_on(check(&wire.client, durability)).map(drop)
 }
 
+/// Whether the schema is there, as this callbackd knows it.
+pub(super) async fn is_current(client: &Client) -> Result<bool, StoreError> {
+    let there = client.query_typed("SELECT to_regclass('callbackd_schema') IS NOT NULL", &[]).await.map_err(fault)?;
+    if !there.first().is_some_and(|row| row.get(0)) {
+        return Ok(false);
+    }
+    let rows = client.query_typed("SELECT max(version) FROM callbackd_schema", &[]).await.map_err(fault)?;
+    Ok(rows.first().and_then(|row| row.get::<_, Option<i32>>(0)) == i32::try_from(STEPS.len()).ok())
+}
+
 /// Brings the schema up to date. Several may come at once: one does it, the others wait for it.
 pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
     let tx = client.transaction().await.map_err(fault)?;

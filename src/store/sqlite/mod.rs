@@ -40,6 +40,7 @@ mod outlook;
 mod pause;
 #[cfg(test)]
 mod plans;
+pub mod portable;
 mod prune;
 mod queries;
 pub(super) mod queue;
@@ -123,6 +124,7 @@ impl SqliteStore {
     pub fn open(path: &Path, options: &Options) -> Result<SqliteStore, StoreError> {
         let lock = open::Lock::take(path)?;
         let mut conn = open::writer(path)?;
+        portable::refuse(&conn, path)?;
         let unusable = |e: rusqlite::Error| StoreError::Unusable(format!("{}: {e}", path.display()));
         conn.execute(TAKE_OVER, []).and_then(|_| conn.execute(TAKE_OVER_INQUIRIES, [])).map_err(unusable)?;
         let queue = Arc::new(Queue::new(options.queue_max, options.queue_bytes_max));
