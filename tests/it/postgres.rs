@@ -286,6 +286,12 @@ fn what_is_not_there_with_postgresql_is_said_by_check() {
     assert!(Config::from_toml(text, &Environment::default()).is_ok());
 }
 
+#[test]
+fn the_configuration_beside_the_compose_file_is_one() {
+    let text = include_str!("../../config/compose/callbackd.toml");
+    assert!(Config::from_toml(text, &Environment::default()).is_ok());
+}
+
 /// Ends every connection of those who share the folder's schema.
 fn cut(server: &str, folder: &TempDir) {
     let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity

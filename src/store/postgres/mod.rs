@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 
 use self::connect::{Pool, fault};
 use self::herald::Herald;
+use self::keeper::Keeper;
 use self::queries::Readers;
 use self::replicas::Place;
 use self::tx::{Ids, Touches, Tx, identity};
@@ -33,6 +34,7 @@ mod deliver;
 mod herald;
 mod history;
 mod inquire;
+mod keeper;
 mod news;
 mod outlook;
 mod prune;
@@ -61,7 +63,7 @@ pub struct Options {
     pub queue_max: usize,
     /// Bytes of bodies waiting to be committed at one time.
     pub queue_bytes_max: usize,
-    /// Connections beside the writer's and the listener's.
+    /// Connections beside those of the writer, the listener, and who says that it is there.
     pub connections: usize,
     /// What is asked of the server.
     pub durability: Durability,
@@ -104,12 +106,14 @@ impl PostgresStore {
     /// are gone is taken over.
     pub async fn open(address: Address, options: Options) -> Result<PostgresStore, StoreError> {
         let address = Arc::new(address);
+        let health = Arc::new(Health::default());
         let pool = Pool::new(Arc::clone(&address), options.connections);
         let place = {
             let mut client = pool.get().await.map_err(|e| StoreError::Unusable(format!("{}: {e}", address.place())))?;
             let keeps = server::check(&client, options.durability).await;
             let keeps = keeps.map_err(|e| StoreError::Unusable(format!("{}: {e}", address.place())))?;
             tracing::info!(store.place = address.place(), "what a 2xx means with this database: {keeps}");
+            health.asked(Ok(keeps));
             server::migrate(&mut client).await?;
             Arc::new(Place::take(&client, &options.name).await?)
         };
@@ -118,7 +122,6 @@ impl PostgresStore {
             replicas::last_id(&client).await?
         };
         let queue = Arc::new(Commands::new(options.queue_max, options.queue_bytes_max));
-        let health = Arc::new(Health::default());
         let desk = Desk {
             address: Arc::clone(&address),
             durability: options.durability,
@@ -143,9 +146,16 @@ impl PostgresStore {
             .and_then(Result::ok)
             .unwrap_or_else(|| Err(StoreError::Unusable(format!("{}: the writer did not begin", address.place()))))?;
         let (stop, herald) = (Shutdown::new(), Arc::new(Herald::default()));
-        tokio::spawn(herald::listen(address, place.token(), options.woken, stop.clone()));
+        tokio::spawn(herald::listen(Arc::clone(&address), place.token(), options.woken, stop.clone()));
         tokio::spawn(Arc::clone(&herald).tell(pool.clone(), Arc::clone(&place), stop.clone()));
-        tokio::spawn(replicas::keep(Arc::clone(&place), pool.clone(), Arc::clone(&queue), stop.clone()));
+        let keeper = Keeper {
+            place: Arc::clone(&place),
+            address,
+            durability: options.durability,
+            queue: Arc::clone(&queue),
+            health: Arc::clone(&health),
+        };
+        tokio::spawn(keeper.run(stop.clone()));
         let readers = Readers { pool: pool.clone() };
         Ok(PostgresStore { queue, health, pool, readers, place, herald, stop, writer: Mutex::new(Some(writer)) })
     }
@@ -357,6 +367,10 @@ impl Store for PostgresStore {
             return Err(StoreError::Unavailable("the store is closed".to_owned()));
         }
         self.health.fault().map_or(Ok(()), |reason| Err(StoreError::Unavailable(reason)))
+    }
+
+    fn promise(&self) -> Option<String> {
+        Some(self.health.means()).filter(|means| !means.is_empty())
     }
 
     fn is_closed(&self) -> bool {

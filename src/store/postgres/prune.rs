@@ -95,7 +95,8 @@ impl PostgresStore {
 /// `None` where another is at it.
 async fn begin(client: &mut Client) -> Result<Option<Transaction<'_>>, StoreError> {
     let tx = client.transaction().await.map_err(fault)?;
-    let sql = "SELECT pg_try_advisory_xact_lock(hashtextextended(current_schema() || ' callbackd upkeep', 0))";
+    let sql = "SELECT pg_try_advisory_xact_lock(hashtextextended(current_schema() || ' callbackd upkeep', 0)),
+                      set_config('idle_in_transaction_session_timeout', '10000', TRUE)";
     let rows = tx.query_typed(sql, &[]).await.map_err(fault)?;
     Ok(rows.first().is_some_and(|row| row.get(0)).then_some(tx))
 }

@@ -1,23 +1,18 @@
 //! Everybody who shares the database: a row each, with a place that its ids are made with, and when it was last heard of, by
 //! the server's clock. What somebody had leased who is gone is taken over by whoever notices.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::connect::{Pool, fault};
+use super::connect::fault;
 use super::tx::SLOTS;
-use super::writer::Commands;
 use crate::clock;
 use crate::model::Time;
-use crate::shutdown::Shutdown;
 use crate::store::StoreError;
 
-/// So often each says that it is there.
-const BEAT: Duration = Duration::from_secs(5);
 /// Who was not heard of for so long is gone, in seconds.
 const GONE: i32 = 30;
 
@@ -127,7 +122,7 @@ impl Place {
     }
 
     /// Says that this one is there; whether its place is its own still.
-    async fn beat(&self, client: &Client) -> Result<bool, tokio_postgres::Error> {
+    pub(super) async fn beat(&self, client: &Client) -> Result<bool, tokio_postgres::Error> {
         let sql = "UPDATE replicas SET seen_at = clock_timestamp() WHERE slot = $1 AND token = $2 RETURNING slot";
         let kept = client.query_typed(sql, &[(&self.slot, Type::INT2), (&self.token(), Type::INT8)]).await?;
         let alive = "SELECT count(*) FROM replicas WHERE seen_at > clock_timestamp() - make_interval(secs => $1)";
@@ -139,7 +134,7 @@ impl Place {
     }
 
     /// Makes due what those had leased who are gone.
-    async fn take_over(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
+    pub(super) async fn take_over(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
         let gone = "holder IS NOT NULL AND NOT EXISTS (SELECT 1 FROM replicas r WHERE r.token = holder
                         AND r.seen_at > clock_timestamp() - make_interval(secs => $1))";
         let values: &super::tx::Values<'_> = &[(&f64::from(GONE), Type::FLOAT8)];
@@ -160,35 +155,6 @@ impl Place {
         let sql = "DELETE FROM replicas WHERE slot = $1 AND token = $2";
         client.execute_typed(sql, &[(&self.slot, Type::INT2), (&self.token(), Type::INT8)]).await?;
         self.take_over(client).await
-    }
-}
-
-/// Says again and again that this one is there, and takes over from who is not, until it is to end. One that was taken for
-/// gone ends: its place is another's.
-pub(super) async fn keep(place: Arc<Place>, pool: Pool, queue: Arc<Commands>, stop: Shutdown) {
-    let mut ticks = tokio::time::interval(BEAT);
-    loop {
-        tokio::select! {
-            () = stop.begun() => return,
-            _ = ticks.tick() => {}
-        }
-        // While the database is away, the writer says so.
-        let Ok(client) = pool.get().await else { continue };
-        match place.beat(&client).await {
-            Ok(true) => {
-                if let Err(e) = place.take_over(&client).await {
-                    tracing::debug!(error = %super::connect::said(&e), "leases of who is gone are taken over later");
-                }
-            }
-            Ok(false) => {
-                tracing::error!(
-                    "this callbackd was silent for so long that others took it for gone; only a new start helps"
-                );
-                queue.close();
-                return;
-            }
-            Err(e) => tracing::debug!(error = %super::connect::said(&e), "nobody could be told that this one is there"),
-        }
     }
 }
 
