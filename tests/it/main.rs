@@ -8,6 +8,8 @@ mod bombs;
 mod callbacks;
 mod circle;
 mod clock;
+#[cfg(feature = "postgres")]
+mod cluster;
 mod commands;
 mod config;
 mod contract;
