@@ -23,10 +23,11 @@ use super::{
     Store, StoreError,
 };
 use crate::Boxed;
-use crate::measure::OfStore;
+use crate::measure::{OfStore, Open};
 use crate::model::{Receipt, Rules, Time};
 use crate::shutdown::Shutdown;
 
+mod breaker;
 mod claim;
 mod connect;
 mod deliver;
@@ -44,15 +45,13 @@ mod server;
 mod tables;
 mod ties;
 mod tx;
+mod unload;
 mod writer;
 
 pub use connect::Address;
+pub use herald::{Woken, Word};
 pub use queries::open_read_only;
-pub use replicas::Replica;
 pub use server::{Durability, Seen, look};
-
-/// Told of sinks that have something to do, by what another callbackd has done.
-pub type Woken = Arc<dyn Fn(&[String]) + Send + Sync>;
 
 /// How the store is used.
 #[derive(Clone)]
@@ -67,7 +66,9 @@ pub struct Options {
     pub durability: Durability,
     /// What this callbackd is called among those that share the database.
     pub name: String,
-    /// Who is told of sinks that have something to do.
+    /// Where it takes callbacks.
+    pub listens: String,
+    /// Who is told of sinks that have something to do, or may do nothing.
     pub woken: Woken,
     /// What it does, in figures.
     pub measures: Arc<OfStore>,
@@ -81,6 +82,7 @@ impl Default for Options {
             connections: 8,
             durability: Durability::Full,
             name: String::new(),
+            listens: String::new(),
             woken: Arc::new(|_| {}),
             measures: Arc::default(),
         }
@@ -111,7 +113,7 @@ impl PostgresStore {
             let keeps = keeps.map_err(|e| StoreError::Unusable(format!("{}: {e}", address.place())))?;
             tracing::info!(store.place = address.place(), "what a 2xx means with this database: {keeps}");
             server::migrate(&mut client).await?;
-            Arc::new(Place::take(&client, &options.name).await?)
+            Arc::new(Place::take(&client, &options.name, &options.listens).await?)
         };
         let last = {
             let client = pool.get().await?;
@@ -143,16 +145,12 @@ impl PostgresStore {
             .and_then(Result::ok)
             .unwrap_or_else(|| Err(StoreError::Unusable(format!("{}: the writer did not begin", address.place()))))?;
         let (stop, herald) = (Shutdown::new(), Arc::new(Herald::default()));
-        tokio::spawn(herald::listen(address, place.token(), options.woken, stop.clone()));
+        let woken = options.woken;
+        tokio::spawn(herald::listen(address, place.token(), Arc::clone(&woken), stop.clone()));
         tokio::spawn(Arc::clone(&herald).tell(pool.clone(), Arc::clone(&place), stop.clone()));
-        tokio::spawn(replicas::keep(Arc::clone(&place), pool.clone(), Arc::clone(&queue), stop.clone()));
-        let readers = Readers { pool: pool.clone() };
+        tokio::spawn(replicas::keep(Arc::clone(&place), pool.clone(), Arc::clone(&queue), woken, stop.clone()));
+        let readers = Readers { pool: pool.clone(), here: Some(place.token()) };
         Ok(PostgresStore { queue, health, pool, readers, place, herald, stop, writer: Mutex::new(Some(writer)) })
-    }
-
-    /// Everybody who shares the database.
-    pub async fn replicas(&self) -> Result<Vec<Replica>, StoreError> {
-        replicas::all(&*self.pool.get().await?).await
     }
 
     fn call<T: Send + 'static>(
@@ -283,6 +281,10 @@ impl Store for PostgresStore {
         Box::pin(self.give_back_leases(deliveries, lease))
     }
 
+    fn share_breaker(&self, sink: String, open: Option<Open>) -> Boxed<'_, Result<(), StoreError>> {
+        Box::pin(self.share(sink, open))
+    }
+
     fn settle_all(
         &self,
         settlements: Vec<Settlement>,
@@ -314,23 +316,28 @@ impl Store for PostgresStore {
     }
 
     fn set_back(&self, sink: String, by_ms: Option<u64>, now: Time) -> Boxed<'_, Result<u64, StoreError>> {
-        self.call(Touches::default(), move |tx| deliver::set_back(tx, &sink, by_ms, now))
+        Box::pin(async move { self.move_back(deliver::WAITING, &sink, by_ms, now).await })
     }
 
     fn set_back_inquiries(&self, source: String, by_ms: Option<u64>, now: Time) -> Boxed<'_, Result<(), StoreError>> {
-        self.call(Touches::default(), move |tx| inquire::set_back(tx, &source, by_ms, now))
+        Box::pin(self.ask_sooner(source, by_ms, now))
     }
 
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>> {
-        self.call(Touches::default(), move |tx| deliver::pause(tx, &sink, reason.as_deref()))
+        let stopped = [sink.clone()];
+        let call = self.call(Touches::default(), move |tx| deliver::pause(tx, &sink, reason.as_deref()));
+        Box::pin(async move { call.await.inspect(|()| self.herald.stopped(&stopped)) })
     }
 
     fn halt(&self, sink: String, reason: String, replaced: Shutdown) -> Boxed<'_, Result<bool, StoreError>> {
-        self.call(Touches::default(), move |tx| deliver::halt(tx, &sink, &reason, &replaced))
+        let stopped = [sink.clone()];
+        let call = self.call(Touches::default(), move |tx| deliver::halt(tx, &sink, &reason, &replaced));
+        Box::pin(async move { call.await.inspect(|news| self.herald.stopped(&stopped[..usize::from(*news)])) })
     }
 
     fn resume(&self, because: String) -> Boxed<'_, Result<(), StoreError>> {
-        self.call(Touches::default(), move |tx| deliver::resume(tx, &because))
+        let call = self.call(Touches::default(), move |tx| deliver::resume(tx, &because));
+        Box::pin(async move { call.await.map(|sinks| self.herald.stopped(&sinks)) })
     }
 
     fn prune(
