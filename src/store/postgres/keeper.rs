@@ -1,11 +1,13 @@
 //! Who says again and again that this callbackd is there, takes over from who is not, and knows whether the database answers
 //! where nobody sends callbacks.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::connect::{Address, Session, fault, said};
-use super::replicas::Place;
+use super::herald::{Woken, Word};
+use super::replicas::{self, Beat, Place};
 use super::server::{self, Durability};
 use super::writer::{Commands, Health};
 use crate::shutdown::Shutdown;
@@ -23,29 +25,32 @@ pub(super) struct Keeper {
     pub(super) durability: Durability,
     pub(super) queue: Arc<Commands>,
     pub(super) health: Arc<Health>,
+    pub(super) woken: Woken,
 }
 
 impl Keeper {
     /// Until it is to end. One that was taken for gone ends: its place is another's.
     pub(super) async fn run(self, stop: Shutdown) {
-        let mut held = None;
-        // Which server answers.
-        let mut home = String::new();
+        let mut known = Known::default();
         loop {
-            let is_ours = tokio::select! {
+            let beat = tokio::select! {
                 () = stop.begun() => return,
-                is_ours = self.beat(&mut held, &mut home) => is_ours,
+                beat = self.beat(&mut known) => beat,
             };
-            let pause = match is_ours {
-                Ok(true) => BEAT,
-                Ok(false) => {
+            let pause = match beat {
+                Ok(Beat::Kept) => BEAT,
+                Ok(Beat::TooOld) => {
+                    tracing::error!("a newer callbackd has changed the database so that this one cannot go on with it");
+                    return self.queue.close();
+                }
+                Ok(Beat::Lost) => {
                     tracing::error!(
                         "this callbackd was silent for so long that others took it for gone; only a new start helps"
                     );
                     return self.queue.close();
                 }
                 Err(reason) => {
-                    held = None;
+                    known.session = None;
                     self.health.asked(Err(reason.to_string()));
                     AGAIN
                 }
@@ -58,41 +63,51 @@ impl Keeper {
     }
 
     /// Says it once; waits for the answer for as long as it takes.
-    async fn beat(&self, held: &mut Option<Session>, home: &mut String) -> Result<bool, StoreError> {
-        let client = match held.take().filter(|session| !session.is_closed()) {
-            Some(session) => held.insert(session),
-            None => held.insert(self.address.open().await?),
+    async fn beat(&self, known: &mut Known) -> Result<Beat, StoreError> {
+        let Known { session, home, stopped } = known;
+        let client = match session.take().filter(|session| !session.is_closed()) {
+            Some(held) => session.insert(held),
+            None => session.insert(self.address.open().await?),
         };
+        let before = home.clone();
         let asked = async {
-            let is_ours = self.place.beat(client).await.map_err(fault)?;
+            let beat = self.place.beat(client).await.map_err(fault)?;
             let means = server::check(client, self.durability).await.map_err(StoreError::Unavailable)?;
-            let of = server::which(client).await.map_err(fault)?;
+            *home = server::which(client).await.map_err(fault)?;
+            self.health.asked(Ok(means));
             if let Err(e) = self.place.take_over(client).await {
                 tracing::debug!(error = %said(&e), "leases of who is gone are taken over later");
             }
-            Ok((is_ours, means, of))
+            // Where word of it was lost.
+            if let Ok(now) = replicas::stopped(client).await {
+                now.symmetric_difference(stopped).for_each(|(sink, _)| (self.woken)(Word::Stopped(sink)));
+                *stopped = now;
+            }
+            Ok(beat)
         };
         let mut asked = std::pin::pin!(asked);
         loop {
-            match tokio::time::timeout(BEAT, &mut asked).await {
-                Ok(ended) => {
-                    let (is_ours, means, of) = ended?;
-                    (*home, ()) = (of, self.health.asked(Ok(means)));
-                    return Ok(is_ours);
-                }
-                Err(_) => {
-                    self.health.asked(Err("the database does not answer".to_owned()));
-                    // Another one may have taken over from a server that is stopped, not gone: what that one owes
-                    // nobody is to wait for. One that waits for its standbys is the same still.
-                    let other = async { server::which(&*self.address.open().await.ok()?).await.ok() }.await;
-                    if other.is_some_and(|other| !home.is_empty() && other != *home) {
-                        tracing::warn!(
-                            "another server answers for the database: connections to the former are given up"
-                        );
-                        self.address.hang_up();
-                    }
-                }
+            if let Ok(beat) = tokio::time::timeout(BEAT, &mut asked).await {
+                return beat;
+            }
+            self.health.asked(Err("the database does not answer".to_owned()));
+            // Another one may have taken over from a server that is stopped, not gone: what that one owes nobody is to
+            // wait for. One that waits for its standbys is the same still.
+            let other = async { server::which(&*self.address.open().await.ok()?).await.ok() }.await;
+            if other.is_some_and(|other| !before.is_empty() && other != before) {
+                tracing::warn!("another server answers for the database: connections to the former are given up");
+                self.address.hang_up();
             }
         }
     }
+}
+
+/// What it remembers from one time to the next.
+#[derive(Default)]
+struct Known {
+    session: Option<Session>,
+    /// Which server answered.
+    home: String,
+    /// Sinks that were stopped, and by what.
+    stopped: BTreeSet<(String, String)>,
 }

@@ -5,12 +5,24 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::connect::{Address, fault, said};
-use super::replicas::{self, Replica};
+use super::replicas;
 use super::tx::Wire;
-use crate::store::StoreError;
+use crate::store::{Replica, StoreError};
 
-/// The steps of the schema, in order.
-const STEPS: &[&str] = &[include_str!("../migrations/postgres/0001_initial.sql")];
+/// The steps of the schema, in order; each with the oldest schema whose callbackd may go on beside it.
+///
+/// While one callbackd after the other is replaced, old ones and new ones share the database: so a step adds (a table, a
+/// column with a default, an index, a view), and what it takes away nobody reads or writes by then. A step that cannot do
+/// without raises that number: older ones then end as soon as they notice, and are refused.
+const STEPS: &[(&str, i32)] = &[
+    (include_str!("../migrations/postgres/0001_initial.sql"), 1),
+    (include_str!("../migrations/postgres/0002_shared.sql"), 1),
+];
+
+/// Whether who needs at least the schema `oldest` has left this callbackd behind.
+pub(super) fn is_too_new(oldest: i32) -> bool {
+    usize::try_from(oldest).is_ok_and(|oldest| oldest > STEPS.len())
+}
 
 /// Whoever changes the schema holds this lock.
 const LOCK: &str = "SET LOCAL idle_in_transaction_session_timeout = 10000;
@@ -44,7 +56,7 @@ pub struct Seen {
 pub async fn look(address: Address, durability: Durability) -> Result<Seen, StoreError> {
     let client = address.open().await?;
     let means = check(&client, durability).await.map_err(StoreError::Unusable)?;
-    let replicas = replicas::all(&client).await?;
+    let replicas = replicas::all(&client, None).await?;
     Ok(Seen { means, replicas })
 }
 
@@ -114,18 +126,31 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
     let version = rows.first().and_then(|row| row.get::<_, Option<i32>>(0)).unwrap_or(0);
     let done = usize::try_from(version).unwrap_or(0);
     if done > STEPS.len() {
-        return Err(StoreError::Unusable(format!(
-            "the database's schema is {done}, and this callbackd knows {}: it belongs to a newer one",
-            STEPS.len()
-        )));
+        let rows = tx.query_typed("SELECT max(oldest) FROM callbackd_schema", &[]).await.map_err(fault)?;
+        let oldest: i32 = rows.first().and_then(|row| row.get(0)).unwrap_or(version);
+        if is_too_new(oldest) {
+            return Err(StoreError::Unusable(format!(
+                "the database's schema is {done}, and who shares it has to know {oldest}; this callbackd knows {}: \
+                 replace it by the newer one",
+                STEPS.len()
+            )));
+        }
+        tracing::info!("the database belongs to a newer callbackd already, beside which this one can go on");
     }
-    for (at, step) in STEPS.iter().enumerate().skip(done) {
+    for (at, (step, oldest)) in STEPS.iter().enumerate().skip(done) {
         let unusable =
             |e: tokio_postgres::Error| StoreError::Unusable(format!("step {} of the schema: {}", at + 1, said(&e)));
         tx.batch_execute(step).await.map_err(unusable)?;
         let next = i32::try_from(at + 1).unwrap_or(i32::MAX);
-        let sql = "INSERT INTO callbackd_schema (version) VALUES ($1)";
-        tx.execute_typed(sql, &[(&next, Type::INT4)]).await.map_err(unusable)?;
+        // The column came with the second.
+        let (sql, values): (_, &super::tx::Values<'_>) = match next {
+            1 => ("INSERT INTO callbackd_schema (version) VALUES ($1)", &[(&next, Type::INT4)]),
+            _ => (
+                "INSERT INTO callbackd_schema (version, oldest) VALUES ($1, $2)",
+                &[(&next, Type::INT4), (oldest, Type::INT4)],
+            ),
+        };
+        tx.execute_typed(sql, values).await.map_err(unusable)?;
     }
     tx.commit().await.map_err(fault)
 }
