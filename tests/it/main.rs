@@ -43,6 +43,8 @@ mod postgres;
 mod proxy;
 mod readme;
 mod real_zabbix;
+#[cfg(feature = "postgres")]
+mod relay_postgres;
 mod replay_diff;
 mod rig;
 mod secmaster;

@@ -1,8 +1,6 @@
 //! Several stores, and several daemons, that share one PostgreSQL. `make postgres` starts it; without it nothing here runs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -214,7 +212,7 @@ async fn what_somebody_had_leased_who_is_gone_is_taken_over() {
     let first = claim(&*stores[0], "a", at(1)).await;
     assert_eq!(first.len(), 1);
     assert!(claim(&*stores[1], "a", at(1)).await.is_empty(), "who is there keeps what it leased");
-    assert_eq!(stores[1].replicas().await.expect("listed").iter().filter(|one| one.is_alive).count(), 2);
+    assert_eq!(stores[1].replicas().await.expect("listed").iter().filter(|one| one.alive).count(), 2);
     // As if the first had been silent for an hour.
     ask(&server, &folder, "UPDATE replicas SET seen_at = clock_timestamp() - interval '1 hour' WHERE slot = 0");
     let third = try_open(&server, &folder, Options::default()).await;
@@ -288,12 +286,6 @@ fn what_is_not_there_with_postgresql_is_said_by_check() {
     assert!(Config::from_toml(text, &Environment::default()).is_ok());
 }
 
-#[test]
-fn the_configuration_beside_the_compose_file_is_one() {
-    let text = include_str!("../../config/compose/callbackd.toml");
-    assert!(Config::from_toml(text, &Environment::default()).is_ok());
-}
-
 /// Ends every connection of those who share the folder's schema.
 fn cut(server: &str, folder: &TempDir) {
     let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -322,70 +314,6 @@ async fn cut_connections_lose_nothing_and_are_made_again() {
     }
     until("it can be read", async || store.executions(Filter::default()).await.ok().filter(|all| all.len() == 5)).await;
     until("it is ready", async || store.ready().ok()).await;
-}
-
-/// What lies between a store and its server, and can lose answers.
-struct Relay {
-    port: u16,
-    is_losing: Arc<AtomicBool>,
-}
-
-impl Relay {
-    fn before(server: &str) -> Relay {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let relay = Relay { port: listener.local_addr().expect("an address").port(), is_losing: Arc::default() };
-        let (to, is_losing) = (Relay::place(server).to_owned(), Arc::clone(&relay.is_losing));
-        std::thread::spawn(move || {
-            for near in listener.incoming().map_while(Result::ok) {
-                let far = TcpStream::connect(&to).expect("the server");
-                let [up, down] = [(&near, &far), (&far, &near)]
-                    .map(|(from, to)| (from.try_clone().expect("a stream"), to.try_clone().expect("a stream")));
-                let is_losing = Arc::clone(&is_losing);
-                std::thread::spawn(move || carry(up, || false));
-                std::thread::spawn(move || carry(down, || is_losing.load(Ordering::Acquire)));
-            }
-        });
-        relay
-    }
-
-    fn place(server: &str) -> &str {
-        server.split_once('@').and_then(|(_, rest)| rest.split_once('/')).expect("an address").0
-    }
-
-    /// The same address, by way of it.
-    fn address(&self, address: &str) -> Address {
-        let there = address.replace(Relay::place(address), &format!("127.0.0.1:{}", self.port));
-        Address::parse(&there, None, None).expect("an address")
-    }
-}
-
-/// Hands on what comes, until an answer is lost, and with it the connection.
-fn carry((mut from, mut to): (TcpStream, TcpStream), loses: impl Fn() -> bool) {
-    let mut bytes = [0; 4096];
-    while let Ok(read) = from.read(&mut bytes) {
-        if read == 0 || loses() || to.write_all(&bytes[..read]).is_err() {
-            break;
-        }
-    }
-    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_leased_by_a_claim_whose_answer_is_lost_is_claimed_again_at_once() {
-    let (server, folder) = (server(), TempDir::new().expect("a folder"));
-    make(&server, &folder);
-    let relay = Relay::before(&server);
-    let store = PostgresStore::open(relay.address(&address(&server, &folder)), Options::default()).await;
-    let store = store.expect("opens");
-    record(&store, "media", at(0), vec![update("i1", Status::Failed)]).await;
-    let claim = async || store.claim("a".to_owned(), 10, 60_000, at(1), at(1)).await;
-    relay.is_losing.store(true, Ordering::Release);
-    assert!(claim().await.is_err(), "its answer was to be lost");
-    relay.is_losing.store(false, Ordering::Release);
-    assert_eq!(ask(&server, &folder, "SELECT count(*) FROM deliveries WHERE sink = 'a' AND status = 'leased'"), 1);
-    let claimed = until("the database answers again", async || claim().await.ok()).await;
-    assert_eq!(claimed.deliveries.len(), 1);
-    store.close().await;
 }
 
 /// A daemon on the folder's schema that tells `hook`.
