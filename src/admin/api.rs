@@ -34,7 +34,7 @@ pub(super) async fn answer(
         Does::Lives => Ok(whole(respond::text(StatusCode::OK, "ok"))),
         Does::IsReady => {
             let (status, said) = match admin.ready() {
-                Ok(word) => (StatusCode::OK, word.to_owned()),
+                Ok(word) => (StatusCode::OK, word),
                 Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
             };
             Ok(whole(respond::text(status, said)))
@@ -55,7 +55,7 @@ pub(super) async fn answer(
         }
         Does::Status => {
             query::read(query, does)?;
-            Ok(whole(respond::json(StatusCode::OK, json!(status::status(admin)).to_string())))
+            Ok(whole(respond::json(StatusCode::OK, json!(status::status(admin).await).to_string())))
         }
         does => {
             // Where nothing can be asked with, what is asked with is a slip: `retry?sink=a` is not to retry all.

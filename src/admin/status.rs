@@ -1,11 +1,16 @@
 //! How the daemon stands, for programs and for `doctor`: whether it can keep callbacks, and which configuration holds.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::Admin;
 use crate::model::Time;
+use crate::store::Replica;
+
+/// Who asks waits no longer for a store that does not answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What runs, since when, and how it is configured.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -22,6 +27,9 @@ pub struct Status {
     pub reason: Option<String>,
     /// The configuration that holds.
     pub configuration: Configured,
+    /// Everybody who shares the store, and who is gone of them; empty where it is nobody else's, or does not answer.
+    #[serde(default)]
+    pub replicas: Vec<Replica>,
 }
 
 /// The configuration that holds, and what came of reading it again.
@@ -39,10 +47,13 @@ pub struct Configured {
 }
 
 /// As it stands now.
-pub(super) fn status(admin: &Admin) -> Status {
+pub(super) async fn status(admin: &Admin) -> Status {
     let measures = &admin.state.watch.measures;
     let (ready, held) = (admin.ready(), measures.configuration());
     let refused = held.refused;
+    let replicas =
+        async { if ready.is_ok() { admin.state.store.replicas().await.unwrap_or_default() } else { Vec::new() } };
+    let replicas = tokio::time::timeout(PATIENCE, replicas).await.unwrap_or_default();
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: measures.started_at,
@@ -54,5 +65,6 @@ pub(super) fn status(admin: &Admin) -> Status {
             refused_at: refused.as_ref().map(|refused| refused.at),
             reason: refused.map(|refused| refused.reason),
         },
+        replicas,
     }
 }

@@ -21,14 +21,18 @@ pub(super) async fn open(
     let measures = Arc::clone(&measures.store);
     #[cfg(feature = "postgres")]
     if config.store.is_postgres() {
-        use crate::store::postgres::{Options, PostgresStore};
+        use crate::store::postgres::{Options, PostgresStore, Word};
         let wake = wake.clone();
         let options = Options {
             queue_max: config.store.queue_max,
             connections: config.store.connections,
             durability: config.store.may_lose.into(),
-            name: config.server.listen.clone(),
-            woken: Arc::new(move |sinks: &[String]| wake.sinks(sinks)),
+            name: config.instance(),
+            listens: config.server.listen.clone(),
+            woken: Arc::new(move |word| match word {
+                Word::Due(sink) => wake.sinks(&[sink]),
+                Word::Stopped(sink) => wake.pauses(sink),
+            }),
             measures,
             ..Options::default()
         };

@@ -139,11 +139,11 @@ fn store(config: &Config, faults: &mut Vec<Fault>) {
             "begins with \"sqlite:\", followed by the path of a file, \"sqlite:callbackd.db\", or with \"postgres://\"",
         ),
     }
-    if store.is_postgres() && store.export.is_some() {
-        fault("export", "is not there with PostgreSQL yet; leave it out");
-    }
     if store.is_postgres() && matches!(store.disk_max, Size::Bytes(_)) {
-        fault("disk_max", "as a size is not there with PostgreSQL, which says nothing of its disk; leave it out");
+        fault(
+            "disk_max",
+            "as a size is not there with PostgreSQL, whose files do not shrink when rows go; leave it out, and let `keep` bound it",
+        );
     }
     if store.keep.ms() == 0 {
         fault("keep", "would forget everything at once; write a time like \"90d\"");

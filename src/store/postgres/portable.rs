@@ -6,7 +6,7 @@
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row as SqlRow};
 
-use super::connect::{Address, fault};
+use super::connect::{Address, Session, fault};
 use super::read::{Read, ask};
 use super::replicas::{GONE, Place};
 use super::rows::owned;
@@ -18,7 +18,7 @@ use crate::store::moving::{BYTES, Cell, Ground, Kind, Mark, Opened, ROWS, Row, T
 
 struct Base {
     place: String,
-    client: Client,
+    client: Session,
 }
 
 /// A store, to be read beside whoever uses it.
@@ -45,7 +45,7 @@ pub async fn to_fill(address: Address, durability: Durability) -> Result<Opened,
 
 async fn open(address: &Address) -> Result<Base, StoreError> {
     let said = |e: StoreError| StoreError::Unavailable(format!("{}: {e}", address.place()));
-    let client = address.open().await.map_err(fault).map_err(said)?;
+    let client = address.open().await.map_err(said)?;
     let place = place(&client, address).await?;
     Ok(Base { place, client })
 }
