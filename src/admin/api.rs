@@ -4,6 +4,8 @@
 //! commands print with `--json` (`query` says what may be asked). What makes a delivery due wakes its forwarder, so an
 //! operator sees the effect at once.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
@@ -13,11 +15,13 @@ use serde_json::{Map, Value, json};
 use super::operations::Does;
 pub(super) use super::operations::{DeliveryVerb, Noun, SinkVerb};
 use super::query::{self, Page, Wanted};
+use super::room::Size;
 use super::{
     Admin, AdminState, Reply, SinkStanding, bad_request, metrics, no_such_path, openapi, pieces, status, whole,
 };
 use crate::clock;
 use crate::model::DeliveryStatus;
+use crate::server::Pulse;
 use crate::server::respond::{self, Answer, Problem};
 use crate::store::{DeliveryFilter, Filter, PAUSE_CHARS_MAX, Recorded, SinkRow, StoreError};
 
@@ -28,6 +32,7 @@ pub(super) async fn answer(
     named: &str,
     head: &Parts,
     body: &[u8],
+    pulse: &Arc<Pulse>,
 ) -> Result<Reply, Problem> {
     let (state, query) = (&admin.state, head.uri.query());
     match does {
@@ -51,7 +56,7 @@ pub(super) async fn answer(
         }
         Does::List(noun) => {
             let made = async { Ok(respond::json(StatusCode::OK, list(state, noun, query).await?.to_string())) };
-            admin.room.make(made).await
+            admin.room.api.make(pulse, size(noun), made).await
         }
         Does::Status => {
             query::read(query, does)?;
@@ -62,10 +67,19 @@ pub(super) async fn answer(
             query::read(query, does)?;
             let made = one(state, does, named, body);
             match does {
-                Does::Show(_) | Does::ReceiptBody => admin.room.make(made).await,
+                Does::Show(noun) => admin.room.api.make(pulse, size(noun), made).await,
+                Does::ReceiptBody => admin.room.api.make(pulse, Size::Large, made).await,
                 _ => made.await.map(whole),
             }
         }
+    }
+}
+
+/// Of a delivery little is told; what senders said may be much.
+pub(super) fn size(noun: Noun) -> Size {
+    match noun {
+        Noun::Delivery => Size::Small,
+        Noun::Execution | Noun::Receipt => Size::Large,
     }
 }
 
