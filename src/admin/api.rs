@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::judgement::BY_AN_OPERATOR;
 use super::operations::Does;
 pub(super) use super::operations::{DeliveryVerb, Noun, SinkVerb};
 use super::query::{self, Page, Wanted};
@@ -178,7 +179,7 @@ pub(super) struct Pause {
 
 /// Why a sink is paused, in the operator's words.
 pub(super) fn said(reason: Option<String>) -> Result<String, Problem> {
-    let reason = reason.unwrap_or_else(|| "by an operator".to_owned());
+    let reason = reason.unwrap_or_else(|| BY_AN_OPERATOR.to_owned());
     match reason.chars().count() {
         ..=PAUSE_CHARS_MAX => Ok(reason),
         long => Err(bad_request(format!("`reason` has {long} characters. Say it in {PAUSE_CHARS_MAX}."))),

@@ -61,6 +61,12 @@ impl Context<'_> {
                 "{}\nwarning: the configuration is broken, and this goes on with what can be read of it",
                 broken.faults
             ));
+        } else if config.sources.is_empty() && config.sinks.is_empty() {
+            print::complain(&format!(
+                "warning: {} names neither a source nor a sink: was it emptied? A daemon that runs goes on with what it read; \
+                 `callbackd doctor` says more",
+                self.file().display()
+            ));
         }
         Ok(config)
     }

@@ -131,8 +131,14 @@ fn finding(h: &mut Html, finding: &Finding) {
             }
         });
         h.el("p", &[], |h| {
-            h.leaf("code", &[], &finding.command);
-            h.text(" ");
+            for mend in &finding.mends {
+                if !mend.when.is_empty() {
+                    h.leaf("span", &[("class", "said")], &mend.when);
+                    h.text(" ");
+                }
+                h.leaf("code", &[], &mend.command);
+                h.text(" ");
+            }
             if let Some(at) = place(&finding.about) {
                 let label = format!("Show: {}", finding.what);
                 h.leaf("a", &[("href", at.as_str()), ("aria-label", &label)], "Show");

@@ -35,6 +35,7 @@ fn row(h: &mut Html, sink: &Sink, now: Time) {
                     }
                 }),
                 row.reason.as_ref().map(|reason| format!("the oldest waits: {reason}")),
+                row.dead_because().map(|reason| format!("dead: {reason}")),
             ];
             for note in notes.iter().flatten() {
                 h.leaf("small", &[("class", "said")], note);

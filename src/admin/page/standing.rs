@@ -123,7 +123,8 @@ pub(super) fn findings(standing: &Standing, now: Time) -> Vec<Finding> {
     let judge = Judge { commands: &commands, now };
     let mut found = Vec::new();
     found.extend(standing.receiving.as_ref().err().map(|reason| judge.receiving(reason)));
-    found.extend(held.refused.as_ref().map(|refused| judge.refused(refused.at, held.read_at, &refused.reason)));
+    found.extend(held.refused.as_ref().map(|refused| judge.refused(refused.at, held.read_at, Some(&refused.reason))));
+    found.extend(standing.sources.is_empty().then(|| judge.sourceless()));
     for sink in &standing.sinks {
         found.extend(judge.sink(&sink.standing, sink.is_configured));
     }

@@ -206,12 +206,8 @@ fn forecast(config: &Config, traffic: &Traffic, extent: &Extent, judge: &Judge<'
     let most = bytes_max(*extent, config.store.disk_max);
     // Upkeep leaves to others what they fill; but there is no more than that.
     let limit = most.min(extent.held.saturating_add(extent.room));
-    let takes = format!(
-        "takes {}, may take {}, and {} are left on its disk",
-        size(extent.held),
-        size(limit),
-        size(extent.room)
-    );
+    let takes =
+        format!("takes {}, may take {}, and {} are left on its disk", size(extent.held), size(most), size(extent.room));
     if extent.is_full() {
         let remedy = "free room on the disk: senders are told 503 until there is some";
         return findings.wrong("disk", takes, remedy);
@@ -238,7 +234,7 @@ fn forecast(config: &Config, traffic: &Traffic, extent: &Extent, judge: &Judge<'
     let found = format!("{takes}; {} a day, so it is full in {days} days", size(day));
     let remedy = "then the oldest that is finished and told goes sooner than store.keep says; give it more room, or a shorter keep";
     let level = if days < 7 { Level::Wrong } else { Level::Note };
-    findings.add(level, "disk", found, Some(remedy.to_owned()));
+    findings.add(level, "disk", found, [remedy.to_owned()]);
 }
 
 /// What the last day brought, in bytes; nothing is told of a store that is younger than an hour.

@@ -7,14 +7,16 @@ use serde::Serialize;
 
 use super::reach::{Context, Daemon};
 use super::{Failure, block_on, print};
-use crate::admin::judgement::{About, Commands, Finding, Judge, Weight};
+use crate::admin::judgement::{About, Commands, Finding, Judge, Mend, Weight};
 use crate::admin::{Configured, SinkStanding};
 use crate::clock;
-use crate::config::{Broken, Config, Environment, Faults};
+use crate::config::{Broken, Config, Environment};
 use crate::options::Span;
 
 mod certificate;
+mod configured;
 mod kept;
+mod running;
 #[cfg(feature = "postgres")]
 mod shared;
 
@@ -46,9 +48,9 @@ struct Looked {
     level: Level,
     about: String,
     finding: String,
-    /// What mends it.
+    /// What mends it: one after the other.
     #[serde(rename = "do")]
-    remedy: Option<String>,
+    remedies: Vec<String>,
 }
 
 /// All of them.
@@ -57,20 +59,20 @@ struct Findings(Vec<Looked>);
 
 impl Findings {
     fn ok(&mut self, about: impl Into<String>, finding: impl Into<String>) {
-        self.add(Level::Ok, about, finding, None);
+        self.add(Level::Ok, about, finding, []);
     }
 
     fn note(&mut self, about: impl Into<String>, finding: impl Into<String>, remedy: impl Into<String>) {
-        self.add(Level::Note, about, finding, Some(remedy.into()));
+        self.add(Level::Note, about, finding, [remedy.into()]);
     }
 
     fn wrong(&mut self, about: impl Into<String>, finding: impl Into<String>, remedy: impl Into<String>) {
-        self.add(Level::Wrong, about, finding, Some(remedy.into()));
+        self.add(Level::Wrong, about, finding, [remedy.into()]);
     }
 
     /// What the page says, too.
     fn judged(&mut self, found: Finding) {
-        let Finding { weight, about, what, reason, command } = found;
+        let Finding { weight, about, what, reason, mends } = found;
         let level = match weight {
             Weight::Bad => Level::Wrong,
             Weight::Wary => Level::Note,
@@ -83,12 +85,20 @@ impl Findings {
             About::Overdue => "executions".to_owned(),
             About::Disk => "disk".to_owned(),
         };
-        let what = reason.map_or(what.clone(), |reason| format!("{what} {reason}"));
-        self.add(level, about, what, Some(command));
+        let what = reason.map_or(what.clone(), |reason| format!("{what} Reason: {reason}"));
+        let step = |Mend { when, command }: Mend| if when.is_empty() { command } else { format!("{when} {command}") };
+        self.add(level, about, what, mends.into_iter().map(step));
     }
 
-    fn add(&mut self, level: Level, about: impl Into<String>, finding: impl Into<String>, remedy: Option<String>) {
-        self.0.push(Looked { level, about: about.into(), finding: finding.into(), remedy });
+    fn add(
+        &mut self,
+        level: Level,
+        about: impl Into<String>,
+        finding: impl Into<String>,
+        remedies: impl IntoIterator<Item = String>,
+    ) {
+        let remedies = remedies.into_iter().collect();
+        self.0.push(Looked { level, about: about.into(), finding: finding.into(), remedies });
     }
 }
 
@@ -96,26 +106,33 @@ impl Doctor {
     pub(super) fn run(&self, context: &Context<'_>) -> Result<(), Failure> {
         let mut findings = Findings::default();
         let commands = Commands::of(context.file.as_deref());
-        let broken = |findings: &mut Findings, faults: &Faults| {
-            let remedy = commands.say("check");
-            faults.to_string().lines().for_each(|fault| findings.wrong("config", fault, &remedy));
-        };
         match Config::salvage(Some(context.file()), context.env) {
+            Ok((config, None)) if config.sources.is_empty() => {
+                configured::sourceless(context.file(), &commands, &mut findings);
+                configured::look(&config, context.env, &commands, &mut findings);
+                if configured::is_there(&config, context.env)? {
+                    self.look(context, &config, &commands, &mut findings)?;
+                } else {
+                    configured::unknown(context.file(), &mut findings);
+                }
+            }
             Ok((config, None)) => {
-                configured(&config, context.env, &commands, &mut findings);
+                configured::look(&config, context.env, &commands, &mut findings);
                 self.look(context, &config, &commands, &mut findings)?;
             }
             // A daemon goes on with what it read before.
             Ok((config, Some(Broken { faults, hides_places: false }))) => {
-                broken(&mut findings, &faults);
+                configured::broken(&faults, &commands, &mut findings);
                 self.look(context, &config, &commands, &mut findings)?;
             }
             Ok((_, Some(Broken { faults, .. }))) => {
-                broken(&mut findings, &faults);
-                let found = "where they are stands in what cannot be read, so nothing was looked at there";
-                findings.note("daemon, store", found, "mend the file, and ask again");
+                configured::broken(&faults, &commands, &mut findings);
+                configured::unknown(context.file(), &mut findings);
             }
-            Err(faults) => broken(&mut findings, &faults),
+            Err(faults) => {
+                configured::unreadable(context.file(), &faults, &commands, &mut findings);
+                configured::unknown(context.file(), &mut findings);
+            }
         }
         self.tell(findings.0)
     }
@@ -158,7 +175,7 @@ impl Doctor {
                 };
                 let (about, finding) = (print::plain(&one.about), print::plain(&one.finding));
                 writeln!(out, "{word:5}  {about:width$}  {finding}")?;
-                if let Some(remedy) = &one.remedy {
+                for remedy in &one.remedies {
                     writeln!(out, "{:5}  {:width$}  -> {}", "", "", print::plain(remedy))?;
                 }
             }
@@ -169,51 +186,6 @@ impl Doctor {
             }
         })?;
         if wrong == 0 { Ok(()) } else { Err(Failure::Told) }
-    }
-}
-
-/// A certificate that ends within this time is to be renewed.
-const RENEW_MS: u64 = 14 * 86_400_000;
-
-fn configured(config: &Config, env: &Environment, commands: &Commands, findings: &mut Findings) {
-    match config.adapters(env) {
-        Ok(adapters) => {
-            for warning in &adapters.warnings {
-                match warning.contains("chmod") {
-                    true => {
-                        findings.wrong("config", warning, "chmod it, and change the secret if others may have read it")
-                    }
-                    false => findings.note("config", warning, commands.say("check")),
-                }
-            }
-            let (sources, sinks, routes) = (config.sources.len(), config.sinks.len(), config.routes.len());
-            findings.ok("config", format!("valid: sources {sources}, sinks {sinks}, routes {routes}"));
-        }
-        Err(faults) => {
-            for fault in &faults.faults {
-                // What systemd hands to the daemon, nobody else has.
-                match fault.message.contains("no CREDENTIALS_DIRECTORY") {
-                    true => findings.note(
-                        &*fault.key,
-                        "a credential of systemd's, which cannot be seen from here",
-                        &*fault.message,
-                    ),
-                    false => findings.wrong("config", fault.to_string(), commands.say("check")),
-                }
-            }
-        }
-    }
-    let Some(tls) = &config.server.tls else { return };
-    let renew = "put a new certificate there; it is taken over by itself";
-    match certificate::ends(&tls.cert) {
-        Err(text) => findings.wrong("server.tls", text, renew),
-        Ok(end) => match end.micros() - clock::now().micros() {
-            ..=0 => findings.wrong("server.tls", format!("the certificate ended at {end}"), renew),
-            left if left.unsigned_abs() / 1000 < RENEW_MS => {
-                findings.wrong("server.tls", format!("the certificate ends at {end}"), renew);
-            }
-            _ => findings.ok("server.tls", format!("the certificate is valid until {end}")),
-        },
     }
 }
 
@@ -255,7 +227,8 @@ async fn running(
     }
     if let Some(Configured { read_at, refused_at, reason, .. }) = daemon.status().await.map(|said| said.configuration) {
         match refused_at {
-            Some(at) => findings.judged(judge.refused(at, read_at, reason.as_deref().unwrap_or_default())),
+            // What is wrong with the file stands above, as far as it is so still.
+            Some(at) => findings.judged(judge.refused(at, read_at, reason.as_deref().filter(|_| !config.is_partial))),
             None => {
                 let ago = print::age(Some(read_at), judge.now);
                 findings.ok("daemon", format!("goes by the configuration that it read {ago} ago"));
