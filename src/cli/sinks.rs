@@ -106,11 +106,11 @@ fn reason(text: &str) -> Result<String, String> {
     }
 }
 
-/// Every sink that the configuration or the store knows, by name; breakers as the daemon tells them.
+/// Every sink that the configuration, the store or the daemon knows, by name; breakers as the daemon tells them.
 fn merge(config: &Config, mut rows: Vec<SinkRow>, told: &[SinkStanding]) -> Vec<Listed> {
-    for sink in &config.sinks {
-        if !rows.iter().any(|row| row.name == sink.name) {
-            rows.push(SinkRow::of(&sink.name));
+    for name in config.sinks.iter().map(|sink| &sink.name).chain(told.iter().map(|told| &told.row.name)) {
+        if !rows.iter().any(|row| row.name == *name) {
+            rows.push(SinkRow::of(name));
         }
     }
     rows.sort_by(|a, b| a.name.cmp(&b.name));

@@ -96,8 +96,20 @@ fn a_refused_reload_is_told_wherever_one_looks() {
     assert!(figure(&daemon, is_taken) == 1.0 && first > 1e9);
     assert!(daemon.cli(&["doctor"]).said().contains("goes by the configuration that it read"));
 
+    daemon.configure(&[&config(&hook.url()), "# changed\n"].concat());
+    let changed = daemon.cli(&["doctor"]);
+    assert!(
+        changed.said().contains("note   config") && changed.said().contains("the file was changed "),
+        "{changed:?}"
+    );
+    assert!(changed.said().contains("-> systemctl reload callbackd"), "{changed:?}");
+    daemon.hup();
+    assert!(daemon.cli(&["doctor"]).said().contains("goes by the configuration that it read"));
+    let (taken, first) = (status(&daemon), figure(&daemon, taken_at));
+
     daemon.configure(&config(&hook.url()).replace("kind = \"webhook\"", "kind = \"webhok\""));
     daemon.hup();
+    assert_eq!(daemon.list(&["sinks", "list"])[0]["name"], "any", "the daemon knows it");
     let refused = status(&daemon);
     assert_eq!(refused["read_at"], taken["read_at"]);
     assert!(refused["reason"].as_str().is_some_and(|why| why.contains("sinks.any.kind: no such kind")), "{refused}");

@@ -4,13 +4,17 @@
 //! known of a daemon without it.
 
 use std::path::Path;
+use std::time::SystemTime;
 
+use super::super::print::age;
 use super::super::reach::{self, Daemon};
 use super::super::{Failure, block_on};
 use super::{ANSWER_TIMEOUT, Findings, Level, certificate, running};
-use crate::admin::judgement::{Commands, shell};
+use crate::admin::Configured;
+use crate::admin::judgement::{Commands, Judge, shell};
 use crate::clock;
 use crate::config::{Config, Environment, Faults};
+use crate::model::Time;
 
 /// What can be read, and is wrong.
 pub(super) fn broken(faults: &Faults, commands: &Commands, findings: &mut Findings) {
@@ -57,6 +61,38 @@ pub(super) fn unknown(file: &Path, findings: &mut Findings) {
         let found = format!("process {pid} runs with this file, and goes on with what it read before");
         findings.note("daemon", found, "do not restart it before the file is mended: it would not come back as it was");
     }
+}
+
+/// By which configuration the daemon goes that answers, and whether that is what stands in the file.
+pub(super) fn holds(held: &Configured, config: &Config, file: &Path, judge: &Judge<'_>, findings: &mut Findings) {
+    if let Some(at) = held.refused_at {
+        // What is wrong with the file stands above, as far as it is so still.
+        let reason = held.reason.as_deref().filter(|_| !config.is_partial);
+        return findings.judged(judge.refused(at, held.read_at, reason));
+    }
+    let ago = |time| age(Some(time), judge.now);
+    let read = ago(held.read_at);
+    if let Some(other) = held.file.as_ref().filter(|other| !is_same(other, file)) {
+        let found = format!("the daemon that answers goes by {}, and not by {}", other.display(), file.display());
+        let remedy = format!("name the right one: --config {}", shell(&other.display().to_string()));
+        return findings.note("config", found, remedy);
+    }
+    let since = |changed: SystemTime| changed.duration_since(SystemTime::UNIX_EPOCH).ok();
+    let changed = std::fs::metadata(file).and_then(|meta| meta.modified()).ok().and_then(since);
+    let changed = changed.and_then(|span| i64::try_from(span.as_micros()).ok()).map(Time::from_micros);
+    match changed.filter(|changed| *changed > held.read_at) {
+        Some(changed) => {
+            let found =
+                format!("the file was changed {} ago; the daemon goes by what it read {read} ago", ago(changed));
+            findings.note("config", found, "systemctl reload callbackd");
+        }
+        None => findings.ok("daemon", format!("goes by the configuration that it read {read} ago")),
+    }
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let whole = |path: &Path| path.canonicalize().ok();
+    one == other || whole(one).is_none() || whole(one) == whole(other)
 }
 
 /// A certificate that ends within this time is to be renewed.

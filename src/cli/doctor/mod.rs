@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use super::reach::{Context, Daemon};
 use super::{Failure, block_on, print};
+use crate::admin::SinkStanding;
 use crate::admin::judgement::{About, Commands, Finding, Judge, Mend, Weight};
-use crate::admin::{Configured, SinkStanding};
 use crate::clock;
-use crate::config::{Broken, Config, Environment};
+use crate::config::{Broken, Config};
 use crate::options::Span;
 
 mod certificate;
@@ -146,7 +146,7 @@ impl Doctor {
         findings: &mut Findings,
     ) -> Result<(), Failure> {
         let judge = Judge { commands, now: clock::now() };
-        let sinks = block_on(running(config, context.env, &judge, findings))?;
+        let sinks = block_on(running(config, context, &judge, findings))?;
         if config.store.is_postgres() {
             let queries = super::reach::queries(config, context.env)?;
             #[cfg(feature = "postgres")]
@@ -167,7 +167,8 @@ impl Doctor {
             // What is wrong stands last, where one looks first.
             let mut findings: Vec<_> = findings.iter().collect();
             findings.sort_by_key(|one| one.level);
-            for one in findings {
+            let mut left = findings.iter().peekable();
+            while let Some(one) = left.next() {
                 let word = match one.level {
                     Level::Ok => "ok",
                     Level::Note => "note",
@@ -175,6 +176,10 @@ impl Doctor {
                 };
                 let (about, finding) = (print::plain(&one.about), print::plain(&one.finding));
                 writeln!(out, "{word:5}  {about:width$}  {finding}")?;
+                // What mends several is said once.
+                if left.peek().is_some_and(|next| next.remedies == one.remedies && next.about == one.about) {
+                    continue;
+                }
                 for remedy in &one.remedies {
                     writeln!(out, "{:5}  {:width$}  -> {}", "", "", print::plain(remedy))?;
                 }
@@ -195,13 +200,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Whether it runs and is well; and its sinks, with what it alone knows of them.
 async fn running(
     config: &Config,
-    env: &Environment,
+    context: &Context<'_>,
     judge: &Judge<'_>,
     findings: &mut Findings,
 ) -> Result<Vec<SinkStanding>, Failure> {
     let at = &config.admin.listen;
     // Where its token is at fault, that was found already; health needs none.
-    let Ok(daemon) = Daemon::of(config, env) else { return Ok(Vec::new()) };
+    let Ok(daemon) = Daemon::of(config, context.env) else { return Ok(Vec::new()) };
     match tokio::time::timeout(ANSWER_TIMEOUT, daemon.probe("/readyz")).await {
         Ok(Ok(Some((200, _)))) => findings.ok("daemon", format!("runs at {at}, and is ready")),
         Ok(Ok(Some((status, said)))) => {
@@ -225,15 +230,8 @@ async fn running(
             "see its log; systemctl restart callbackd",
         ),
     }
-    if let Some(Configured { read_at, refused_at, reason, .. }) = daemon.status().await.map(|said| said.configuration) {
-        match refused_at {
-            // What is wrong with the file stands above, as far as it is so still.
-            Some(at) => findings.judged(judge.refused(at, read_at, reason.as_deref().filter(|_| !config.is_partial))),
-            None => {
-                let ago = print::age(Some(read_at), judge.now);
-                findings.ok("daemon", format!("goes by the configuration that it read {ago} ago"));
-            }
-        }
+    if let Some(held) = daemon.status().await.map(|said| said.configuration) {
+        configured::holds(&held, config, context.file(), judge, findings);
     }
     // Why not stands above, or at its token.
     Ok(daemon.sinks().await.unwrap_or_default())
