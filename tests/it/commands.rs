@@ -46,7 +46,7 @@ fn each_says_what_it_needs_and_lacks() {
     const FINE: End = (0, "");
     const NO_STORE: End = (1, "there is no store at ");
     const ITSELF: End = (0, "no daemon listens at admin.listen");
-    const NO_TOKEN: End = (1, "Send the token of [admin]");
+    const NO_TOKEN: End = (1, "does not take the admin.token of this configuration");
     let (read, change) = ([FINE, FINE, NO_STORE, FINE], [FINE, ITSELF, NO_STORE, NO_TOKEN]);
     // With a daemon, without one, without a store, with the wrong token.
     let commands: Vec<(Vec<&str>, [End; 4])> = vec![
@@ -65,7 +65,7 @@ fn each_says_what_it_needs_and_lacks() {
         (vec!["deliveries", "retry", "--all", "--dry-run"], read),
         (vec!["sinks", "list"], read),
         (vec!["backup", "--force", "copy.db"], read),
-        (vec!["doctor"], [FINE, (1, "none listens at admin.listen"), (1, "there is no store at "), FINE]),
+        (vec!["doctor"], [FINE, (1, "none listens at admin.listen"), (1, "there is no store at "), NO_TOKEN]),
         (vec!["sinks", "pause", "any"], change),
         (vec!["sinks", "resume", "any"], change),
         // Delivered already: whoever is asked says so.

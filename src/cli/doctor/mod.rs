@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::reach::{Context, Daemon};
+use super::reach::{Context, Daemon, REFUSED_TOKEN};
 use super::{Failure, block_on, print};
 use crate::admin::SinkStanding;
 use crate::admin::judgement::{About, Commands, Finding, Judge, Mend, Weight};
@@ -194,6 +194,9 @@ impl Doctor {
     }
 }
 
+/// Shows what the daemon logged last.
+const LOG: &str = "journalctl -u callbackd -n 50";
+
 /// An answer that takes longer says enough.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -214,7 +217,7 @@ async fn running(
             findings.wrong(
                 "daemon",
                 format!("runs at {at}, and is not ready ({status}): {said}"),
-                "see what stands below, and its log",
+                format!("see what stands below; {LOG}"),
             );
         }
         Ok(Ok(None)) => findings.wrong(
@@ -222,16 +225,22 @@ async fn running(
             format!("none listens at admin.listen = {at:?}: nothing comes in, and nobody is told"),
             format!("systemctl start callbackd, or: {}", judge.commands.say("serve")),
         ),
-        Ok(Err(Failure::Failed(why))) => findings.wrong("daemon", why, "see its log"),
+        Ok(Err(Failure::Failed(why))) => findings.wrong("daemon", why, LOG),
         Ok(Err(other)) => return Err(other),
         Err(_) => findings.wrong(
             "daemon",
             format!("does not answer at {at} within {} s", ANSWER_TIMEOUT.as_secs()),
-            "see its log; systemctl restart callbackd",
+            format!("{LOG}; systemctl restart callbackd"),
         ),
     }
-    if let Some(held) = daemon.status().await.map(|said| said.configuration) {
-        configured::holds(&held, config, context.file(), judge, findings);
+    match daemon.status().await {
+        Some(said) => configured::holds(&said.configuration, config, context.file(), judge, findings),
+        None if daemon.refuses_us().await => findings.wrong(
+            "admin.token",
+            format!("{REFUSED_TOKEN}, so that breakers, and which configuration holds, cannot be told"),
+            "put back the one that it began with, or: systemctl restart callbackd",
+        ),
+        None => {}
     }
     // Why not stands above, or at its token.
     Ok(daemon.sinks().await.unwrap_or_default())
