@@ -226,6 +226,8 @@ fn a_webhook_that_does_not_take_the_credential_is_paused_and_loses_nothing() {
         assert!(page.contains(part), "{part} is not in\n{page}");
     }
     assert_eq!(daemon.list(&["deliveries", "list", "--status", "dead"]).len(), 0);
+    // What cannot be tried gets no good word for it.
+    assert!(daemon.cli(&["check", "--probe"]).said().contains("\nnot tried: sinks.any: nothing can be tried"));
     // Mended at the peer or in the file: a reload tries again.
     status.store(200, Ordering::Relaxed);
     daemon.hup();
