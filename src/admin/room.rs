@@ -30,7 +30,7 @@ const SMALL_BYTES: usize = 64 << 10;
 /// An answer is handed out in pieces of so many bytes, because the connection may copy what it is handed.
 const PIECE_BYTES: usize = 32 << 10;
 /// Each piece of what is counted has to be taken within this time.
-const PIECE_TAKEN: Duration = Duration::from_secs(10);
+const PIECE_TAKEN: Duration = Duration::from_secs(20);
 
 /// How much an answer may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

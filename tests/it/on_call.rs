@@ -297,6 +297,7 @@ fn an_emptied_configuration_is_what_is_wrong_and_not_what_follows_from_it() {
     daemon.write("callbackd.toml", "");
     let said = doctor(&daemon);
     assert!(said.contains("callbackd.toml is empty") && said.contains("and is ready"), "{said}");
+    assert!(said.contains("the file may have named another place") && said.ends_with("\n1 thing is wrong\n"), "{said}");
 }
 
 #[test]

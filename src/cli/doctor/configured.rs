@@ -56,7 +56,19 @@ pub(super) fn is_there(config: &Config, env: &Environment) -> Result<bool, Failu
 /// That daemon and store were not looked at: where they are, the file does not say. What runs is seen all the same.
 pub(super) fn unknown(file: &Path, findings: &mut Findings) {
     let found = "where they are, the file does not say, so nothing was looked at there";
-    findings.note("daemon, store", found, "mend the file, and ask again");
+    findings.note("daemon, store", found, AGAIN);
+    processes(file, findings);
+}
+
+/// That what was looked for is not where a file leads that says nothing of it.
+pub(super) fn elsewhere(about: &str, found: &str, findings: &mut Findings) {
+    findings.note(about, format!("{found}; the file may have named another place"), AGAIN);
+}
+
+const AGAIN: &str = "mend the file, and ask again";
+
+/// Who goes on by what it read.
+pub(super) fn processes(file: &Path, findings: &mut Findings) {
     for pid in running::daemons(file) {
         let found = format!("process {pid} runs with this file, and goes on with what it read before");
         findings.note("daemon", found, "do not restart it before the file is mended: it would not come back as it was");

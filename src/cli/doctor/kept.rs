@@ -32,6 +32,10 @@ pub(super) async fn look(
     let now = judge.now;
     let mut survey = match Survey::open(path) {
         Ok(survey) => survey,
+        Err(StoreError::NotFound(text)) if config.sources.is_empty() => {
+            super::configured::elsewhere("store", &text, findings);
+            return Ok(());
+        }
         Err(StoreError::NotFound(text)) => {
             findings.wrong("store", text, "the daemon makes it at its first start; or mend store.url");
             return Ok(());

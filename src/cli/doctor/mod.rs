@@ -220,6 +220,10 @@ async fn running(
                 format!("see what stands below; {LOG}"),
             );
         }
+        Ok(Ok(None)) if config.sources.is_empty() => {
+            configured::elsewhere("daemon", &format!("none listens at admin.listen = {at:?}"), findings);
+            configured::processes(context.file(), findings);
+        }
         Ok(Ok(None)) => findings.wrong(
             "daemon",
             format!("none listens at admin.listen = {at:?}: nothing comes in, and nobody is told"),
