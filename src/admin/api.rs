@@ -61,7 +61,7 @@ pub(super) async fn answer(
         }
         Does::Status => {
             query::read(query, does)?;
-            Ok(whole(respond::json(StatusCode::OK, json!(status::status(admin)).to_string())))
+            Ok(whole(respond::json(StatusCode::OK, json!(status::status(admin, clock::now())).to_string())))
         }
         does => {
             // Where nothing can be asked with, what is asked with is a slip: `retry?sink=a` is not to retry all.

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::SinkStanding;
 use super::page::html::{age, several};
+use super::{Refusing, SinkStanding};
 use crate::model::Time;
 use crate::model::words::size;
 use crate::pipeline::forward::HALTED;
@@ -20,6 +20,9 @@ pub const HELD_MS: u64 = 60 * 60_000;
 const NEWS_MS: u64 = 24 * 3_600_000;
 /// More than so many are `more than …`: nobody waits for a count.
 pub const COUNTED: usize = 100;
+
+/// Fewer refusals than this may be anybody's.
+const REFUSED_MIN: u64 = 3;
 
 /// How bad it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -41,6 +44,8 @@ pub enum About {
     Sink(String),
     /// What was given up for the sink of this name.
     Dead(String),
+    /// The source of this name.
+    Source(String),
     /// Receipts of this status.
     Receipts(&'static str),
     /// Executions that are late.
@@ -150,6 +155,24 @@ impl Judge<'_> {
         );
         let found = self.find(Weight::Bad, About::Configuration, what, "check");
         found.then("when it finds nothing:", RELOAD.to_owned()).because(reason)
+    }
+
+    /// That a source refuses more than it keeps. Now and then somebody guesses; that is no fault.
+    pub fn refusing(&self, of: &Refusing) -> Option<Finding> {
+        let Refusing { source, refused, kept } = of;
+        if *refused < REFUSED_MIN || refused <= kept {
+            return None;
+        }
+        let what = format!(
+            "The source {source} refused {} in the last hour, and kept {kept}: a credential or an address is not what it \
+             expects.",
+            several(*refused, "callback")
+        );
+        let log = "journalctl -u callbackd | grep 'refused a callback'".to_owned();
+        let mut found = self.find(Weight::Bad, About::Source(source.clone()), what, "");
+        found.mends[0].command = log;
+        let explain = self.commands.say("explain BODY --headers HEADERS");
+        Some(found.then("with what its sender sent:", explain))
     }
 
     /// What is wrong with a sink.
@@ -317,6 +340,18 @@ mod tests {
         let paused = judged(SinkRow { paused: Some(BY_AN_OPERATOR.to_owned()), ..SinkRow::of("portal") }, None);
         let what = "The sink portal is paused by an operator; 0 deliveries wait.";
         assert_eq!((paused[0].what.as_str(), &paused[0].reason), (what, &None));
+    }
+
+    #[test]
+    fn a_source_that_only_refuses_is_a_fault() {
+        let judge = Judge { commands: &Commands::default(), now: NOW };
+        let of = |refused, kept| judge.refusing(&Refusing { source: "media".to_owned(), refused, kept });
+        assert!(of(2, 0).is_none() && of(50, 50).is_none(), "somebody guesses");
+        let found = of(12, 3).expect("found");
+        let what = "The source media refused 12 callbacks in the last hour, and kept 3: a credential or an address is not \
+                    what it expects.";
+        assert_eq!((found.weight, found.what.as_str()), (Weight::Bad, what));
+        assert_eq!(found.mends[1].command, "callbackd explain BODY --headers HEADERS");
     }
 
     #[test]

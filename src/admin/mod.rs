@@ -44,7 +44,7 @@ mod watch;
 
 pub use api::replayed;
 pub use sink::{Breaker, SinkStanding};
-pub use status::{Configured, Status};
+pub use status::{Configured, Refusing, Status};
 pub use watch::Watch;
 
 /// The largest body an operator's request may have, in bytes.

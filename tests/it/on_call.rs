@@ -301,6 +301,28 @@ fn an_emptied_configuration_is_what_is_wrong_and_not_what_follows_from_it() {
 }
 
 #[test]
+fn a_sender_whose_credential_is_refused_is_seen_where_nobody_else_calls() {
+    let hook = Hook::start(|| Reply::Status(200));
+    let daemon = Daemon::run(&config(&hook.url()).replace("allow_unauthenticated = true", "token = \"t0ken\""));
+    for run in 0..3 {
+        assert!(daemon.look("/").body.contains("All is well"));
+        assert_eq!(daemon.post("/callbacks/media/old", &[], cos(Step::Success, run)).status, 401);
+    }
+    let what = "The source media refused 3 callbacks in the last hour, and kept 0";
+    let page = daemon.look("/").body;
+    assert!(page.contains("1 thing is wrong") && page.contains(what), "{page}");
+    let doctor = daemon.cli(&["doctor"]);
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(said.contains(&format!("WRONG  sources.media  {what}")) && doctor.code == Some(1), "{said}");
+    assert!(said.contains("callbackd explain BODY --headers HEADERS --config "), "{said}");
+    // Who is heard outweighs who guesses.
+    for run in 0..3 {
+        assert_eq!(daemon.post("/callbacks/media/t0ken", &[], cos(Step::Success, run)).status, 200);
+    }
+    soon("all is well", || daemon.look("/").body.contains("All is well").then_some(()));
+}
+
+#[test]
 fn a_daemon_without_a_source_is_a_fault_on_the_page() {
     let daemon = Daemon::run("");
     let page = daemon.look("/").body;

@@ -81,6 +81,7 @@ impl Findings {
             About::Daemon => "daemon".to_owned(),
             About::Configuration => "config".to_owned(),
             About::Sink(name) | About::Dead(name) => format!("sinks.{name}"),
+            About::Source(name) => format!("sources.{name}"),
             About::Receipts(_) => "receipts".to_owned(),
             About::Overdue => "executions".to_owned(),
             About::Disk => "disk".to_owned(),
@@ -238,7 +239,10 @@ async fn running(
         ),
     }
     match daemon.status().await {
-        Some(said) => configured::holds(&said.configuration, config, context.file(), judge, findings),
+        Some(said) => {
+            configured::holds(&said.configuration, config, context.file(), judge, findings);
+            said.refusing.iter().filter_map(|of| judge.refusing(of)).for_each(|found| findings.judged(found));
+        }
         None if daemon.refuses_us().await => findings.wrong(
             "admin.token",
             format!("{REFUSED_TOKEN}, so that breakers, and which configuration holds, cannot be told"),
