@@ -28,10 +28,16 @@ const CHALLENGES: &str = "Bearer, Basic realm=\"callbackd\", charset=\"UTF-8\"";
 pub(super) fn admits(token: Option<&Secret>, head: &Parts) -> Result<(), Problem> {
     let headers = &head.headers;
     // RFC 9112, section 3.2: who is between may have looked at another one than we would.
-    if headers.get_all(HOST).iter().nth(1).is_some() {
-        return Err(bad_request("There is more than one Host header. Send one."));
+    for (name, word) in [(HOST, "Host"), (AUTHORIZATION, "Authorization")] {
+        if headers.get_all(name).iter().nth(1).is_some() {
+            return Err(bad_request(format!("There is more than one {word} header. Send one.")));
+        }
     }
     let host = headers.get(HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
+    // Section 3.2.2: a target that names a host is meant for that one.
+    if head.uri.authority().is_some_and(|target| target.as_str() != host) {
+        return Err(bad_request("The request's target names another host than its Host header. Send the path alone."));
+    }
     match token {
         None if !is_loopback(host) => {
             return Err(foreign("Without a `token` in [admin], the Host has to be localhost or a loopback address."));
@@ -160,6 +166,30 @@ mod tests {
         let bearer = [two[0], ("host", "attacker.example"), ("authorization", "Bearer s3:cret")];
         assert_eq!(status(None, Method::GET, &two), Some(StatusCode::BAD_REQUEST));
         assert_eq!(status(Some("s3:cret"), Method::GET, &bearer), Some(StatusCode::BAD_REQUEST));
+    }
+
+    #[test]
+    fn of_two_credentials_none_is_believed() {
+        let right = [("host", "ops.example"), ("authorization", "Bearer s3:cret")];
+        for second in ["Bearer s3:cret", "Bearer wrong"] {
+            let two = [right[0], right[1], ("authorization", second)];
+            assert_eq!(status(Some("s3:cret"), Method::GET, &two), Some(StatusCode::BAD_REQUEST));
+        }
+    }
+
+    #[test]
+    fn a_target_that_names_another_host_is_not_ours() {
+        for (target, host, refused) in [
+            ("http://localhost:8481/", "localhost:8481", None),
+            ("http://evil.example/", "evil.example", Some(StatusCode::FORBIDDEN)),
+            ("http://evil.example/", "localhost:8481", Some(StatusCode::BAD_REQUEST)),
+            ("http://localhost:8481/", "evil.example", Some(StatusCode::BAD_REQUEST)),
+            ("http://localhost@evil.example/", "localhost", Some(StatusCode::BAD_REQUEST)),
+        ] {
+            let request = Request::builder().uri(target).header("host", host).body(()).expect("a request");
+            let found = admits(None, &request.into_parts().0).err().map(|problem| problem.status);
+            assert_eq!(found, refused, "{target} {host}");
+        }
     }
 
     #[test]

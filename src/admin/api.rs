@@ -4,20 +4,25 @@
 //! commands print with `--json` (`query` says what may be asked). What makes a delivery due wakes its forwarder, so an
 //! operator sees the effect at once.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::judgement::BY_AN_OPERATOR;
 use super::operations::Does;
 pub(super) use super::operations::{DeliveryVerb, Noun, SinkVerb};
 use super::query::{self, Page, Wanted};
+use super::room::Size;
 use super::{
     Admin, AdminState, Reply, SinkStanding, bad_request, metrics, no_such_path, openapi, pieces, status, whole,
 };
 use crate::clock;
 use crate::model::DeliveryStatus;
+use crate::server::Pulse;
 use crate::server::respond::{self, Answer, Problem};
 use crate::store::{DeliveryFilter, Filter, PAUSE_CHARS_MAX, Recorded, SinkRow, StoreError};
 
@@ -28,6 +33,7 @@ pub(super) async fn answer(
     named: &str,
     head: &Parts,
     body: &[u8],
+    pulse: &Arc<Pulse>,
 ) -> Result<Reply, Problem> {
     let (state, query) = (&admin.state, head.uri.query());
     match does {
@@ -51,21 +57,30 @@ pub(super) async fn answer(
         }
         Does::List(noun) => {
             let made = async { Ok(respond::json(StatusCode::OK, list(state, noun, query).await?.to_string())) };
-            admin.room.make(made).await
+            admin.room.api.make(pulse, size(noun), made).await
         }
         Does::Status => {
             query::read(query, does)?;
-            Ok(whole(respond::json(StatusCode::OK, json!(status::status(admin).await).to_string())))
+            Ok(whole(respond::json(StatusCode::OK, json!(status::status(admin, clock::now()).await).to_string())))
         }
         does => {
             // Where nothing can be asked with, what is asked with is a slip: `retry?sink=a` is not to retry all.
             query::read(query, does)?;
             let made = one(state, does, named, body);
             match does {
-                Does::Show(_) | Does::ReceiptBody => admin.room.make(made).await,
+                Does::Show(noun) => admin.room.api.make(pulse, size(noun), made).await,
+                Does::ReceiptBody => admin.room.api.make(pulse, Size::Large, made).await,
                 _ => made.await.map(whole),
             }
         }
+    }
+}
+
+/// Of a delivery little is told; what senders said may be much.
+pub(super) fn size(noun: Noun) -> Size {
+    match noun {
+        Noun::Delivery => Size::Small,
+        Noun::Execution | Noun::Receipt => Size::Large,
     }
 }
 
@@ -164,7 +179,7 @@ pub(super) struct Pause {
 
 /// Why a sink is paused, in the operator's words.
 pub(super) fn said(reason: Option<String>) -> Result<String, Problem> {
-    let reason = reason.unwrap_or_else(|| "by an operator".to_owned());
+    let reason = reason.unwrap_or_else(|| BY_AN_OPERATOR.to_owned());
     match reason.chars().count() {
         ..=PAUSE_CHARS_MAX => Ok(reason),
         long => Err(bad_request(format!("`reason` has {long} characters. Say it in {PAUSE_CHARS_MAX}."))),

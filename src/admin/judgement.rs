@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::SinkStanding;
 use super::page::html::{age, several};
+use super::{Refusing, SinkStanding};
 use crate::model::Time;
 use crate::model::words::size;
 use crate::pipeline::forward::HALTED;
@@ -20,6 +20,9 @@ pub const HELD_MS: u64 = 60 * 60_000;
 const NEWS_MS: u64 = 24 * 3_600_000;
 /// More than so many are `more than …`: nobody waits for a count.
 pub const COUNTED: usize = 100;
+
+/// Fewer refusals than this may be anybody's.
+const REFUSED_MIN: u64 = 3;
 
 /// How bad it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -41,6 +44,8 @@ pub enum About {
     Sink(String),
     /// What was given up for the sink of this name.
     Dead(String),
+    /// The source of this name.
+    Source(String),
     /// Receipts of this status.
     Receipts(&'static str),
     /// Executions that are late.
@@ -62,9 +67,36 @@ pub struct Finding {
     pub what: String,
     /// In the words of who said so.
     pub reason: Option<String>,
-    /// What mends it, or tells more.
+    /// What mends it, or tells more: one after the other.
+    pub mends: Vec<Mend>,
+}
+
+/// A step that mends, or tells more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mend {
+    /// When, or what comes before; empty for what is to be done at once.
+    pub when: String,
+    /// As it can be typed.
     pub command: String,
 }
+
+impl Finding {
+    /// The same, with one more step.
+    fn then(mut self, when: impl Into<String>, command: String) -> Finding {
+        self.mends.push(Mend { when: when.into(), command });
+        self
+    }
+
+    /// The same, with a reason.
+    fn because(self, reason: Option<&str>) -> Finding {
+        Finding { reason: reason.filter(|reason| !reason.is_empty()).map(str::to_owned), ..self }
+    }
+}
+
+/// Has the daemon read its configuration again.
+const RELOAD: &str = "systemctl reload callbackd";
+/// Said of a pause for which no reason was given.
+pub const BY_AN_OPERATOR: &str = "by an operator";
 
 /// Commands as one can type them, for the daemon of one configuration.
 #[derive(Clone, Debug, Default)]
@@ -96,18 +128,27 @@ pub struct Judge<'c> {
 
 impl Judge<'_> {
     fn find(&self, weight: Weight, about: About, what: String, words: &str) -> Finding {
-        Finding { weight, about, what, reason: None, command: self.commands.say(words) }
+        let mends = vec![Mend { when: String::new(), command: self.commands.say(words) }];
+        Finding { weight, about, what, reason: None, mends }
     }
 
     /// That callbacks cannot be kept.
     pub fn receiving(&self, reason: &str) -> Finding {
         let what = "Callbacks cannot be kept: senders hear 503.".to_owned();
-        let found = self.find(Weight::Bad, About::Daemon, what, "doctor");
-        Finding { reason: Some(reason.to_owned()), ..found }
+        self.find(Weight::Bad, About::Daemon, what, "doctor").because(Some(reason))
     }
 
-    /// That the configuration was read again at `at` and refused, so that the one of `read_at` holds.
-    pub fn refused(&self, at: Time, read_at: Time, reason: &str) -> Finding {
+    /// That the configuration has no source.
+    pub fn sourceless(&self) -> Finding {
+        let what = "No source is configured: nothing can come in.".to_owned();
+        let mut found = self.find(Weight::Bad, About::Configuration, what, "check");
+        found.mends[0].when = "add a [sources.NAME], or restore the file, and:".to_owned();
+        found.then("then:", RELOAD.to_owned())
+    }
+
+    /// That the configuration was read again at `at` and refused, so that the one of `read_at` holds; with the reason, where
+    /// it is not told elsewhere.
+    pub fn refused(&self, at: Time, read_at: Time, reason: Option<&str>) -> Finding {
         let ago = |time: Time| age(time, self.now);
         let what = format!(
             "The configuration was read again {} ago and refused; what was read {} ago still holds, and a restart would fail.",
@@ -115,7 +156,25 @@ impl Judge<'_> {
             ago(read_at)
         );
         let found = self.find(Weight::Bad, About::Configuration, what, "check");
-        Finding { reason: Some(reason.to_owned()), ..found }
+        found.then("when it finds nothing:", RELOAD.to_owned()).because(reason)
+    }
+
+    /// That a source refuses more than it keeps. Now and then somebody guesses; that is no fault.
+    pub fn refusing(&self, of: &Refusing) -> Option<Finding> {
+        let Refusing { source, refused, kept } = of;
+        if *refused < REFUSED_MIN || refused <= kept {
+            return None;
+        }
+        let what = format!(
+            "The source {source} refused {} in the last hour, and kept {kept}: a credential or an address is not what it \
+             expects.",
+            several(*refused, "callback")
+        );
+        let log = "journalctl -u callbackd | grep 'refused a callback'".to_owned();
+        let mut found = self.find(Weight::Bad, About::Source(source.clone()), what, "");
+        found.mends[0].command = log;
+        let explain = self.commands.say("explain BODY --headers HEADERS");
+        Some(found.then("with what its sender sent:", explain))
     }
 
     /// What is wrong with a sink.
@@ -126,33 +185,53 @@ impl Judge<'_> {
         let waiting = format!("{waiting} {}", if row.backlog == 1 { "waits" } else { "wait" });
         let about = || About::Sink(name.clone());
         let late = row.oldest.filter(|oldest| self.now.ms_since(*oldest) > LATE_MS);
+        let test = format!("sinks test {shown}");
+        let restore = format!("put [sinks.{name}] back into the configuration, and:");
         let mut found = Vec::new();
-        if let Some(reason) = &row.paused {
-            let (what, reason) = match reason.strip_prefix(HALTED) {
+        if !is_configured && row.backlog > 0 {
+            let what = format!("The sink {name} is not configured any more; {waiting}.");
+            let mut one = self.find(Weight::Bad, about(), what, "check");
+            one.mends[0].when.clone_from(&restore);
+            let words = format!("deliveries discard --status waiting --sink {shown}");
+            let discard = self.commands.say(&words);
+            found.push(one.then("then:", RELOAD.to_owned()).then("or, if nobody is to be told:", discard));
+        } else if let Some(reason) = &row.paused {
+            let resume = format!("sinks resume {shown}");
+            found.push(match reason.strip_prefix(HALTED) {
                 Some(refused) => {
-                    (format!("The sink {name} is paused, because its peer refuses us; {waiting}."), refused)
+                    let what = format!("The sink {name} is paused, because its peer refuses us; {waiting}.");
+                    let one = self.find(Weight::Bad, about(), what, &test).because(Some(refused));
+                    one.then("when that is delivered:", self.commands.say(&resume))
                 }
-                None => (format!("The sink {name} is paused; {waiting}."), reason.as_str()),
-            };
-            let one = self.find(Weight::Bad, about(), what, &format!("sinks resume {shown}"));
-            found.push(Finding { reason: Some(reason.to_owned()), ..one });
+                None => {
+                    let what = format!("The sink {name} is paused by an operator; {waiting}.");
+                    let reason = Some(reason.as_str()).filter(|reason| *reason != BY_AN_OPERATOR);
+                    self.find(Weight::Bad, about(), what, &resume).because(reason)
+                }
+            });
         } else if sink.is_failing() {
             let what = format!("The sink {name} fails, and is only probed; {waiting}.");
-            let one = self.find(Weight::Bad, about(), what, &format!("sinks test {shown}"));
-            found.push(Finding { reason: row.reason.clone(), ..one });
-        } else if !is_configured && row.backlog > 0 {
-            let what = format!("The sink {name} is not configured any more; {waiting}.");
-            let words = format!("deliveries discard --status waiting --sink {shown}");
-            found.push(self.find(Weight::Bad, about(), what, &words));
+            found.push(self.find(Weight::Bad, about(), what, &test).because(row.reason.as_deref()));
         } else if let Some(oldest) = late.filter(|_| row.reason.as_deref() != Some(WAITS_FOR_LINK)) {
             let what = format!("The sink {name} is behind; {waiting}, the oldest for {}.", age(oldest, self.now));
-            let one = self.find(Weight::Bad, about(), what, &format!("sinks test {shown}"));
-            found.push(Finding { reason: row.reason.clone(), ..one });
+            found.push(self.find(Weight::Bad, about(), what, &test).because(row.reason.as_deref()));
         }
         if row.dead > 0 {
             let what = format!("{} for {name}.", several(row.dead, "dead letter"));
-            let words = format!("deliveries retry --sink {shown}");
-            found.push(self.find(Weight::Bad, About::Dead(name.clone()), what, &words));
+            let about = About::Dead(name.clone());
+            let settle = |verb| self.commands.say(&format!("deliveries {verb} --sink {shown}"));
+            let one = match is_configured {
+                true => {
+                    let one = self.find(Weight::Bad, about, what, &test);
+                    one.then("when that is delivered:", settle("retry"))
+                }
+                false => {
+                    let mut one = self.find(Weight::Bad, about, what, "check");
+                    one.mends[0].when = restore;
+                    one.then("or, if nobody is to be told:", settle("discard"))
+                }
+            };
+            found.push(one.because(row.dead_because().as_deref()));
         }
         found
     }
@@ -174,8 +253,11 @@ impl Judge<'_> {
             "The callbackd {name} at {address} was not heard of for {}; the others do its work.",
             age(*seen_at, self.now)
         );
-        let command = format!("systemctl start callbackd # on {name}; or leave it, and it is forgotten after a day");
-        (!alive).then_some(Finding { weight: Weight::Wary, about: About::Replica(*place), what, reason: None, command })
+        let mends = vec![Mend {
+            when: format!("on {name}; or leave it, and it is forgotten after a day"),
+            command: "systemctl start callbackd".to_owned(),
+        }];
+        (!alive).then_some(Finding { weight: Weight::Wary, about: About::Replica(*place), what, reason: None, mends })
     }
 
     /// So many receipts that were not understood, of which the newest came then.
@@ -225,7 +307,7 @@ pub fn shell(name: &str) -> String {
 mod tests {
     use super::*;
     use crate::measure::Open;
-    use crate::store::SinkRow;
+    use crate::store::{DeadReason, SinkRow};
 
     const NOW: Time = Time::from_seconds(1_700_000_000);
 
@@ -243,7 +325,7 @@ mod tests {
     }
 
     fn commands(row: SinkRow, open: Option<Open>) -> Vec<String> {
-        judged(row, open).into_iter().map(|finding| finding.command).collect()
+        judged(row, open).into_iter().flat_map(|finding| finding.mends).map(|mend| mend.command).collect()
     }
 
     #[test]
@@ -258,16 +340,57 @@ mod tests {
         let failing = judged(waits(1, "connection refused"), open);
         assert_eq!((failing[0].weight, failing[0].reason.as_deref()), (Weight::Bad, Some("connection refused")));
         assert_eq!(failing[0].what, "The sink portal fails, and is only probed; 1 delivery waits.");
-        assert_eq!(failing[0].command, "callbackd sinks test portal");
+        assert_eq!(failing[0].mends[0].command, "callbackd sinks test portal");
         let paused =
             SinkRow { name: "it's".to_owned(), paused: Some("an upgrade".to_owned()), dead: 2, ..waits(1, "503") };
-        let quoted = ["callbackd sinks resume 'it'\\''s'", "callbackd deliveries retry --sink 'it'\\''s'"];
+        let quoted =
+            ["sinks resume", "sinks test", "deliveries retry --sink"].map(|w| format!("callbackd {w} 'it'\\''s'"));
         assert_eq!(commands(paused, None), quoted);
         let refused = SinkRow { paused: Some(format!("{HALTED}answered 401")), ..SinkRow::of("portal") };
         let refused = judged(refused, None);
         let what = "The sink portal is paused, because its peer refuses us; 0 deliveries wait.";
         assert_eq!((refused[0].what.as_str(), refused[0].reason.as_deref()), (what, Some("answered 401")));
         assert_eq!(refused[0].weight, Weight::Bad);
+        let steps = refused[0].mends.iter().map(|mend| format!("{} {}", mend.when, mend.command)).collect::<Vec<_>>();
+        assert_eq!(steps, [" callbackd sinks test portal", "when that is delivered: callbackd sinks resume portal"]);
+        let paused = judged(SinkRow { paused: Some(BY_AN_OPERATOR.to_owned()), ..SinkRow::of("portal") }, None);
+        let what = "The sink portal is paused by an operator; 0 deliveries wait.";
+        assert_eq!((paused[0].what.as_str(), &paused[0].reason), (what, &None));
+    }
+
+    #[test]
+    fn a_source_that_only_refuses_is_a_fault() {
+        let judge = Judge { commands: &Commands::default(), now: NOW };
+        let of = |refused, kept| judge.refusing(&Refusing { source: "media".to_owned(), refused, kept });
+        assert!(of(2, 0).is_none() && of(50, 50).is_none(), "somebody guesses");
+        let found = of(12, 3).expect("found");
+        let what = "The source media refused 12 callbacks in the last hour, and kept 3: a credential or an address is not \
+                    what it expects.";
+        assert_eq!((found.weight, found.what.as_str()), (Weight::Bad, what));
+        assert_eq!(found.mends[1].command, "callbackd explain BODY --headers HEADERS");
+    }
+
+    #[test]
+    fn dead_letters_come_with_their_reason_and_are_tried_before_they_are_retried() {
+        let because = |count| Some(DeadReason { reason: "answered 401 Unauthorized".to_owned(), count });
+        let dead = |dead, count| SinkRow { dead, dead_reason: because(count), ..SinkRow::of("hook") };
+        let reason = |row: SinkRow| judged(row, None).remove(0).reason;
+        assert_eq!(reason(dead(12, 12)).as_deref(), Some("12 × answered 401 Unauthorized"));
+        assert_eq!(reason(dead(1, 1)).as_deref(), Some("answered 401 Unauthorized"));
+        assert_eq!(reason(dead(4000, 150)).as_deref(), Some("150 of the latest 200: answered 401 Unauthorized"));
+        assert_eq!(commands(dead(2, 1), None), ["callbackd sinks test hook", "callbackd deliveries retry --sink hook"]);
+    }
+
+    #[test]
+    fn who_is_not_configured_any_more_is_put_back_before_anything_is_given_up() {
+        let row = SinkRow { paused: Some(BY_AN_OPERATOR.to_owned()), dead: 1, ..waits(1, "503") };
+        let judge = Judge { commands: &Commands::default(), now: NOW };
+        let found = judge.sink(&SinkStanding::of(row, None), false);
+        let steps: Vec<_> = found.iter().flat_map(|one| &one.mends).map(|mend| mend.command.as_str()).collect();
+        let (check, discard) = ("callbackd check", "callbackd deliveries discard");
+        let waiting = format!("{discard} --status waiting --sink portal");
+        assert_eq!(steps, [check, RELOAD, &waiting, check, &format!("{discard} --sink portal")]);
+        assert!(found.iter().all(|one| one.mends[0].when == "put [sinks.portal] back into the configuration, and:"));
     }
 
     #[test]

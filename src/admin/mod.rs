@@ -44,7 +44,7 @@ mod watch;
 
 pub use api::replayed;
 pub use sink::{Breaker, SinkStanding};
-pub use status::{Configured, Status};
+pub use status::{Configured, Refusing, Status};
 pub use watch::Watch;
 
 /// The largest body an operator's request may have, in bytes.
@@ -116,7 +116,7 @@ impl Admin {
         Admin { state, limits: Arc::new(limits), refused: Throttle::default(), stream, room: Room::new() }
     }
 
-    async fn answered(&self, request: Request<Incoming>, pulse: &Pulse) -> Result<Reply, Problem> {
+    async fn answered(&self, request: Request<Incoming>, pulse: &Arc<Pulse>) -> Result<Reply, Problem> {
         let (head, body) = request.into_parts();
         let found = find(head.uri.path());
         // Whoever watches over the daemon needs no credential, and shows none.
@@ -136,11 +136,14 @@ impl Admin {
             Part::Page(path) => {
                 let looks = path.looks();
                 let page = page::answer(&self.state, path, head.uri.query(), &body);
-                if looks { self.room.make(page).await? } else { whole(page.await?) }
+                match looks {
+                    Some(size) => self.room.pages.make(pulse, size, page).await?,
+                    None => whole(page.await?),
+                }
             }
             Part::Api(found) => {
                 let does = found.does(&head.method).ok_or_else(no_such_path)?;
-                api::answer(self, does, found.named, &head, &body).await?
+                api::answer(self, does, found.named, &head, &body, pulse).await?
             }
         };
         if !is_open {
@@ -179,7 +182,7 @@ impl Endpoint for Admin {
         Arc::clone(&self.limits)
     }
 
-    async fn answer(&self, request: Request<Incoming>, _: Caller, pulse: &Pulse) -> Reply {
+    async fn answer(&self, request: Request<Incoming>, _: Caller, pulse: &Arc<Pulse>) -> Reply {
         let is_for_people = page::is_for_people(request.uri().path(), request.headers().get(ACCEPT));
         let told = |problem: Problem| if is_for_people { page::problem(problem) } else { problem.answer() };
         self.answered(request, pulse).await.unwrap_or_else(|problem| whole(told(problem)))

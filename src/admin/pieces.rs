@@ -5,8 +5,11 @@ use serde_json::{Value, json};
 
 use crate::store::{Filter, Queries, ReceiptRow, StoreError};
 
-/// Rows that are in memory beside those that are kept.
+/// No more rows are in memory beside those that are kept.
 const PIECE: u64 = 16;
+
+/// After rows that weigh more than this together, in bytes, the next one is read alone.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// A page ends with the row that reaches this, in bytes.
 const BYTES_MAX: usize = 4 << 20;
@@ -30,8 +33,8 @@ async fn search(store: &dyn Queries, mut filter: Filter, most: u64) -> Result<(V
         filter.after = filter.after.max(Some(end - 1));
     }
     let (mut rows, mut bytes, mut last) = (Vec::new(), 0, None);
-    let is_cut = each(store, filter, |row| {
-        bytes += weight(&row);
+    let is_cut = each(store, filter, |row, weight| {
+        bytes += weight;
         last = id(&row);
         rows.push(row);
         bytes < BYTES_MAX
@@ -67,7 +70,7 @@ pub(super) async fn receipts(
 /// How many there are, up to the filter's limit.
 pub(super) async fn count(store: &dyn Queries, filter: Filter) -> Result<usize, StoreError> {
     let mut count = 0;
-    each(store, filter, |_| {
+    each(store, filter, |_, _| {
         count += 1;
         true
     })
@@ -75,24 +78,28 @@ pub(super) async fn count(store: &dyn Queries, filter: Filter) -> Result<usize, 
     Ok(count)
 }
 
-/// Hands over one after the other until `take` has enough: whether it had.
+/// Hands over one after the other, each with its weight, until `take` has enough: whether it had. Few rows are read before
+/// it is known how large they are.
 async fn each(
     store: &dyn Queries,
     mut filter: Filter,
-    mut take: impl FnMut(Value) -> bool,
+    mut take: impl FnMut(Value, usize) -> bool,
 ) -> Result<bool, StoreError> {
-    let mut left = filter.limit.unwrap_or(u64::MAX);
+    let (mut left, mut next) = (filter.limit.unwrap_or(u64::MAX), 1);
     while left > 0 {
-        let most = left.min(PIECE);
+        let most = left.min(next);
         filter.limit = Some(most);
         let piece = store.executions(filter.clone()).await?;
-        let count = piece.len() as u64;
+        let (count, mut bytes) = (piece.len() as u64, 0);
         for row in piece {
             filter.before = id(&row);
-            if !take(row) {
+            let weight = weight(&row);
+            bytes += weight;
+            if !take(row, weight) {
                 return Ok(true);
             }
         }
+        next = if bytes > PIECE_BYTES { 1 } else { PIECE.min(2 * next) };
         left = if count < most { 0 } else { left - count };
     }
     Ok(false)

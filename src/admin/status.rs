@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Admin;
+use crate::measure::{Answer, Minute};
 use crate::model::Time;
 use crate::store::Replica;
 
@@ -30,7 +31,39 @@ pub struct Status {
     /// Everybody who shares the store, and who is gone of them; empty where it is nobody else's, or does not answer.
     #[serde(default)]
     pub replicas: Vec<Replica>,
+    /// Sources that refused somebody within the last hour.
+    pub refusing: Vec<Refusing>,
 }
+
+/// A source that refused callbacks within the last hour, because of their credential or address.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Refusing {
+    /// Its name.
+    pub source: String,
+    /// How many it refused.
+    pub refused: u64,
+    /// How many it kept.
+    pub kept: u64,
+}
+
+/// Who refused somebody within the last hour.
+pub(super) fn refusing(history: &[Minute], now: Time) -> Vec<Refusing> {
+    let mut found: Vec<Refusing> = Vec::new();
+    let answers = history.iter().filter(|minute| now.ms_since(minute.at) < HOUR_MS).flat_map(|minute| &minute.answers);
+    for (source, counts) in answers {
+        let refused = counts.of(Answer::Unauthorized) + counts.of(Answer::Forbidden);
+        let kept = counts.each().filter(|(answer, _)| answer.is_kept()).map(|(_, count)| count).sum::<u64>();
+        match found.iter_mut().find(|one| *one.source == **source) {
+            Some(one) => (one.refused, one.kept) = (one.refused + refused, one.kept + kept),
+            None => found.push(Refusing { source: source.to_string(), refused, kept }),
+        }
+    }
+    found.retain(|one| one.refused > 0);
+    found
+}
+
+const HOUR_MS: u64 = 3_600_000;
 
 /// The configuration that holds, and what came of reading it again.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -47,7 +80,7 @@ pub struct Configured {
 }
 
 /// As it stands now.
-pub(super) async fn status(admin: &Admin) -> Status {
+pub(super) async fn status(admin: &Admin, now: Time) -> Status {
     let measures = &admin.state.watch.measures;
     let (ready, held) = (admin.ready(), measures.configuration());
     let refused = held.refused;
@@ -66,5 +99,6 @@ pub(super) async fn status(admin: &Admin) -> Status {
             reason: refused.map(|refused| refused.reason),
         },
         replicas,
+        refusing: refusing(&measures.history(now), now),
     }
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use super::reach::Context;
 use super::{Failure, block_on, print};
 use crate::config;
-use crate::sinks::Sink;
+use crate::sinks::{NOT_TRIED, Sink};
 
 /// A peer that is there answers its probe within this time.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -44,7 +44,11 @@ async fn probe(sinks: impl Iterator<Item = (&str, Box<dyn Sink>)>) -> Result<(),
     for (name, sink) in sinks {
         let found = tokio::time::timeout(PROBE_TIMEOUT, sink.probe()).await;
         let found = found.unwrap_or_else(|_| Err(format!("no answer within {} s", PROBE_TIMEOUT.as_secs())));
-        let word = if found.is_ok() { "ok" } else { "failed" };
+        let word = match &found {
+            Ok(text) if text == NOT_TRIED => "not tried",
+            Ok(_) => "ok",
+            Err(_) => "failed",
+        };
         failed |= found.is_err();
         let (Ok(text) | Err(text)) = &found;
         print::stdout(|out| writeln!(out, "{word}: sinks.{name}: {}", print::plain(text)))?;

@@ -33,6 +33,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// An answer of the admin API to a changing command is a few lines.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
+/// Said where the daemon takes another token than ours.
+pub(super) const REFUSED_TOKEN: &str = "the daemon that runs does not take the admin.token of this configuration";
+
 /// What every command has: the `--config` it was given, and the process's surroundings.
 pub(super) struct Context<'a> {
     pub(super) file: Option<PathBuf>,
@@ -60,6 +63,12 @@ impl Context<'_> {
             print::complain(&format!(
                 "{}\nwarning: the configuration is broken, and this goes on with what can be read of it",
                 broken.faults
+            ));
+        } else if config.sources.is_empty() && config.sinks.is_empty() {
+            print::complain(&format!(
+                "warning: {} names neither a source nor a sink: was it emptied? A daemon that runs goes on with what it read; \
+                 `callbackd doctor` says more",
+                self.file().display()
             ));
         }
         Ok(config)
@@ -172,6 +181,12 @@ impl Daemon {
         self.read("/api/v1/status").await
     }
 
+    /// Whether it answers, and does not take our token.
+    pub(super) async fn refuses_us(&self) -> bool {
+        let probed = tokio::time::timeout(SOON, self.probe("/api/v1/status")).await;
+        matches!(probed, Ok(Ok(Some((401, _)))))
+    }
+
     /// Its sinks, with what it alone knows of them; `None` where it does not say.
     pub(super) async fn sinks(&self) -> Option<Vec<SinkStanding>> {
         #[derive(Deserialize)]
@@ -256,6 +271,9 @@ pub(super) fn judge(status: u16, body: &[u8]) -> Result<Value, Failure> {
     if (200..300).contains(&status) {
         return Ok(json);
     }
+    if status == 401 {
+        return Err(Failure::Failed(format!("{REFUSED_TOKEN}; put back the one that it began with, or restart it")));
+    }
     let text = |key: &str| json.get(key).and_then(Value::as_str);
     Err(Failure::Failed(match (text("detail").or_else(|| text("title")), status) {
         (Some(detail), _) => detail.to_owned(),
@@ -287,7 +305,7 @@ mod tests {
     fn a_refusal_is_said_in_the_daemons_words() {
         assert_eq!(judge(200, br#"{"count":3}"#).expect("fine")["count"], 3);
         for (status, body, said) in [
-            (401, r#"{"title":"Unauthorized","detail":"send the admin token"}"#, "send the admin token"),
+            (401, r#"{"title":"Unauthorized","detail":"send the admin token"}"#, "does not take the admin.token"),
             (409, r#"{"title":"Conflict"}"#, "Conflict"),
             (404, "<html>", "does not know"),
             (502, "", "502"),

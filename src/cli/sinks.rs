@@ -9,6 +9,7 @@ use super::list::{Form, Selection};
 use super::print::{age, or_none};
 use super::reach::{Context, Daemon, open_store, queries};
 use super::{Failure, block_on, print};
+use crate::admin::judgement::BY_AN_OPERATOR;
 use crate::admin::{Breaker, SinkStanding};
 use crate::clock;
 use crate::config::{Config, no_such};
@@ -37,7 +38,7 @@ pub(super) enum Sinks {
         #[command(flatten)]
         sink: One,
         /// Why, for whoever reads the list
-        #[arg(long, default_value = "by an operator", value_parser = reason)]
+        #[arg(long, default_value = BY_AN_OPERATOR, value_parser = reason)]
         reason: String,
     },
     /// Go on telling it
@@ -105,11 +106,11 @@ fn reason(text: &str) -> Result<String, String> {
     }
 }
 
-/// Every sink that the configuration or the store knows, by name; breakers as the daemon tells them.
+/// Every sink that the configuration, the store or the daemon knows, by name; breakers as the daemon tells them.
 fn merge(config: &Config, mut rows: Vec<SinkRow>, told: &[SinkStanding]) -> Vec<Listed> {
-    for sink in &config.sinks {
-        if !rows.iter().any(|row| row.name == sink.name) {
-            rows.push(SinkRow::of(&sink.name));
+    for name in config.sinks.iter().map(|sink| &sink.name).chain(told.iter().map(|told| &told.row.name)) {
+        if !rows.iter().any(|row| row.name == *name) {
+            rows.push(SinkRow::of(name));
         }
     }
     rows.sort_by(|a, b| a.name.cmp(&b.name));
@@ -150,10 +151,16 @@ fn show(mut sinks: Vec<Listed>, form: &Form, unknown: &str, now: Time) -> Result
             age(s.of.row.oldest, now),
             s.of.row.dead.to_string(),
             breaker(s.of.breaker, now),
-            or_none(s.of.row.paused.as_ref().or(s.of.row.reason.as_ref())),
+            or_none(because(&s.of.row)),
         ]
     });
     print::stdout(|out| print::table(out, header, rows))
+}
+
+/// Why it is not told, else why what waits does, else why what is dead was given up.
+fn because(row: &SinkRow) -> Option<String> {
+    let dead = || row.dead_because().map(|why| format!("dead: {why}"));
+    row.paused.clone().or_else(|| row.reason.clone()).or_else(dead)
 }
 
 /// `-` while it is closed, or where no daemon says.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use ::config::{Source, Value, ValueKind};
@@ -100,6 +100,9 @@ pub(super) fn read(file: Option<&Path>) -> Result<String, Faults> {
     let message = match read {
         Ok(length) if length as u64 <= FILE_BYTES_MAX => return Ok(text),
         Ok(_) => format!("is longer than {FILE_BYTES_MAX} bytes: this is no configuration"),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            format!("cannot be read: {e}; ask as one who may, for example with sudo")
+        }
         Err(e) => format!("cannot be read: {e}; name the configuration with --config FILE"),
     };
     Err(Faults::new(file.map(Path::to_owned), vec![Fault::new("", message)]))

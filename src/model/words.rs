@@ -29,7 +29,8 @@ pub fn plain(text: &str) -> Cow<'_, str> {
 /// JSON for programs, which means the same: what steers can only stand inside of strings. (serde_json escapes what lies
 /// below a space, but neither DEL nor the C1 controls, nor marks.)
 pub fn json(text: &str) -> Cow<'_, str> {
-    escaped(text, |out, c| write!(out, "\\u{:04x}", u32::from(c)).expect("a String takes all"))
+    let unit = |out: &mut String, unit: &u16| write!(out, "\\u{unit:04x}").expect("a String takes all");
+    escaped(text, |out, c| c.encode_utf16(&mut [0; 2]).iter().for_each(|u| unit(out, u)))
 }
 
 fn escaped(text: &str, mut escape: impl FnMut(&mut String, char)) -> Cow<'_, str> {
@@ -43,10 +44,14 @@ fn escaped(text: &str, mut escape: impl FnMut(&mut String, char)) -> Cow<'_, str
     Cow::Owned(out)
 }
 
-/// Control characters, and marks of the writing direction.
+/// Control characters, marks of the writing direction, and what nobody sees: with it, two names look alike. (Not what only
+/// chooses the look of the character before it: emoji are written with that.)
 fn steers(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Bytes as people read them: `512 B`, `1.4 MiB`, `20 GiB`.
@@ -88,11 +93,18 @@ mod tests {
             ("two\r\nlines\t", "two\\r\\nlines\\t"),
             ("c1 \u{9b}31m del \u{7f}", "c1 \\u{9b}31m del \\u{7f}"),
             ("gpj.\u{202e}exe", "gpj.\\u{202e}exe"),
+            ("por\u{200b}tal \u{2060}\u{ad}\u{e0041}", "por\\u{200b}tal \\u{2060}\\u{ad}\\u{e0041}"),
+            ("❤\u{fe0f}", "❤\u{fe0f}"),
         ];
         for (text, shown) in cases {
             assert_eq!(plain(text), shown, "{text:?}");
         }
-        let marks = ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}').chain(['\u{61c}', '\u{200e}', '\u{200f}']);
+        let marks = ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}').chain([
+            '\u{61c}',
+            '\u{200b}',
+            '\u{200f}',
+            '\u{e0041}',
+        ]);
         let name = format!("\u{1b}\u{9b}\u{7f}视频\"\n{}", marks.collect::<String>());
         let value = serde_json::json!({ "name": name });
         let raw = value.to_string();

@@ -91,7 +91,7 @@ pub trait Endpoint: Send + Sync + 'static {
         &self,
         request: Request<Incoming>,
         caller: Caller,
-        pulse: &Pulse,
+        pulse: &Arc<Pulse>,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 

@@ -53,11 +53,13 @@ pub struct Pulse {
     since_ms: AtomicU64,
     /// A request is here, whole: its answer is our turn.
     ours: AtomicBool,
+    /// Milliseconds after `origin` by which more of the answer has to be taken; `u64::MAX` where nobody waits for that.
+    taken_ms: AtomicU64,
 }
 
 impl Pulse {
     /// Of a new connection, whose first head has to come within `head`.
-    pub(super) fn new(head: Duration, idle: Duration) -> Pulse {
+    pub(crate) fn new(head: Duration, idle: Duration) -> Pulse {
         let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX / 4).clamp(1, u64::MAX / 4);
         let (head_ms, idle_ms) = (ms(head), ms(idle));
         Pulse {
@@ -73,6 +75,7 @@ impl Pulse {
             vouched: AtomicBool::new(false),
             since_ms: AtomicU64::new(0),
             ours: AtomicBool::new(false),
+            taken_ms: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -133,6 +136,13 @@ impl Pulse {
         }
     }
 
+    /// More of the answer has to be taken within this time; `None` once all of it was. Whoever does not is closed: what an
+    /// answer takes, others wait for.
+    pub fn expects(&self, within: Option<Duration>) {
+        let by = |span: Duration| self.elapsed_ms() + u64::try_from(span.as_millis()).unwrap_or(u64::MAX / 4);
+        self.taken_ms.store(within.map_or(u64::MAX, by), Ordering::Relaxed);
+    }
+
     /// Whether its sender has ever shown that it belongs here.
     pub(super) fn is_known(&self) -> bool {
         self.known.load(Ordering::Relaxed)
@@ -155,7 +165,7 @@ impl Pulse {
         let step_ms = self.head_ms.min(self.idle_ms).min(REST_AFTER_MS);
         loop {
             let (due_ms, now_ms) = (self.due_ms.load(Ordering::Relaxed), self.elapsed_ms());
-            if due_ms <= now_ms {
+            if due_ms.min(self.taken_ms.load(Ordering::Relaxed)) <= now_ms {
                 return Found::Late;
             }
             let is_idle = self.idle.load(Ordering::Relaxed) && !self.owes.load(Ordering::Relaxed);
@@ -279,6 +289,15 @@ mod tests {
         assert!(waited.is_err(), "its answer is not sent");
         rests.owes.store(false, Ordering::Relaxed);
         assert_eq!(rests.found().await, Found::Resting);
+
+        let untaken = Pulse::new(long, long);
+        untaken.begins();
+        untaken.ends(true);
+        untaken.expects(Some(short));
+        assert_eq!(untaken.found().await, Found::Late);
+        untaken.expects(None);
+        untaken.owes.store(false, Ordering::Relaxed);
+        assert_eq!(untaken.found().await, Found::Resting);
 
         for in_hand in [Pulse::new(short, long), Pulse::new(long, short)] {
             in_hand.begins();

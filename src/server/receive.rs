@@ -151,7 +151,7 @@ impl Endpoint for Reception {
         self.limits.load()
     }
 
-    async fn answer(&self, request: Request<Incoming>, caller: Caller, pulse: &Pulse) -> Answer {
+    async fn answer(&self, request: Request<Incoming>, caller: Caller, pulse: &Arc<Pulse>) -> Answer {
         let began = tracing::enabled!(Level::DEBUG).then(Instant::now);
         let (ingest, limits) = (self.ingest.load(), self.limits.load());
         let (Parts { method, uri, headers, .. }, mut body) = request.into_parts();

@@ -45,6 +45,9 @@ pub struct Preview {
     pub body: String,
 }
 
+/// What [`Sink::probe`] says where nothing can be tried: that is no good word for the credentials.
+pub const NOT_TRIED: &str = "nothing can be tried without telling it something; `callbackd sinks test` does";
+
 /// One system that must know.
 pub trait Sink: Send + Sync {
     /// What would be sent for this delivery; pure.
@@ -61,7 +64,7 @@ pub trait Sink: Send + Sync {
 
     /// Tries the credentials without changing anything at the peer: what was found, or what is wrong.
     fn probe(&self) -> Boxed<'_, Result<String, String>> {
-        Box::pin(async { Ok("nothing to probe".to_owned()) })
+        Box::pin(async { Ok(NOT_TRIED.to_owned()) })
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! A secret written `whsec_<base64>` is decoded to its key, as the standard wants it; any other text is the key as it
 //! stands. What is taken, what is tried again and what is given up is [`outbound::judge`]'s; and an endpoint that says
-//! 410 Gone is left alone until an operator resumes it. A change whose callback was sent in a trace (W3C Trace Context)
+//! 410 Gone, or 401 because it does not know us, is left alone until an operator resumes it. A change whose callback was sent in a trace (W3C Trace Context)
 //! is told in the same one, each try as a span of its own.
 
 use std::collections::BTreeMap;
@@ -232,7 +232,12 @@ fn outcome(verdict: Verdict, status: Option<u16>) -> Outcome {
         Verdict::Reject { .. } if status == Some(410) => {
             Outcome::Halt { reason: "the endpoint says that it is gone (410)".to_owned(), resume: None }
         }
-        // An endpoint of somebody's own may refuse one change and take the next, so this halts nothing.
+        // RFC 9110, 15.5.2: the credential is not taken, whatever it is shown with, so the next change would fare no better.
+        Verdict::Unauthorized { reason } if status == Some(401) => {
+            let reason = format!("{reason}: the endpoint does not take the credential; check secret and headers");
+            Outcome::Halt { reason, resume: None }
+        }
+        // With 403, an endpoint of somebody's own may refuse one change and take the next, so this halts nothing.
         Verdict::Unauthorized { reason } | Verdict::Reject { reason } => Outcome::Reject { reason },
     }
 }
@@ -432,7 +437,9 @@ mod tests {
         assert_eq!(word(Verdict::Taken, Some(204)), "delivered");
         let retry = Verdict::Retry { after_ms: Some(7000), reason: reason() };
         assert_eq!(word(retry, Some(429)), "retry Some(7000) why");
-        assert_eq!(word(Verdict::Unauthorized { reason: reason() }, Some(401)), "reject why");
+        let unknown = word(Verdict::Unauthorized { reason: reason() }, Some(401));
+        assert_eq!(unknown, "halt why: the endpoint does not take the credential; check secret and headers");
+        assert_eq!(word(Verdict::Unauthorized { reason: reason() }, Some(403)), "reject why");
         assert_eq!(word(Verdict::Reject { reason: reason() }, Some(404)), "reject why");
         assert_eq!(
             word(Verdict::Reject { reason: reason() }, Some(410)),

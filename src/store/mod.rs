@@ -35,7 +35,9 @@ pub use export::Export;
 pub use inquiry::{Held, Inquiries, Inquiry, Late, Lateness, Ruling, UNASKED};
 pub use news::{ChangeRow, Item, News, OutcomeRow};
 pub use room::{Extent, MayGo, Outlook, Pruned};
-pub use rows::{DeliveryFilter, DeliveryRow, ExecutionRow, Filter, ReceiptRow, SinkRow, WAITS_FOR_LINK};
+pub use rows::{
+    DEAD_LOOKED_AT, DeadReason, DeliveryFilter, DeliveryRow, ExecutionRow, Filter, ReceiptRow, SinkRow, WAITS_FOR_LINK,
+};
 pub use shared::{Breaker, Replica};
 
 /// Why the store could not do what it was asked.

@@ -168,12 +168,54 @@ pub struct SinkRow {
     pub reason: Option<String>,
     /// Dead letters.
     pub dead: u64,
+    /// Why most of the latest of these were given up.
+    pub dead_reason: Option<DeadReason>,
+}
+
+/// So many of the latest dead letters that a sink's most common reason is looked for among.
+pub const DEAD_LOOKED_AT: u64 = 200;
+
+/// Why dead letters were given up.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct DeadReason {
+    /// As each of them has it.
+    pub reason: String,
+    /// How many have it, of the latest 200.
+    pub count: u64,
+}
+
+impl DeadReason {
+    /// As a query tells it: the number, and after a space the reason.
+    pub(super) fn of(text: Option<String>) -> Option<DeadReason> {
+        let text = text?;
+        let (count, reason) = text.split_once(' ')?;
+        Some(DeadReason { reason: reason.to_owned(), count: count.parse().ok()? })
+    }
 }
 
 impl SinkRow {
     /// Of a sink that nothing was promised to.
     pub fn of(name: &str) -> SinkRow {
-        SinkRow { name: name.to_owned(), paused: None, backlog: 0, oldest: None, reason: None, dead: 0 }
+        SinkRow {
+            name: name.to_owned(),
+            paused: None,
+            backlog: 0,
+            oldest: None,
+            reason: None,
+            dead: 0,
+            dead_reason: None,
+        }
+    }
+
+    /// Why its dead letters were given up, as one line for people.
+    pub fn dead_because(&self) -> Option<String> {
+        let DeadReason { reason, count } = self.dead_reason.as_ref()?;
+        Some(match (*count, self.dead) {
+            (1, 1) => reason.clone(),
+            (count, ..=DEAD_LOOKED_AT) => format!("{count} × {reason}"),
+            (count, _) => format!("{count} of the latest {DEAD_LOOKED_AT}: {reason}"),
+        })
     }
 
     /// Whether something waits that it could be told. What waits for a link alone cannot be, whether the sink works or not.

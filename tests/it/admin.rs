@@ -129,8 +129,8 @@ async fn does_what_operators_ask() {
             get("/api/v1/sinks"),
             200,
             json!({"items": [
-                {"name": "gone", "paused": null, "backlog": 2, "oldest": null, "reason": null, "dead": 1, "breaker": null},
-                {"name": "portal", "paused": null, "backlog": 0, "oldest": null, "reason": null, "dead": 0, "breaker": null},
+                {"name": "gone", "paused": null, "backlog": 2, "oldest": null, "reason": null, "dead": 1, "dead_reason": null, "breaker": null},
+                {"name": "portal", "paused": null, "backlog": 0, "oldest": null, "reason": null, "dead": 0, "dead_reason": null, "breaker": null},
             ]}),
             None,
         ),

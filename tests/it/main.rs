@@ -51,6 +51,7 @@ mod rig;
 mod secmaster;
 mod senders;
 mod server;
+mod slow_readers;
 mod store;
 mod stores;
 mod strangers;

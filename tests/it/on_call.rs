@@ -96,8 +96,20 @@ fn a_refused_reload_is_told_wherever_one_looks() {
     assert!(figure(&daemon, is_taken) == 1.0 && first > 1e9);
     assert!(daemon.cli(&["doctor"]).said().contains("goes by the configuration that it read"));
 
+    daemon.configure(&[&config(&hook.url()), "# changed\n"].concat());
+    let changed = daemon.cli(&["doctor"]);
+    assert!(
+        changed.said().contains("note   config") && changed.said().contains("the file was changed "),
+        "{changed:?}"
+    );
+    assert!(changed.said().contains("-> systemctl reload callbackd"), "{changed:?}");
+    daemon.hup();
+    assert!(daemon.cli(&["doctor"]).said().contains("goes by the configuration that it read"));
+    let (taken, first) = (status(&daemon), figure(&daemon, taken_at));
+
     daemon.configure(&config(&hook.url()).replace("kind = \"webhook\"", "kind = \"webhok\""));
     daemon.hup();
+    assert_eq!(daemon.list(&["sinks", "list"])[0]["name"], "any", "the daemon knows it");
     let refused = status(&daemon);
     assert_eq!(refused["read_at"], taken["read_at"]);
     assert!(refused["reason"].as_str().is_some_and(|why| why.contains("sinks.any.kind: no such kind")), "{refused}");
@@ -109,6 +121,7 @@ fn a_refused_reload_is_told_wherever_one_looks() {
     let doctor = daemon.cli(&["doctor"]);
     let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
     assert!(said.contains("WRONG  config") && said.contains("still holds, and a restart would fail"), "{said}");
+    assert_eq!(said.matches("no such kind").count(), 1, "once is enough: {said}");
 
     // Mended, and all is well.
     daemon.configure(&config(&hook.url()));
@@ -190,8 +203,150 @@ fn a_peer_that_refuses_us_is_a_fault_on_the_page_and_for_the_doctor() {
     let doctor = daemon.cli(&["doctor"]);
     let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
     assert_eq!(doctor.code, Some(1));
-    assert!(said.contains(&format!("WRONG  sinks.any  {what} ")), "{said}");
-    assert!(said.contains("-> callbackd sinks resume any --config "), "{said}");
+    assert!(
+        said.contains(&format!("WRONG  sinks.any  {what} Reason: the endpoint says that it is gone (410)\n")),
+        "{said}"
+    );
+    assert!(said.contains("-> when that is delivered: callbackd sinks resume any --config "), "{said}");
+}
+
+#[test]
+fn a_webhook_that_does_not_take_the_credential_is_paused_and_loses_nothing() {
+    let (daemon, hook, status) = daemon(401);
+    assert_eq!(daemon.post(MEDIA, &[], cos(Step::Success, "run-1")).status, 200);
+    soon("a pause", || (daemon.list(&["sinks", "list"])[0]["status"] == "paused").then_some(()));
+    for run in ["run-2", "run-3"] {
+        assert_eq!(daemon.post(MEDIA, &[], cos(Step::Success, run)).status, 200);
+    }
+    let listed = daemon.cli(&["sinks", "list"]);
+    assert!(listed.said().contains("halted: answered 401 Unauthorized: the endpoint does not take"), "{listed:?}");
+    let page = daemon.look("/").body;
+    for part in ["because its peer refuses us; 3 deliveries wait.", "answered 401", "callbackd sinks test any --config"]
+    {
+        assert!(page.contains(part), "{part} is not in\n{page}");
+    }
+    assert_eq!(daemon.list(&["deliveries", "list", "--status", "dead"]).len(), 0);
+    // What cannot be tried gets no good word for it.
+    assert!(daemon.cli(&["check", "--probe"]).said().contains("\nnot tried: sinks.any: nothing can be tried"));
+    // Mended at the peer or in the file: a reload tries again.
+    status.store(200, Ordering::Relaxed);
+    daemon.hup();
+    soon("told", || (daemon.list(&["deliveries", "list", "--status", "delivered"]).len() == 3).then_some(()));
+    assert_eq!(hook.seen().iter().filter(|seen| !seen.taken).count(), 4, "nobody was asked again and again");
+}
+
+#[test]
+fn dead_letters_are_told_with_their_reason_wherever_one_looks() {
+    let (daemon, _hook, status) = daemon(403);
+    let dead = |count: usize| {
+        soon("dead", || (daemon.list(&["deliveries", "list", "--status", "dead"]).len() == count).then_some(()));
+    };
+    for run in 0..3 {
+        assert_eq!(daemon.post(MEDIA, &[], cos(Step::Success, run)).status, 200);
+    }
+    dead(3);
+    status.store(422, Ordering::Relaxed);
+    assert_eq!(daemon.post(MEDIA, &[], cos(Step::Success, 3)).status, 200);
+    dead(4);
+    let why = "3 × answered 403 Forbidden";
+    assert!(daemon.cli(&["sinks", "list"]).said().contains(&format!("dead: {why}")));
+    assert_eq!(daemon.look("/api/v1/sinks").json()["items"][0]["dead_reason"]["count"], 3);
+    for path in ["/", "/sinks"] {
+        let page = daemon.look(path).body;
+        assert!(page.contains(why), "{path}: {page}");
+    }
+    let doctor = String::from_utf8(daemon.cli(&["doctor"]).stdout).expect("UTF-8");
+    let said = doctor.split_once(&format!("4 dead letters for any. Reason: {why}\n")).expect(&doctor).1;
+    let steps: Vec<_> = said.lines().take(2).map(str::trim_start).collect();
+    assert!(steps[0].starts_with("-> callbackd sinks test any --config "), "{doctor}");
+    assert!(
+        steps[1].starts_with("-> when that is delivered: callbackd deliveries retry --sink any --config "),
+        "{doctor}"
+    );
+}
+
+#[test]
+fn an_emptied_configuration_is_what_is_wrong_and_not_what_follows_from_it() {
+    let hook = Hook::start(|| Reply::Status(200));
+    let mut daemon = Daemon::run(&config(&hook.url()).replace("sqlite:callbackd.db", "sqlite:elsewhere.db"));
+    assert_eq!(daemon.post(MEDIA, &[], cos(Step::Success, "run-1")).status, 200);
+    // Nothing but the file tells where it is.
+    let admin = std::mem::take(&mut daemon.admin);
+    let doctor = |daemon: &Daemon| {
+        let done = daemon.cli(&["doctor"]);
+        assert_eq!(done.code, Some(1));
+        String::from_utf8(done.stdout).expect("UTF-8")
+    };
+    let runs = format!("process {} runs with this file, and goes on with what it read before", daemon.pid());
+    for text in ["", "# nothing\n"] {
+        daemon.write("callbackd.toml", text);
+        let said = doctor(&daemon);
+        let what = if text.is_empty() { "callbackd.toml is empty" } else { "callbackd.toml names no source" };
+        for part in [what, "-> restore it from a backup, or add", &runs, "1 thing is wrong\n"] {
+            assert!(said.contains(part), "{part} is not in\n{said}");
+        }
+        assert!(!said.contains("none listens") && !said.contains("there is no store"), "{said}");
+        let list = daemon.cli(&["sinks", "list"]);
+        assert!(list.stderr.contains("names neither a source nor a sink: was it emptied?"), "{list:?}");
+    }
+    std::fs::remove_file(daemon.path("callbackd.toml")).expect("removed");
+    let said = doctor(&daemon);
+    assert!(said.contains("-> restore callbackd.toml, or name the right one") && said.contains(&runs), "{said}");
+    // Where daemon or store can be found all the same, they are looked at.
+    daemon.admin = admin;
+    daemon.write("callbackd.toml", "");
+    let said = doctor(&daemon);
+    assert!(said.contains("callbackd.toml is empty") && said.contains("and is ready"), "{said}");
+    assert!(said.contains("the file may have named another place") && said.ends_with("\n1 thing is wrong\n"), "{said}");
+}
+
+#[test]
+fn a_sender_whose_credential_is_refused_is_seen_where_nobody_else_calls() {
+    let hook = Hook::start(|| Reply::Status(200));
+    let daemon = Daemon::run(&config(&hook.url()).replace("allow_unauthenticated = true", "token = \"t0ken\""));
+    for run in 0..3 {
+        assert!(daemon.look("/").body.contains("All is well"));
+        assert_eq!(daemon.post("/callbacks/media/old", &[], cos(Step::Success, run)).status, 401);
+    }
+    let what = "The source media refused 3 callbacks in the last hour, and kept 0";
+    let page = daemon.look("/").body;
+    assert!(page.contains("1 thing is wrong") && page.contains(what), "{page}");
+    let doctor = daemon.cli(&["doctor"]);
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(said.contains(&format!("WRONG  sources.media  {what}")) && doctor.code == Some(1), "{said}");
+    assert!(said.contains("callbackd explain BODY --headers HEADERS --config "), "{said}");
+    // Who is heard outweighs who guesses.
+    for run in 0..3 {
+        assert_eq!(daemon.post("/callbacks/media/t0ken", &[], cos(Step::Success, run)).status, 200);
+    }
+    soon("all is well", || daemon.look("/").body.contains("All is well").then_some(()));
+}
+
+#[test]
+fn a_daemon_without_a_source_is_a_fault_on_the_page() {
+    let daemon = Daemon::run("");
+    let page = daemon.look("/").body;
+    for part in ["1 thing is wrong", "No source is configured: nothing can come in.", "systemctl reload callbackd"] {
+        assert!(page.contains(part), "{part} is not in\n{page}");
+    }
+}
+
+#[test]
+fn a_sink_that_was_taken_out_is_to_be_put_back_before_anything_is_discarded() {
+    let (daemon, hook, _) = daemon(500);
+    assert_eq!(daemon.post(MEDIA, &[], cos(Step::Success, "run-1")).status, 200);
+    let without = config(&hook.url()).replace("[sinks.any]\nkind = \"webhook\"", "[sinks.other]\nkind = \"webhook\"");
+    daemon.configure(&without.replace("to = [\"any\"]", "to = [\"other\"]"));
+    daemon.hup();
+    let (page, doctor) = (daemon.look("/").body, daemon.cli(&["doctor"]));
+    let said = String::from_utf8_lossy(&doctor.stdout);
+    for said in [&*page, &*said] {
+        let back = said.find("put [sinks.any] back into the configuration, and:").expect("restored first");
+        let discard = said.find("or, if nobody is to be told: callbackd deliveries discard");
+        let discard = discard.or(said.find("callbackd deliveries discard --status waiting --sink any"));
+        assert!(said.contains("The sink any is not configured any more; 1 delivery waits."), "{said}");
+        assert!(back < discard.expect("discarded last"), "{said}");
+    }
 }
 
 #[test]

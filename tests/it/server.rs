@@ -417,7 +417,7 @@ impl Endpoint for Download {
         Arc::new(self.0.clone())
     }
 
-    async fn answer(&self, request: Request<Incoming>, _: Caller, pulse: &Pulse) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>, _: Caller, pulse: &Arc<Pulse>) -> Response<Full<Bytes>> {
         pulse.vouch();
         let is_long = request.uri().path() == "/long";
         Response::new(Full::new(if is_long { self.1.clone() } else { Bytes::new() }))

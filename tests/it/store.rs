@@ -8,8 +8,8 @@ use callbackd::model::{
 };
 use callbackd::shutdown::Shutdown;
 use callbackd::store::{
-    DeliveryFilter, Fate, Filter, Held, Inquiry, Late, Lateness, Parsed, Recorded, Ruling, Settlement, Store,
-    StoreError,
+    DeadReason, DeliveryFilter, Fate, Filter, Held, Inquiry, Late, Lateness, Parsed, Recorded, Ruling, Settlement,
+    Store, StoreError,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -302,11 +302,21 @@ async fn dead_letters_are_retried_and_discarded_by_id_and_by_filter() {
             break;
         }
         for delivery in claimed {
-            settle(store, &delivery, Fate::Dead, at(2000)).await;
+            let lease = store.delivery(delivery.id).await.expect("a delivery").0.due_at.expect("leased");
+            let mut end = settlement(&delivery, lease, Fate::Dead, at(2000));
+            end.attempt.reason = Some(if ids.len() % 10 == 0 { "gone" } else { "answered 403 Forbidden" }.to_owned());
+            store.settle(end, Arc::new(rules()), at(2000)).await.expect("settled");
             ids.push(delivery.id);
         }
     }
     assert_eq!(ids.len(), 600);
+    let row = store.sinks().await.expect("listed").remove(0);
+    let DeadReason { reason, count } = row.dead_reason.expect("a reason");
+    assert_eq!(
+        (row.dead, reason.as_str(), (150..200).contains(&count)),
+        (600, "answered 403 Forbidden", true),
+        "{count}"
+    );
     let one = DeliveryFilter::One(ids[0]);
     assert_eq!(store.retry(one.clone(), at(2001)).await.expect("retried"), 1);
     let claimed = claim(store, "a", at(2001)).await;

@@ -132,7 +132,7 @@ impl Queries for Shared {
 
     fn sinks(&self) -> Boxed<'_, Result<Vec<SinkRow>, StoreError>> {
         let name = "gone".to_owned();
-        ready(Ok(vec![SinkRow { name, paused: None, backlog: 2, oldest: None, reason: None, dead: 1 }]))
+        ready(Ok(vec![SinkRow { backlog: 2, dead: 1, ..SinkRow::of(&name) }]))
     }
 
     fn newest(&self) -> Boxed<'_, Result<i64, StoreError>> {

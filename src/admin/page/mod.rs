@@ -19,6 +19,7 @@ use self::layout::Tab;
 use super::judgement::Commands;
 use super::operations::Noun;
 use super::query::{Page, decoded};
+use super::room::Size;
 use super::{AdminState, api, bad_request};
 use crate::clock;
 use crate::server::respond::{Answer, Problem};
@@ -65,9 +66,13 @@ pub(super) enum Path<'p> {
 }
 
 impl Path<'_> {
-    /// Whether it is made of what the store holds, and may be large.
-    pub(super) fn looks(&self) -> bool {
-        !matches!(self, Path::Act(_) | Path::File(..))
+    /// How much what is made of the store may be; `None` where nothing is.
+    pub(super) fn looks(&self) -> Option<Size> {
+        match self {
+            Path::Act(_) | Path::File(..) => None,
+            Path::Show(noun, _) => Some(api::size(*noun)),
+            Path::Overview | Path::Sinks | Path::List(_) => Some(Size::Small),
+        }
     }
 }
 

@@ -138,13 +138,20 @@ fn finding(h: &mut Html, finding: &Finding) {
                 h.leaf("span", &[("class", "said")], reason);
             }
         });
-        h.el("p", &[], |h| {
-            h.leaf("code", &[], &finding.command);
-            h.text(" ");
-            if let Some(at) = place(&finding.about) {
-                let label = format!("Show: {}", finding.what);
-                h.leaf("a", &[("href", at.as_str()), ("aria-label", &label)], "Show");
-            }
-        });
+        let shown = place(&finding.about);
+        for (at, mend) in finding.mends.iter().enumerate() {
+            h.el("p", &[], |h| {
+                if !mend.when.is_empty() {
+                    h.leaf("span", &[("class", "said")], &mend.when);
+                    h.text(" ");
+                }
+                h.leaf("code", &[], &mend.command);
+                if let Some(to) = shown.as_ref().filter(|_| at + 1 == finding.mends.len()) {
+                    h.text(" ");
+                    let label = format!("Show: {}", finding.what);
+                    h.leaf("a", &[("href", to.as_str()), ("aria-label", &label)], "Show");
+                }
+            });
+        }
     });
 }

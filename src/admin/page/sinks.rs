@@ -4,6 +4,7 @@ use super::html::{Html, NONE, Url, age, count};
 use super::layout::{self, button};
 use super::standing::Sink;
 use crate::model::Time;
+use crate::pipeline::forward::HALTED;
 
 pub(super) fn show(h: &mut Html, sinks: &[Sink], now: Time) {
     h.leaf("h1", &[], "Sinks");
@@ -17,6 +18,8 @@ pub(super) fn show(h: &mut Html, sinks: &[Sink], now: Time) {
 fn row(h: &mut Html, sink: &Sink, now: Time) {
     let (row, breaker) = (&sink.standing.row, sink.standing.breaker);
     let deliveries = |status: &str| Url::to(&["deliveries"]).with("status", status).with("sink", &row.name);
+    // What waits does so for the reason of the pause.
+    let is_halted = row.paused.as_ref().is_some_and(|reason| reason.starts_with(HALTED));
     let counted = |h: &mut Html, n: u64, status: &str| match n {
         0 => h.text("0"),
         n => h.link(&deliveries(status), &count(n)),
@@ -27,14 +30,18 @@ fn row(h: &mut Html, sink: &Sink, now: Time) {
             h.leaf("b", &[], &row.name);
             let notes = [
                 (!sink.is_configured).then(|| "not configured any more".to_owned()),
-                row.paused.as_ref().map(|reason| format!("paused: {reason}")),
+                row.paused.as_ref().map(|reason| match reason.strip_prefix(HALTED) {
+                    Some(refused) => format!("paused, because its peer refuses us: {refused}"),
+                    None => format!("paused: {reason}"),
+                }),
                 breaker.map(|open| match open.probe_at {
                     Some(_) => format!("fails for {}: only a probe now and then", age(open.open_since, now)),
                     None => {
                         format!("failed {} ago; nothing waits, so the next delivery tells", age(open.open_since, now))
                     }
                 }),
-                row.reason.as_ref().map(|reason| format!("the oldest waits: {reason}")),
+                row.reason.as_ref().filter(|_| !is_halted).map(|reason| format!("the oldest waits: {reason}")),
+                row.dead_because().map(|reason| format!("dead: {reason}")),
             ];
             for note in notes.iter().flatten() {
                 h.leaf("small", &[("class", "said")], note);

@@ -3,7 +3,7 @@
 use super::html::Url;
 use super::layout;
 use crate::admin::judgement::{About, COUNTED, Commands, Finding, HELD_MS, Judge};
-use crate::admin::{AdminState, SinkStanding, api, pieces};
+use crate::admin::{AdminState, Refusing, SinkStanding, api, pieces, status};
 use crate::measure::Configuration;
 use crate::model::{ReceiptStatus, Time};
 use crate::pipeline::upkeep::bytes_max;
@@ -16,6 +16,8 @@ pub(super) struct Standing {
     /// Callbacks kept in the last minute that ended, and since.
     pub(super) lately: u64,
     pub(super) sources: Vec<Source>,
+    /// Which of them refused somebody lately.
+    pub(super) refusing: Vec<Refusing>,
     pub(super) sinks: Vec<Sink>,
     /// Receipts that were not understood, and when the newest of them came; no more than `COUNTED` are counted.
     pub(super) quarantined: (usize, Option<Time>),
@@ -108,6 +110,7 @@ pub(super) async fn look(state: &AdminState, now: Time) -> Result<Standing, Stor
         receiving,
         lately: history.iter().rev().take(2).map(super::plot::kept).sum(),
         sources,
+        refusing: status::refusing(&history, now),
         sinks: sinks(state).await?,
         quarantined: (quarantined.len(), quarantined.first().map(|newest| newest.received_at)),
         held: store.receipts(held).await?.len(),
@@ -126,7 +129,9 @@ pub(super) fn findings(standing: &Standing, now: Time) -> Vec<Finding> {
     let judge = Judge { commands: &commands, now };
     let mut found = Vec::new();
     found.extend(standing.receiving.as_ref().err().map(|reason| judge.receiving(reason)));
-    found.extend(held.refused.as_ref().map(|refused| judge.refused(refused.at, held.read_at, &refused.reason)));
+    found.extend(held.refused.as_ref().map(|refused| judge.refused(refused.at, held.read_at, Some(&refused.reason))));
+    found.extend(standing.sources.is_empty().then(|| judge.sourceless()));
+    found.extend(standing.refusing.iter().filter_map(|of| judge.refusing(of)));
     for sink in &standing.sinks {
         found.extend(judge.sink(&sink.standing, sink.is_configured));
     }
@@ -143,6 +148,7 @@ pub(super) fn findings(standing: &Standing, now: Time) -> Vec<Finding> {
 pub(super) fn place(about: &About) -> Option<Url> {
     Some(match about {
         About::Daemon | About::Configuration | About::Disk | About::Replica(_) => return None,
+        About::Source(name) => Url::to(&["receipts"]).with("source", name),
         About::Sink(_) => Url::to(&["sinks"]),
         About::Dead(sink) => layout::dead().with("sink", sink),
         About::Receipts(status) => Url::to(&["receipts"]).with("status", status),

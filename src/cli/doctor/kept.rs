@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Findings, Level};
 use crate::admin::SinkStanding;
-use crate::admin::judgement::{COUNTED, Commands, HELD_MS, Judge};
+use crate::admin::judgement::{COUNTED, Commands, HELD_MS, Judge, shell};
 use crate::cli::Failure;
 use crate::cli::print::{age, size};
 use crate::cli::progress::Progress;
@@ -32,6 +32,10 @@ pub(super) async fn look(
     let now = judge.now;
     let mut survey = match Survey::open(path) {
         Ok(survey) => survey,
+        Err(StoreError::NotFound(text)) if config.sources.is_empty() => {
+            super::configured::elsewhere("store", &text, findings);
+            return Ok(());
+        }
         Err(StoreError::NotFound(text)) => {
             findings.wrong("store", text, "the daemon makes it at its first start; or mend store.url");
             return Ok(());
@@ -48,7 +52,7 @@ pub(super) async fn look(
     receipts(&survey, judge, findings)?;
     clocks(&traffic, now, findings);
     let extent = survey.extent()?;
-    forecast(config, &traffic, &extent, judge, findings);
+    forecast(config, path, &traffic, &extent, judge, findings);
     match sqlite::open_read_only(path) {
         Ok(queries) => sinks(config, &*queries, told, judge, findings).await?,
         Err(e) => findings.note("sinks", "what waits for them cannot be read", e.to_string()),
@@ -202,18 +206,22 @@ fn clocks(traffic: &Traffic, now: Time, findings: &mut Findings) {
 }
 
 /// How the store will grow: what a day brings, against what its disk, `disk_max` and `keep` let it become.
-fn forecast(config: &Config, traffic: &Traffic, extent: &Extent, judge: &Judge<'_>, findings: &mut Findings) {
+fn forecast(
+    config: &Config,
+    path: &Path,
+    traffic: &Traffic,
+    extent: &Extent,
+    judge: &Judge<'_>,
+    findings: &mut Findings,
+) {
     let most = bytes_max(*extent, config.store.disk_max);
     // Upkeep leaves to others what they fill; but there is no more than that.
     let limit = most.min(extent.held.saturating_add(extent.room));
-    let takes = format!(
-        "takes {}, may take {}, and {} are left on its disk",
-        size(extent.held),
-        size(limit),
-        size(extent.room)
-    );
+    let takes =
+        format!("takes {}, may take {}, and {} are left on its disk", size(extent.held), size(most), size(extent.room));
     if extent.is_full() {
-        let remedy = "free room on the disk: senders are told 503 until there is some";
+        let file = shell(&path.display().to_string());
+        let remedy = format!("df -h {file}; free room there: senders are told 503 until there is some");
         return findings.wrong("disk", takes, remedy);
     }
     if let Some(found) = judge.over(extent.held, most) {
@@ -238,7 +246,7 @@ fn forecast(config: &Config, traffic: &Traffic, extent: &Extent, judge: &Judge<'
     let found = format!("{takes}; {} a day, so it is full in {days} days", size(day));
     let remedy = "then the oldest that is finished and told goes sooner than store.keep says; give it more room, or a shorter keep";
     let level = if days < 7 { Level::Wrong } else { Level::Note };
-    findings.add(level, "disk", found, Some(remedy.to_owned()));
+    findings.add(level, "disk", found, [remedy.to_owned()]);
 }
 
 /// What the last day brought, in bytes; nothing is told of a store that is younger than an hour.

@@ -5,16 +5,18 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::reach::{Context, Daemon};
+use super::reach::{Context, Daemon, REFUSED_TOKEN};
 use super::{Failure, block_on, print};
-use crate::admin::judgement::{About, Commands, Finding, Judge, Weight};
-use crate::admin::{Configured, SinkStanding};
+use crate::admin::SinkStanding;
+use crate::admin::judgement::{About, Commands, Finding, Judge, Mend, Weight};
 use crate::clock;
-use crate::config::{Broken, Config, Environment, Faults};
+use crate::config::{Broken, Config};
 use crate::options::Span;
 
 mod certificate;
+mod configured;
 mod kept;
+mod running;
 #[cfg(feature = "postgres")]
 mod shared;
 
@@ -46,9 +48,9 @@ struct Looked {
     level: Level,
     about: String,
     finding: String,
-    /// What mends it.
+    /// What mends it: one after the other.
     #[serde(rename = "do")]
-    remedy: Option<String>,
+    remedies: Vec<String>,
 }
 
 /// All of them.
@@ -57,20 +59,20 @@ struct Findings(Vec<Looked>);
 
 impl Findings {
     fn ok(&mut self, about: impl Into<String>, finding: impl Into<String>) {
-        self.add(Level::Ok, about, finding, None);
+        self.add(Level::Ok, about, finding, []);
     }
 
     fn note(&mut self, about: impl Into<String>, finding: impl Into<String>, remedy: impl Into<String>) {
-        self.add(Level::Note, about, finding, Some(remedy.into()));
+        self.add(Level::Note, about, finding, [remedy.into()]);
     }
 
     fn wrong(&mut self, about: impl Into<String>, finding: impl Into<String>, remedy: impl Into<String>) {
-        self.add(Level::Wrong, about, finding, Some(remedy.into()));
+        self.add(Level::Wrong, about, finding, [remedy.into()]);
     }
 
     /// What the page says, too.
     fn judged(&mut self, found: Finding) {
-        let Finding { weight, about, what, reason, command } = found;
+        let Finding { weight, about, what, reason, mends } = found;
         let level = match weight {
             Weight::Bad => Level::Wrong,
             Weight::Wary => Level::Note,
@@ -79,17 +81,26 @@ impl Findings {
             About::Daemon => "daemon".to_owned(),
             About::Configuration => "config".to_owned(),
             About::Sink(name) | About::Dead(name) => format!("sinks.{name}"),
+            About::Source(name) => format!("sources.{name}"),
             About::Receipts(_) => "receipts".to_owned(),
             About::Overdue => "executions".to_owned(),
             About::Disk => "disk".to_owned(),
             About::Replica(place) => format!("replicas.{place}"),
         };
-        let what = reason.map_or(what.clone(), |reason| format!("{what} {reason}"));
-        self.add(level, about, what, Some(command));
+        let what = reason.map_or(what.clone(), |reason| format!("{what} Reason: {reason}"));
+        let step = |Mend { when, command }: Mend| if when.is_empty() { command } else { format!("{when} {command}") };
+        self.add(level, about, what, mends.into_iter().map(step));
     }
 
-    fn add(&mut self, level: Level, about: impl Into<String>, finding: impl Into<String>, remedy: Option<String>) {
-        self.0.push(Looked { level, about: about.into(), finding: finding.into(), remedy });
+    fn add(
+        &mut self,
+        level: Level,
+        about: impl Into<String>,
+        finding: impl Into<String>,
+        remedies: impl IntoIterator<Item = String>,
+    ) {
+        let remedies = remedies.into_iter().collect();
+        self.0.push(Looked { level, about: about.into(), finding: finding.into(), remedies });
     }
 }
 
@@ -97,26 +108,33 @@ impl Doctor {
     pub(super) fn run(&self, context: &Context<'_>) -> Result<(), Failure> {
         let mut findings = Findings::default();
         let commands = Commands::of(context.file.as_deref());
-        let broken = |findings: &mut Findings, faults: &Faults| {
-            let remedy = commands.say("check");
-            faults.to_string().lines().for_each(|fault| findings.wrong("config", fault, &remedy));
-        };
         match Config::salvage(Some(context.file()), context.env) {
+            Ok((config, None)) if config.sources.is_empty() => {
+                configured::sourceless(context.file(), &commands, &mut findings);
+                configured::look(&config, context.env, &commands, &mut findings);
+                if configured::is_there(&config, context.env)? {
+                    self.look(context, &config, &commands, &mut findings)?;
+                } else {
+                    configured::unknown(context.file(), &mut findings);
+                }
+            }
             Ok((config, None)) => {
-                configured(&config, context.env, &commands, &mut findings);
+                configured::look(&config, context.env, &commands, &mut findings);
                 self.look(context, &config, &commands, &mut findings)?;
             }
             // A daemon goes on with what it read before.
             Ok((config, Some(Broken { faults, hides_places: false }))) => {
-                broken(&mut findings, &faults);
+                configured::broken(&faults, &commands, &mut findings);
                 self.look(context, &config, &commands, &mut findings)?;
             }
             Ok((_, Some(Broken { faults, .. }))) => {
-                broken(&mut findings, &faults);
-                let found = "where they are stands in what cannot be read, so nothing was looked at there";
-                findings.note("daemon, store", found, "mend the file, and ask again");
+                configured::broken(&faults, &commands, &mut findings);
+                configured::unknown(context.file(), &mut findings);
             }
-            Err(faults) => broken(&mut findings, &faults),
+            Err(faults) => {
+                configured::unreadable(context.file(), &faults, &commands, &mut findings);
+                configured::unknown(context.file(), &mut findings);
+            }
         }
         self.tell(findings.0)
     }
@@ -130,7 +148,7 @@ impl Doctor {
         findings: &mut Findings,
     ) -> Result<(), Failure> {
         let judge = Judge { commands, now: clock::now() };
-        let sinks = block_on(running(config, context.env, &judge, findings))?;
+        let sinks = block_on(running(config, context, &judge, findings))?;
         if config.store.is_postgres() {
             let queries = super::reach::queries(config, context.env)?;
             #[cfg(feature = "postgres")]
@@ -151,7 +169,8 @@ impl Doctor {
             // What is wrong stands last, where one looks first.
             let mut findings: Vec<_> = findings.iter().collect();
             findings.sort_by_key(|one| one.level);
-            for one in findings {
+            let mut left = findings.iter().peekable();
+            while let Some(one) = left.next() {
                 let word = match one.level {
                     Level::Ok => "ok",
                     Level::Note => "note",
@@ -159,7 +178,11 @@ impl Doctor {
                 };
                 let (about, finding) = (print::plain(&one.about), print::plain(&one.finding));
                 writeln!(out, "{word:5}  {about:width$}  {finding}")?;
-                if let Some(remedy) = &one.remedy {
+                // What mends several is said once.
+                if left.peek().is_some_and(|next| next.remedies == one.remedies && next.about == one.about) {
+                    continue;
+                }
+                for remedy in &one.remedies {
                     writeln!(out, "{:5}  {:width$}  -> {}", "", "", print::plain(remedy))?;
                 }
             }
@@ -173,50 +196,8 @@ impl Doctor {
     }
 }
 
-/// A certificate that ends within this time is to be renewed.
-const RENEW_MS: u64 = 14 * 86_400_000;
-
-fn configured(config: &Config, env: &Environment, commands: &Commands, findings: &mut Findings) {
-    match config.adapters(env) {
-        Ok(adapters) => {
-            for warning in &adapters.warnings {
-                match warning.contains("chmod") {
-                    true => {
-                        findings.wrong("config", warning, "chmod it, and change the secret if others may have read it")
-                    }
-                    false => findings.note("config", warning, commands.say("check")),
-                }
-            }
-            let (sources, sinks, routes) = (config.sources.len(), config.sinks.len(), config.routes.len());
-            findings.ok("config", format!("valid: sources {sources}, sinks {sinks}, routes {routes}"));
-        }
-        Err(faults) => {
-            for fault in &faults.faults {
-                // What systemd hands to the daemon, nobody else has.
-                match fault.message.contains("no CREDENTIALS_DIRECTORY") {
-                    true => findings.note(
-                        &*fault.key,
-                        "a credential of systemd's, which cannot be seen from here",
-                        &*fault.message,
-                    ),
-                    false => findings.wrong("config", fault.to_string(), commands.say("check")),
-                }
-            }
-        }
-    }
-    let Some(tls) = &config.server.tls else { return };
-    let renew = "put a new certificate there; it is taken over by itself";
-    match certificate::ends(&tls.cert) {
-        Err(text) => findings.wrong("server.tls", text, renew),
-        Ok(end) => match end.micros() - clock::now().micros() {
-            ..=0 => findings.wrong("server.tls", format!("the certificate ended at {end}"), renew),
-            left if left.unsigned_abs() / 1000 < RENEW_MS => {
-                findings.wrong("server.tls", format!("the certificate ends at {end}"), renew);
-            }
-            _ => findings.ok("server.tls", format!("the certificate is valid until {end}")),
-        },
-    }
-}
+/// Shows what the daemon logged last.
+const LOG: &str = "journalctl -u callbackd -n 50";
 
 /// An answer that takes longer says enough.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -224,13 +205,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Whether it runs and is well; and its sinks, with what it alone knows of them.
 async fn running(
     config: &Config,
-    env: &Environment,
+    context: &Context<'_>,
     judge: &Judge<'_>,
     findings: &mut Findings,
 ) -> Result<Vec<SinkStanding>, Failure> {
     let at = &config.admin.listen;
     // Where its token is at fault, that was found already; health needs none.
-    let Ok(daemon) = Daemon::of(config, env) else { return Ok(Vec::new()) };
+    let Ok(daemon) = Daemon::of(config, context.env) else { return Ok(Vec::new()) };
     match tokio::time::timeout(ANSWER_TIMEOUT, daemon.probe("/readyz")).await {
         Ok(Ok(Some((200, _)))) => findings.ok("daemon", format!("runs at {at}, and is ready")),
         Ok(Ok(Some((status, said)))) => {
@@ -238,30 +219,37 @@ async fn running(
             findings.wrong(
                 "daemon",
                 format!("runs at {at}, and is not ready ({status}): {said}"),
-                "see what stands below, and its log",
+                format!("see what stands below; {LOG}"),
             );
+        }
+        Ok(Ok(None)) if config.sources.is_empty() => {
+            configured::elsewhere("daemon", &format!("none listens at admin.listen = {at:?}"), findings);
+            configured::processes(context.file(), findings);
         }
         Ok(Ok(None)) => findings.wrong(
             "daemon",
             format!("none listens at admin.listen = {at:?}: nothing comes in, and nobody is told"),
             format!("systemctl start callbackd, or: {}", judge.commands.say("serve")),
         ),
-        Ok(Err(Failure::Failed(why))) => findings.wrong("daemon", why, "see its log"),
+        Ok(Err(Failure::Failed(why))) => findings.wrong("daemon", why, LOG),
         Ok(Err(other)) => return Err(other),
         Err(_) => findings.wrong(
             "daemon",
             format!("does not answer at {at} within {} s", ANSWER_TIMEOUT.as_secs()),
-            "see its log; systemctl restart callbackd",
+            format!("{LOG}; systemctl restart callbackd"),
         ),
     }
-    if let Some(Configured { read_at, refused_at, reason, .. }) = daemon.status().await.map(|said| said.configuration) {
-        match refused_at {
-            Some(at) => findings.judged(judge.refused(at, read_at, reason.as_deref().unwrap_or_default())),
-            None => {
-                let ago = print::age(Some(read_at), judge.now);
-                findings.ok("daemon", format!("goes by the configuration that it read {ago} ago"));
-            }
+    match daemon.status().await {
+        Some(said) => {
+            configured::holds(&said.configuration, config, context.file(), judge, findings);
+            said.refusing.iter().filter_map(|of| judge.refusing(of)).for_each(|found| findings.judged(found));
         }
+        None if daemon.refuses_us().await => findings.wrong(
+            "admin.token",
+            format!("{REFUSED_TOKEN}, so that breakers, and which configuration holds, cannot be told"),
+            "put back the one that it began with, or: systemctl restart callbackd",
+        ),
+        None => {}
     }
     // Why not stands above, or at its token.
     Ok(daemon.sinks().await.unwrap_or_default())

@@ -11,7 +11,7 @@ use super::history;
 use super::tx::Values;
 use crate::model::{Attempt, Link, State, Status, Task, Time};
 use crate::store::rules::{ATTEMPTS, DELIVERIES, EXECUTIONS, RECEIPTS, conditions};
-use crate::store::{DeliveryRow, ExecutionRow, Filter, ReceiptRow, SinkRow, StoreError};
+use crate::store::{DeadReason, DeliveryRow, ExecutionRow, Filter, ReceiptRow, SinkRow, StoreError};
 
 pub(super) type Read<T> = Result<T, StoreError>;
 
@@ -52,7 +52,10 @@ const SINKS: &str = "WITH RECURSIVE told (sink) AS (
            w.count, (SELECT created_at FROM deliveries WHERE id = w.oldest),
            (SELECT count(*) FROM deliveries d WHERE d.status = 'dead' AND d.sink = n.sink),
            (SELECT reason FROM deliveries d WHERE d.sink = n.sink AND d.finished_at IS NULL AND d.reason IS NOT NULL
-            ORDER BY d.until_linked, d.id LIMIT 1)
+            ORDER BY d.until_linked, d.id LIMIT 1),
+           (SELECT count(*) || ' ' || reason FROM (SELECT reason FROM deliveries d WHERE d.status = 'dead' AND d.sink = n.sink
+                LIMIT 200) q
+            WHERE reason IS NOT NULL GROUP BY reason ORDER BY count(*) DESC LIMIT 1)
     FROM (SELECT sink FROM told WHERE sink <> '' UNION SELECT sink FROM sink_pauses) n
     CROSS JOIN LATERAL (SELECT count(*) AS count, min(d.id) AS oldest FROM deliveries d WHERE d.finished_at IS NULL AND d.sink = n.sink) w
     ORDER BY 1";
@@ -238,6 +241,7 @@ pub(super) async fn sinks(snapshot: &Transaction<'_>) -> Read<Vec<SinkRow>> {
         oldest: maybe_at(row, 3),
         dead: row.get::<_, i64>(4).unsigned_abs(),
         reason: row.get(5),
+        dead_reason: DeadReason::of(row.get(6)),
     };
     Ok(ask(snapshot, SINKS, &[]).await?.iter().map(sink).collect())
 }

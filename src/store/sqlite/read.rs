@@ -12,7 +12,9 @@ use super::super::rules::{DELIVERIES, EXECUTIONS, RECEIPTS, Term, conditions, ha
 use super::{history, news, open};
 use crate::Boxed;
 use crate::model::{Attempt, Link, State, Status, Task, Time};
-use crate::store::{DeliveryRow, ExecutionRow, Filter, News, Outlook, Queries, ReceiptRow, SinkRow, StoreError};
+use crate::store::{
+    DeadReason, DeliveryRow, ExecutionRow, Filter, News, Outlook, Queries, ReceiptRow, SinkRow, StoreError,
+};
 
 /// A few connections, opened when they are first needed.
 #[derive(Clone)]
@@ -94,7 +96,10 @@ pub(super) const SINKS: &str = "WITH RECURSIVE told (sink) AS (
                (SELECT min(id) FROM deliveries d WHERE d.finished_at IS NULL AND d.status IN ('leased', 'waiting') AND d.sink = n.sink)),
            (SELECT count(*) FROM deliveries d WHERE d.status = 'dead' AND d.sink = n.sink),
            (SELECT reason FROM deliveries d WHERE d.sink = n.sink AND d.finished_at IS NULL AND d.reason IS NOT NULL
-            ORDER BY d.until_linked, d.id LIMIT 1)
+            ORDER BY d.until_linked, d.id LIMIT 1),
+           (SELECT count(*) || ' ' || reason FROM (SELECT reason FROM deliveries d WHERE d.status = 'dead' AND d.sink = n.sink
+                ORDER BY d.id DESC LIMIT 200) q
+            WHERE reason IS NOT NULL GROUP BY reason ORDER BY count(*) DESC LIMIT 1)
     FROM (SELECT sink FROM told WHERE sink <> '' UNION SELECT sink FROM sink_pauses) n ORDER BY 1";
 
 pub(super) fn at(row: &Row<'_>, column: usize) -> rusqlite::Result<Time> {
@@ -317,6 +322,7 @@ impl Queries for Readers {
                     oldest: row.get::<_, Option<i64>>(3)?.map(Time::from_micros),
                     dead: row.get::<_, i64>(4)? as u64,
                     reason: row.get(5)?,
+                    dead_reason: DeadReason::of(row.get(6)?),
                 })
             })
         })

@@ -57,8 +57,7 @@ const SPEAKERS: &[Speaker] = &[
         sends: ["/hook?key=hunter2-in-the-query", "Bearer hunter2-in-a-header"],
         strange_success: Expected::Delivered,
         gone: Expected::Halt,
-        // Somebody's own endpoint may refuse one change and take the next.
-        unauthorized: Expected::Reject,
+        unauthorized: Expected::Halt,
     },
     Speaker {
         kind: "port_run",
