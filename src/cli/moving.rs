@@ -81,6 +81,9 @@ impl Moving {
         let mut is_waiting = false;
         while !stores.hold().await? {
             if !is_waiting {
+                let mut progress = Progress::of("comparing");
+                stores.sweep(&mut |done, all| progress.at(done, all)).await?;
+                drop(progress);
                 let (from, _) = stores.places();
                 print::complain(&format!(
                     "note: what was there is copied; stop every callbackd that uses {from}, and this goes on by itself"

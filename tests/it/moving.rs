@@ -188,6 +188,9 @@ fn a_store_with_everything_in_it_goes_on_in_another_and_comes_back() {
     // Nobody begins on the old one by mistake, and it says where it went.
     assert!(daemon.try_start().is_some_and(|status| !status.success()), "it was moved");
     assert!(daemon.log().contains("was moved to"), "{}", daemon.log());
+    let doctor = daemon.cli(&["doctor"]);
+    let said = String::from_utf8_lossy(&doctor.stdout);
+    assert!(doctor.code == Some(1) && said.contains("was moved to"), "{said}");
 
     daemon.configure(&everything(&other.url, &ci, hooks));
     assert_eq!(shown(&daemon), before, "the same, with the same ids");

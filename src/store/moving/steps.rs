@@ -1,7 +1,8 @@
 //! The move, step by step. Each may be the last that a process does: the next one goes on.
 //!
 //! 1. The other store is marked as being filled: no callbackd begins on it.
-//! 2. Rows are copied while the store is used, from the greatest id that the other has on.
+//! 2. Rows are copied while the store is used, from the greatest id that the other has on; then, where it is used still, what
+//!    has changed behind that.
 //! 3. The store is held: nobody uses it, and nobody begins to.
 //! 4. All rows of both are compared, and what differs is written.
 //! 5. The store is marked as moved, then the other as whole. In between neither can be used, and never both.
@@ -93,6 +94,12 @@ impl Move {
     /// The same again, of what has come meanwhile.
     pub async fn catch_up(&mut self) -> Result<(), StoreError> {
         pass(&mut *self.from, &mut *self.to, How::Fill, &mut |_| {}).await.map(drop)
+    }
+
+    /// Writes what has changed behind that meanwhile, so that little is left for the end.
+    pub async fn sweep(&mut self, watch: Watch<'_>) -> Result<(), StoreError> {
+        let all = self.all;
+        pass(&mut *self.from, &mut *self.to, How::Whole, &mut |seen| watch(seen, all)).await.map(drop)
     }
 
     /// Whether the store is nobody's from now on.
