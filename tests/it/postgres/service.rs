@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::{MEDIA, config, replicas, server};
 use crate::callbacks::{Step, cos};
+use crate::clock::{Clock, faketime};
 use crate::daemon::{Daemon, soon};
 use crate::peers::hook::{Hook, Reply};
 use crate::rig::until;
@@ -412,3 +413,28 @@ fn what_would_be_retried_is_counted_and_then_retried_a_few_at_a_time() {
     assert_eq!(count(&["retry", "--sink", "any", "--rate", "100"]), 5);
     soon("all is told", || (hook.taken().len() == 5).then_some(()));
 }
+
+/// A lease ends by one clock, whoever took it: else who is ahead would keep it, and who is behind lose it at once.
+#[test]
+fn a_lease_ends_by_the_servers_clock() {
+    let Some(library) = faketime() else { return };
+    let (server, folder) = (server(), TempDir::new().expect("a folder"));
+    make(&server, &folder);
+    let hook = Hook::start(|| Reply::Slow(std::time::Duration::from_secs(20)));
+    let mut clock = Clock::new(&library, &config(&address(&server, &folder), &hook.url()));
+    let leased = "SELECT count(*) FROM deliveries WHERE status = 'leased' AND
+                  due_at BETWEEN extract(epoch FROM clock_timestamp()) * 1000000 AND extract(epoch FROM clock_timestamp() + interval '5 min') * 1000000";
+    clock.set(DAY);
+    let ahead = "the database's clock is not this machine's";
+    soon("it is seen", || (clock.daemon.said(ahead) == 1).then_some(()));
+    assert_eq!(clock.daemon.post(MEDIA, &[], cos(Step::Failed, "run-1")).status, 200);
+    soon("it is leased", || (hook.seen().len() == 1).then_some(()));
+    assert_eq!(ask(&server, &folder, leased), 1);
+    clock.set(-DAY);
+    soon("that, too", || (clock.daemon.said(ahead) == 2).then_some(()));
+    assert_eq!(clock.daemon.post(MEDIA, &[], cos(Step::Failed, "run-2")).status, 200);
+    soon("it is leased", || (hook.seen().len() == 2).then_some(()));
+    assert_eq!(ask(&server, &folder, leased), 2);
+}
+
+const DAY: i64 = 86_400;
