@@ -34,7 +34,7 @@ pub(super) async fn answer(
         Does::Lives => Ok(whole(respond::text(StatusCode::OK, "ok"))),
         Does::IsReady => {
             let (status, said) = match admin.ready() {
-                Ok(word) => (StatusCode::OK, word.to_owned()),
+                Ok(word) => (StatusCode::OK, word),
                 Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
             };
             Ok(whole(respond::text(status, said)))

@@ -38,8 +38,13 @@ pub(super) async fn open(
         };
         return Ok(Arc::new(PostgresStore::open(address(config, password)?, options).await?));
     }
-    let (queue_max, readers) = (config.store.queue_max, config.store.readers);
-    let options = sqlite::Options { queue_max, readers, measures, ..sqlite::Options::default() };
+    let options = sqlite::Options {
+        queue_max: config.store.queue_max,
+        readers: config.store.readers,
+        log_bytes: config.store.log_bytes,
+        measures,
+        ..sqlite::Options::default()
+    };
     Ok(Arc::new(SqliteStore::open(&store_path(config), &options)?))
 }
 

@@ -86,6 +86,8 @@ fn server(config: &Config, faults: &mut Vec<Fault>) {
 }
 
 const BODY_BYTES_MOST: usize = 512 << 20;
+/// Less is copied all the time; more does not get better, and a restart has it to read.
+const LOG_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=64 << 20;
 
 fn admin(config: &Config, faults: &mut Vec<Fault>) {
     match listens(&config.admin.listen) {
@@ -148,6 +150,9 @@ fn store(config: &Config, faults: &mut Vec<Fault>) {
     }
     if store.export.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
         fault("export", "names no folder; write its path, like \"/var/lib/callbackd/export\"");
+    }
+    if store.log_bytes.is_some_and(|bytes| !LOG_BYTES.contains(&bytes)) {
+        fault("log_bytes", "has to be from 1048576 to 67108864; leave it out for what is good for most");
     }
     for (key, value) in [("queue_max", store.queue_max), ("readers", store.readers), ("connections", store.connections)]
     {

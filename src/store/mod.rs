@@ -21,6 +21,7 @@ use crate::shutdown::Shutdown;
 
 mod export;
 mod inquiry;
+pub mod moving;
 mod news;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -333,6 +334,11 @@ pub trait Store: Queries {
 
     /// Whether the store can take a callback right now, and if not, why.
     fn ready(&self) -> Result<(), StoreError>;
+
+    /// What it means that something was kept, where that is not this program's own affair.
+    fn promise(&self) -> Option<String> {
+        None
+    }
 
     /// Whether it has been closed: nothing more will be kept.
     fn is_closed(&self) -> bool;

@@ -5,8 +5,11 @@
 //!
 //! Order rests on `due_at` alone, as with SQLite: behind another of its execution and sink it is NULL.
 
-use tokio_postgres::Row;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 
 use super::connect::fault;
 use super::tx::Touches;
@@ -67,6 +70,7 @@ impl PostgresStore {
         let client = self.pool.get().await?;
         let (most, bytes) = (i64::try_from(limit).unwrap_or(i64::MAX), BYTES_MAX as i64);
         let of_sink: &super::tx::Values<'_> = &[(&sink, Type::TEXT)];
+        self.call_back(&client, &sink).await?;
         let (by_us, holder, probes) = (by.micros(), self.place.token(), by > now);
         let (now_us, until_us) = (self.place.of_server(now).micros(), self.place.of_server(until).micros());
         let claim: &super::tx::Values<'_> = &[
@@ -79,13 +83,16 @@ impl PostgresStore {
             (&bytes, Type::INT8),
             (&probes, Type::BOOL),
         ];
-        let (rows, stands, next) = tokio::try_join!(
+        let answered = tokio::try_join!(
             biased;
             client.query_typed(CLAIM, claim),
             client.query_typed(breaker::STANDS, of_sink),
             client.query_typed(NEXT_DUE, of_sink),
-        )
-        .map_err(fault)?;
+        );
+        let (rows, stands, next) = answered.map_err(|e| {
+            self.astray.add(&sink, until_us);
+            fault(e)
+        })?;
         let stands = stands.first();
         if stands.is_some_and(|row| row.get(0)) {
             self.give_back_leases(rows.iter().map(|row| row.get(0)).collect(), until).await?;
@@ -136,6 +143,23 @@ impl PostgresStore {
         Ok(Claim { deliveries, until, next_due, is_paused: false, breaker })
     }
 
+    /// Gives back what was leased to this one by claims whose answers were lost.
+    async fn call_back(&self, client: &Client, sink: &str) -> Result<(), StoreError> {
+        let lost = self.astray.of(sink);
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let sql = "WITH back AS (
+                       UPDATE deliveries SET status = 'waiting', due_at = created_at, holder = NULL
+                       WHERE finished_at IS NULL AND status = 'leased' AND sink = $1 AND due_at = ANY($2) AND holder = $3)
+                   UPDATE sink_breakers SET holder = NULL, probe_at = 0 WHERE sink = $1 AND probe_at = ANY($2) AND holder = $3";
+        let holder = self.place.token();
+        let values: &super::tx::Values<'_> = &[(&sink, Type::TEXT), (&lost, Type::INT8_ARRAY), (&holder, Type::INT8)];
+        client.execute_typed(sql, values).await.map_err(fault)?;
+        self.astray.forget(sink, &lost);
+        Ok(())
+    }
+
     /// Gives leases back before their end: what was not begun is due again, and first.
     pub(super) async fn give_back_leases(&self, deliveries: Vec<i64>, lease: Time) -> Result<(), StoreError> {
         // With a probe that was not made.
@@ -148,6 +172,32 @@ impl PostgresStore {
         let values: &super::tx::Values<'_> =
             &[(&deliveries, Type::INT8_ARRAY), (&lease, Type::INT8), (&holder, Type::INT8)];
         client.execute_typed(sql, values).await.map(drop).map_err(fault)
+    }
+}
+
+/// Claims whose answers were lost, by their sinks and the ends of their leases: whether they were carried out nobody knows.
+#[derive(Default)]
+pub(super) struct Astray(Mutex<BTreeSet<(String, i64)>>);
+
+impl Astray {
+    /// More than these wait until their leases end.
+    const MOST: usize = 1000;
+
+    fn add(&self, sink: &str, until: i64) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < Astray::MOST {
+            all.insert((sink.to_owned(), until));
+        }
+    }
+
+    fn of(&self, sink: &str) -> Vec<i64> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter(|(of, _)| of == sink).map(|(_, until)| *until).collect()
+    }
+
+    fn forget(&self, sink: &str, gone: &[i64]) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(of, until)| of != sink || !gone.contains(until));
     }
 }
 

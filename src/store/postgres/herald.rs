@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio_postgres::AsyncMessage;
 use tokio_postgres::types::Type;
 
-use super::connect::{Address, Pool, explain, said};
+use super::connect::{Address, Pool, said};
 use super::replicas::Place;
 use crate::shutdown::Shutdown;
 
@@ -91,7 +91,7 @@ pub(super) async fn listen(address: Arc<Address>, token: i64, woken: Woken, stop
     let mut pause = AGAIN[0];
     loop {
         let heard = async {
-            let (client, mut connection) = address.connect().await.map_err(|e| explain(&e))?;
+            let (client, mut connection) = address.connect().await.map_err(|e| e.to_string())?;
             let listening = async { client.batch_execute("LISTEN callbackd").await };
             let mut listening = std::pin::pin!(listening);
             let mut listens = false;

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 
 use self::connect::{Pool, fault};
 use self::herald::Herald;
+use self::keeper::Keeper;
 use self::queries::Readers;
 use self::replicas::Place;
 use self::tx::{Ids, Touches, Tx, identity};
@@ -23,7 +24,7 @@ use super::{
     Store, StoreError,
 };
 use crate::Boxed;
-use crate::measure::{OfStore, Open};
+use crate::measure::Open;
 use crate::model::{Receipt, Rules, Time};
 use crate::shutdown::Shutdown;
 
@@ -34,8 +35,11 @@ mod deliver;
 mod herald;
 mod history;
 mod inquire;
+mod keeper;
 mod news;
+mod options;
 mod outlook;
+pub mod portable;
 mod prune;
 mod queries;
 mod read;
@@ -50,44 +54,9 @@ mod writer;
 
 pub use connect::Address;
 pub use herald::{Woken, Word};
+pub use options::Options;
 pub use queries::open_read_only;
 pub use server::{Durability, Seen, look};
-
-/// How the store is used.
-#[derive(Clone)]
-pub struct Options {
-    /// Commands waiting to be committed at one time.
-    pub queue_max: usize,
-    /// Bytes of bodies waiting to be committed at one time.
-    pub queue_bytes_max: usize,
-    /// Connections beside the writer's and the listener's.
-    pub connections: usize,
-    /// What is asked of the server.
-    pub durability: Durability,
-    /// What this callbackd is called among those that share the database.
-    pub name: String,
-    /// Where it takes callbacks.
-    pub listens: String,
-    /// Who is told of sinks that have something to do, or may do nothing.
-    pub woken: Woken,
-    /// What it does, in figures.
-    pub measures: Arc<OfStore>,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            queue_max: 4096,
-            queue_bytes_max: 64 << 20,
-            connections: 8,
-            durability: Durability::Full,
-            name: String::new(),
-            listens: String::new(),
-            woken: Arc::new(|_| {}),
-            measures: Arc::default(),
-        }
-    }
-}
 
 /// The store, open for writing.
 pub struct PostgresStore {
@@ -99,6 +68,7 @@ pub struct PostgresStore {
     herald: Arc<Herald>,
     stop: Shutdown,
     writer: Mutex<Option<JoinHandle<()>>>,
+    astray: claim::Astray,
 }
 
 impl PostgresStore {
@@ -106,21 +76,23 @@ impl PostgresStore {
     /// are gone is taken over.
     pub async fn open(address: Address, options: Options) -> Result<PostgresStore, StoreError> {
         let address = Arc::new(address);
+        let health = Arc::new(Health::default());
         let pool = Pool::new(Arc::clone(&address), options.connections);
         let place = {
             let mut client = pool.get().await.map_err(|e| StoreError::Unusable(format!("{}: {e}", address.place())))?;
             let keeps = server::check(&client, options.durability).await;
             let keeps = keeps.map_err(|e| StoreError::Unusable(format!("{}: {e}", address.place())))?;
             tracing::info!(store.place = address.place(), "what a 2xx means with this database: {keeps}");
+            health.asked(Ok(keeps));
             server::migrate(&mut client).await?;
             Arc::new(Place::take(&client, &options.name, &options.listens).await?)
         };
         let last = {
             let client = pool.get().await?;
+            portable::refuse(&client, &place, &address).await?;
             replicas::last_id(&client).await?
         };
         let queue = Arc::new(Commands::new(options.queue_max, options.queue_bytes_max));
-        let health = Arc::new(Health::default());
         let desk = Desk {
             address: Arc::clone(&address),
             durability: options.durability,
@@ -146,11 +118,14 @@ impl PostgresStore {
             .unwrap_or_else(|| Err(StoreError::Unusable(format!("{}: the writer did not begin", address.place()))))?;
         let (stop, herald) = (Shutdown::new(), Arc::new(Herald::default()));
         let woken = options.woken;
-        tokio::spawn(herald::listen(address, place.token(), Arc::clone(&woken), stop.clone()));
+        tokio::spawn(herald::listen(Arc::clone(&address), place.token(), Arc::clone(&woken), stop.clone()));
         tokio::spawn(Arc::clone(&herald).tell(pool.clone(), Arc::clone(&place), stop.clone()));
-        tokio::spawn(replicas::keep(Arc::clone(&place), pool.clone(), Arc::clone(&queue), woken, stop.clone()));
+        let (of, durability, theirs) = (Arc::clone(&place), options.durability, Arc::clone(&queue));
+        let keeper = Keeper { place: of, address, durability, queue: theirs, health: Arc::clone(&health), woken };
+        tokio::spawn(keeper.run(stop.clone()));
         let readers = Readers { pool: pool.clone(), here: Some(place.token()) };
-        Ok(PostgresStore { queue, health, pool, readers, place, herald, stop, writer: Mutex::new(Some(writer)) })
+        let (writer, astray) = (Mutex::new(Some(writer)), claim::Astray::default());
+        Ok(PostgresStore { queue, health, pool, readers, place, herald, stop, writer, astray })
     }
 
     fn call<T: Send + 'static>(
@@ -364,6 +339,10 @@ impl Store for PostgresStore {
             return Err(StoreError::Unavailable("the store is closed".to_owned()));
         }
         self.health.fault().map_or(Ok(()), |reason| Err(StoreError::Unavailable(reason)))
+    }
+
+    fn promise(&self) -> Option<String> {
+        Some(self.health.means()).filter(|means| !means.is_empty())
     }
 
     fn is_closed(&self) -> bool {

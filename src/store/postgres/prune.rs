@@ -120,7 +120,9 @@ impl PostgresStore {
 /// Waits until nobody else lets go of anything. Who was killed at it is replaced by who waits: the server sees to that.
 async fn begin(client: &mut Client) -> Result<Transaction<'_>, StoreError> {
     let tx = client.transaction().await.map_err(fault)?;
-    let sql = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' callbackd upkeep', 0))";
+    // A step that exports writes files meanwhile.
+    let sql = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' callbackd upkeep', 0)),
+                      set_config('idle_in_transaction_session_timeout', '60000', TRUE)";
     tx.query_typed(sql, &[]).await.map_err(fault)?;
     Ok(tx)
 }

@@ -2,27 +2,21 @@
 //! the server's clock. What somebody had leased who is gone is taken over by whoever notices.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::connect::{Pool, fault};
-use super::herald::{Woken, Word};
+use super::connect::fault;
 use super::server;
 use super::tx::SLOTS;
-use super::writer::Commands;
 use crate::clock;
 use crate::model::Time;
-use crate::shutdown::Shutdown;
 use crate::store::{Replica, StoreError};
 
-/// So often each says that it is there.
-const BEAT: Duration = Duration::from_secs(5);
 /// Who was not heard of for so long is gone, in seconds.
-const GONE: i32 = 30;
+pub(super) const GONE: i32 = 30;
 
 /// Clocks that are less apart count as the same, in microseconds: leases have more than that to spare.
 const APART_US: u64 = 1_000_000;
@@ -122,7 +116,7 @@ impl Place {
     }
 
     /// Says that this one is there; whether it may go on.
-    async fn beat(&self, client: &Client) -> Result<Beat, tokio_postgres::Error> {
+    pub(super) async fn beat(&self, client: &Client) -> Result<Beat, tokio_postgres::Error> {
         let sql = "UPDATE replicas SET seen_at = clock_timestamp() WHERE slot = $1 AND token = $2 RETURNING slot";
         let kept = client.query_typed(sql, &[(&self.slot, Type::INT2), (&self.token(), Type::INT8)]).await?;
         let alive = "SELECT count(*) FROM replicas WHERE seen_at > clock_timestamp() - make_interval(secs => $1)";
@@ -140,7 +134,7 @@ impl Place {
     }
 
     /// Makes due what those had leased who are gone.
-    async fn take_over(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
+    pub(super) async fn take_over(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
         let gone = "holder IS NOT NULL AND NOT EXISTS (SELECT 1 FROM replicas r WHERE r.token = holder
                         AND r.seen_at > clock_timestamp() - make_interval(secs => $1))";
         let values: &super::tx::Values<'_> = &[(&f64::from(GONE), Type::FLOAT8)];
@@ -176,47 +170,8 @@ impl Place {
     }
 }
 
-/// Says again and again that this one is there, and takes over from who is not, until it is to end. One that was taken for
-/// gone ends: its place is another's.
-pub(super) async fn keep(place: Arc<Place>, pool: Pool, queue: Arc<Commands>, woken: Woken, stop: Shutdown) {
-    let (mut ticks, mut known) = (tokio::time::interval(BEAT), BTreeSet::new());
-    loop {
-        tokio::select! {
-            () = stop.begun() => return,
-            _ = ticks.tick() => {}
-        }
-        // While the database is away, the writer says so.
-        let Ok(client) = pool.get().await else { continue };
-        match place.beat(&client).await {
-            Ok(Beat::Kept) => {
-                if let Err(e) = place.take_over(&client).await {
-                    tracing::debug!(error = %super::connect::said(&e), "leases of who is gone are taken over later");
-                }
-                // Where word of it was lost.
-                if let Ok(stopped) = stopped(&client).await {
-                    stopped.symmetric_difference(&known).for_each(|(sink, _)| woken(Word::Stopped(sink)));
-                    known = stopped;
-                }
-            }
-            Ok(Beat::TooOld) => {
-                tracing::error!("a newer callbackd has changed the database so that this one cannot go on with it");
-                queue.close();
-                return;
-            }
-            Ok(Beat::Lost) => {
-                tracing::error!(
-                    "this callbackd was silent for so long that others took it for gone; only a new start helps"
-                );
-                queue.close();
-                return;
-            }
-            Err(e) => tracing::debug!(error = %super::connect::said(&e), "nobody could be told that this one is there"),
-        }
-    }
-}
-
 /// How this one stands among the others.
-enum Beat {
+pub(super) enum Beat {
     /// It has its place.
     Kept,
     /// Its place is another's.
@@ -226,7 +181,7 @@ enum Beat {
 }
 
 /// Sinks that are stopped, and by what.
-async fn stopped(client: &Client) -> Result<BTreeSet<(String, String)>, tokio_postgres::Error> {
+pub(super) async fn stopped(client: &Client) -> Result<BTreeSet<(String, String)>, tokio_postgres::Error> {
     let sql = "SELECT sink, reason FROM sink_pauses UNION ALL SELECT sink, '' FROM sink_breakers";
     Ok(client.query_typed(sql, &[]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

@@ -25,7 +25,8 @@ pub(super) fn is_too_new(oldest: i32) -> bool {
 }
 
 /// Whoever changes the schema holds this lock.
-const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' callbackd schema', 0))";
+const LOCK: &str = "SET LOCAL idle_in_transaction_session_timeout = 10000;
+                    SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' callbackd schema', 0))";
 
 /// What is asked of the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,7 +54,7 @@ pub struct Seen {
 
 /// Looks at the database, and changes nothing.
 pub async fn look(address: Address, durability: Durability) -> Result<Seen, StoreError> {
-    let client = address.open().await.map_err(fault)?;
+    let client = address.open().await?;
     let means = check(&client, durability).await.map_err(StoreError::Unusable)?;
     let replicas = replicas::all(&client, None).await?;
     Ok(Seen { means, replicas })
@@ -80,15 +81,50 @@ pub(super) async fn check(client: &Client, durability: Durability) -> Result<Str
              [store] may_lose = true"
         ));
     }
-    Ok(match (commit.as_str(), standbys.is_empty()) {
-        ("off", _) => "nothing is waited for".to_owned(),
-        ("local", _) | (_, true) => "on the primary's disk; a standby may be behind it".to_owned(),
-        (mode, false) => format!("on the primary's disk, and {mode} at the standbys {standbys}"),
-    })
+    // Who follows is told to everybody; where there is no such view, nobody is named.
+    let followers = client.query_typed(FOLLOWERS, &[]).await.ok();
+    let followers = followers.as_ref().and_then(|rows| rows.first()).map_or(0, |row| row.get::<_, i64>(0));
+    Ok(promise(&commit, &standbys, followers))
+}
+
+const FOLLOWERS: &str = "SELECT count(*) FROM pg_stat_replication WHERE coalesce(state, 'streaming') = 'streaming'";
+
+/// What a 2xx means with these settings, while so many follow.
+fn promise(commit: &str, standbys: &str, followers: i64) -> String {
+    let waits = match commit {
+        "off" => return "nothing; the server was told not to wait for its disk".to_owned(),
+        "remote_write" => "received, not flushed, by",
+        "remote_apply" => "applied by",
+        _ => "on the disk of",
+    };
+    match (commit, standbys, followers) {
+        ("local", _, 0) | (_, "", 0) => "on the server's disk; nobody follows it".to_owned(),
+        ("local", ..) | (_, "", _) => format!(
+            "on the primary's disk alone; {followers} standby(s) follow behind it, and may lack the last of it when they \
+             take over"
+        ),
+        _ => format!("on the primary's disk, and {waits} the synchronous standby ({standbys})"),
+    }
+}
+
+/// Tells a server from the one that was there before, or that takes over from it.
+pub(super) async fn which(client: &Client) -> Result<String, tokio_postgres::Error> {
+    let rows = client.query_typed("SELECT pg_postmaster_start_time()::text", &[]).await?;
+    Ok(rows.first().map(|row| row.get(0)).unwrap_or_default())
 }
 
 pub(super) fn check_wire(wire: &Wire, durability: Durability) -> Result<(), String> {
     wire.runtime.block_on(check(&wire.client, durability)).map(drop)
+}
+
+/// Whether the schema is there, as this callbackd knows it.
+pub(super) async fn is_current(client: &Client) -> Result<bool, StoreError> {
+    let there = client.query_typed("SELECT to_regclass('callbackd_schema') IS NOT NULL", &[]).await.map_err(fault)?;
+    if !there.first().is_some_and(|row| row.get(0)) {
+        return Ok(false);
+    }
+    let rows = client.query_typed("SELECT max(version) FROM callbackd_schema", &[]).await.map_err(fault)?;
+    Ok(rows.first().and_then(|row| row.get::<_, Option<i32>>(0)) == i32::try_from(STEPS.len()).ok())
 }
 
 /// Brings the schema up to date. Several may come at once: one does it, the others wait for it.
@@ -127,4 +163,27 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
         tx.execute_typed(sql, values).await.map_err(unusable)?;
     }
     tx.commit().await.map_err(fault)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_2xx_means_is_what_the_server_waits_for() {
+        for (commit, standbys, followers, means) in [
+            ("on", "", 0, "on the server's disk; nobody follows it"),
+            ("on", "", 2, "on the primary's disk alone; 2 standby(s)"),
+            ("local", "n2", 1, "on the primary's disk alone; 1 standby(s)"),
+            ("on", "n2", 2, "and on the disk of the synchronous standby (n2)"),
+            ("remote_apply", "ANY 1 (n2,n3)", 2, "and applied by the synchronous standby (ANY 1 (n2,n3))"),
+            ("remote_write", "n2", 2, "and received, not flushed, by the synchronous standby (n2)"),
+            // It waits for one who is not there.
+            ("on", "*", 0, "synchronous standby (*)"),
+            ("off", "n2", 2, "nothing"),
+        ] {
+            let said = promise(commit, standbys, followers);
+            assert!(said.contains(means), "{commit} {standbys} {followers}: {said}");
+        }
+    }
 }
