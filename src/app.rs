@@ -207,7 +207,7 @@ impl Running {
     /// to be asked.
     async fn forward(&self, sinks: Vec<(SinkEntry, Arc<dyn Sink>, Service)>, outbound: Outbound, rules: &Arc<Rules>) {
         let stop = Shutdown::new();
-        let breakers: Vec<Kept> = {
+        let (breakers, changed): (Vec<Kept>, Vec<String>) = {
             let mut forwarders = self.forwarders.lock().unwrap_or_else(PoisonError::into_inner);
             forwarders.stop.begin();
             forwarders.stop = stop.clone();
@@ -217,16 +217,26 @@ impl Running {
             let same = |entry: &SinkEntry| known.iter().find(|(of, via, _)| of == entry && *via == outbound);
             let kept = |(entry, ..): &(SinkEntry, _, _)| same(entry).map(|(.., kept)| kept.clone()).unwrap_or_default();
             let kept: Vec<Kept> = sinks.iter().map(kept).collect();
+            let was_other =
+                |entry: &SinkEntry| known.iter().any(|(of, ..)| of.name == entry.name) && same(entry).is_none();
+            let changed =
+                sinks.iter().filter(|(entry, ..)| was_other(entry)).map(|(entry, ..)| entry.name.clone()).collect();
             let each = sinks.iter().zip(&kept);
             forwarders.breakers =
                 each.map(|((entry, ..), kept)| (entry.clone(), outbound.clone(), kept.clone())).collect();
-            kept
+            (kept, changed)
         };
         for gone in self.measures.sinks().iter().filter(|of| !sinks.iter().any(|(entry, ..)| *of.name == *entry.name)) {
             gone.set_breaker(None);
         }
         // After the old ones were told: a refusal that still reaches them pauses nothing.
         self.resume_halted().await;
+        for name in changed {
+            // Whoever shares the store finds out anew, too.
+            if let Err(e) = self.store.share_breaker(name, None).await {
+                tracing::warn!(error = %e, "a sink that failed is probed when its time comes");
+            }
+        }
         let mut running: Vec<JoinHandle<()>> = sinks
             .into_iter()
             .zip(breakers)

@@ -175,7 +175,8 @@ impl Judge<'_> {
             age(*seen_at, self.now)
         );
         let command = format!("systemctl start callbackd # on {name}; or leave it, and it is forgotten after a day");
-        (!alive).then(|| Finding { weight: Weight::Wary, about: About::Replica(*place), what, reason: None, command })
+        let about = About::Replica(*place);
+        (!alive).then_some(Finding { weight: Weight::Wary, about, what, reason: None, command })
     }
 
     /// So many receipts that were not understood, of which the newest came then.

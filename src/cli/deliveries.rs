@@ -16,7 +16,7 @@ use crate::clock;
 use crate::config::{Config, Environment};
 use crate::model::{Attempt, DeliveryStatus, Time};
 use crate::store::sqlite::Survey;
-use crate::store::{DeliveryFilter, DeliveryRow, Filter, Store};
+use crate::store::{DeliveryFilter, DeliveryRow, Filter, Queries, Store, Window};
 
 mod pace;
 
@@ -259,12 +259,11 @@ impl Hand<'_> {
 
     /// A few at a time, in the order of their ids, and none twice, however soon it is dead again.
     async fn does_all(&mut self, act: Act, filter: Filter, which: &Which) -> Result<u64, Failure> {
-        if self.config.store.is_postgres() && !which.dry_run {
-            // The daemon does it in pieces of its own.
-            return self.does(act, &DeliveryFilter::All(filter)).await;
-        }
-        let survey = Survey::open(store_path(self.config)?)?;
-        let (all, end) = total(&survey, &filter)?;
+        let windows = match self.config.store.is_postgres() {
+            true => Windows::Asked(queries(self.config, self.env)?),
+            false => Windows::File(Survey::open(store_path(self.config)?)?),
+        };
+        let (all, end) = total(&windows, &filter).await?;
         if all == 0 {
             let queries = queries(self.config, self.env)?;
             know_names(self.config, &filter, &|f| queries.deliveries(f)).await?;
@@ -277,7 +276,7 @@ impl Hand<'_> {
         let mut pace = Pace::new(which.rate);
         let mut progress = Progress::of(act.word());
         let (mut after, mut done) = (0, 0);
-        while let Some(window) = survey.window(&filter, after, pace.step())? {
+        while let Some(window) = windows.next(&filter, after, pace.step()).await? {
             let some = Filter { after: Some(after), before: Some(window.end.saturating_add(1)), ..filter.clone() };
             done += self.does(act, &DeliveryFilter::All(some)).await?;
             after = window.end;
@@ -288,10 +287,25 @@ impl Hand<'_> {
     }
 }
 
+/// Where deliveries are counted that a filter means.
+enum Windows {
+    File(Survey),
+    Asked(Box<dyn Queries>),
+}
+
+impl Windows {
+    async fn next(&self, filter: &Filter, after: i64, most: u64) -> Result<Option<Window>, Failure> {
+        Ok(match self {
+            Windows::File(survey) => survey.window(filter, after, most)?,
+            Windows::Asked(queries) => queries.window(filter.clone(), after, most).await?,
+        })
+    }
+}
+
 /// How many a filter means now, and the last of them.
-fn total(survey: &Survey, filter: &Filter) -> Result<(u64, i64), Failure> {
+async fn total(windows: &Windows, filter: &Filter) -> Result<(u64, i64), Failure> {
     let (mut count, mut end) = (0, 0);
-    while let Some(window) = survey.window(filter, end, COUNTED_AT_A_TIME)? {
+    while let Some(window) = windows.next(filter, end, COUNTED_AT_A_TIME).await? {
         count += window.count;
         end = window.end;
     }

@@ -18,7 +18,7 @@ pub(super) struct Breaker {
     probe_at: Time,
     is_halted: bool,
     /// Others who share the store have a say in it.
-    is_shared: bool,
+    pub(super) is_shared: bool,
 }
 
 /// A breaker beyond the life of who goes by it: a new forwarder of the same sink begins where the last one was.

@@ -34,7 +34,7 @@ pub use export::Export;
 pub use inquiry::{Held, Inquiries, Inquiry, Late, Lateness, Ruling, UNASKED};
 pub use news::{ChangeRow, Item, News, OutcomeRow};
 pub use room::{Extent, MayGo, Outlook, Pruned};
-pub use rows::{DeliveryFilter, DeliveryRow, ExecutionRow, Filter, ReceiptRow, SinkRow, WAITS_FOR_LINK};
+pub use rows::{DeliveryFilter, DeliveryRow, ExecutionRow, Filter, ReceiptRow, SinkRow, WAITS_FOR_LINK, Window};
 pub use shared::{Breaker, Replica};
 
 /// Why the store could not do what it was asked.
@@ -179,6 +179,12 @@ pub trait Queries: Send + Sync {
     /// What letting go would find from the id `from` on, however old it is: a part, oldest first.
     fn outlook(&self, from: i64) -> Boxed<'_, Result<Outlook, StoreError>>;
 
+    /// The next deliveries behind `after` that `filter` means, `most` of them at the most: none when there are none. Only of a
+    /// store that is no file, which who asks opens by itself.
+    fn window(&self, _filter: Filter, _after: i64, _most: u64) -> Boxed<'_, Result<Option<Window>, StoreError>> {
+        Box::pin(std::future::ready(Err(StoreError::Refused("the file is to be asked".to_owned()))))
+    }
+
     /// Everybody who shares the store, with who is gone and was not replaced; nobody where it cannot be shared.
     fn replicas(&self) -> Boxed<'_, Result<Vec<Replica>, StoreError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
@@ -256,9 +262,9 @@ pub trait Store: Queries {
     fn release(&self, deliveries: Vec<i64>, lease: Time) -> Boxed<'_, Result<(), StoreError>>;
 
     /// Tells who shares the store how the breaker of this sink stands here: open, or closed again. While it is open, one of
-    /// them all has a probe at one time, and the others claim nothing. Nothing to do where nobody can.
-    fn share_breaker(&self, _sink: String, _open: Option<Open>) -> Boxed<'_, Result<(), StoreError>> {
-        Box::pin(std::future::ready(Ok(())))
+    /// them all has a probe at one time, and the others claim nothing. Whether there can be others.
+    fn share_breaker(&self, _sink: String, _open: Option<Open>) -> Boxed<'_, Result<bool, StoreError>> {
+        Box::pin(std::future::ready(Ok(false)))
     }
 
     /// Records the end of one try. Returns the sinks that have something to do now.

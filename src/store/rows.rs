@@ -182,6 +182,15 @@ impl SinkRow {
     }
 }
 
+/// Some deliveries that a filter means, in the order of their ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// How many.
+    pub count: u64,
+    /// The last of them.
+    pub end: i64,
+}
+
 /// Which deliveries an operator means.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "lowercase")]

@@ -19,7 +19,7 @@ const MEDIA: &str = "/callbacks/media/t0ken";
 const DAY: i64 = 86_400;
 
 /// The library, where it is installed: it has to be where root runs the tests, or a machine that is there for them.
-fn faketime() -> Option<PathBuf> {
+pub(crate) fn faketime() -> Option<PathBuf> {
     use std::os::unix::fs::MetadataExt;
 
     let folders = fs::read_dir("/usr/lib").into_iter().flatten().filter_map(Result::ok);
@@ -35,12 +35,13 @@ fn faketime() -> Option<PathBuf> {
 }
 
 /// A daemon whose clock stands in a file, `seconds` off.
-struct Clock {
-    daemon: Daemon,
+pub(crate) struct Clock {
+    pub(crate) daemon: Daemon,
 }
 
 impl Clock {
-    fn new(library: &Path, config: &str) -> Clock {
+    /// One that is right, as yet.
+    pub(crate) fn new(library: &Path, config: &str) -> Clock {
         let mut daemon = Daemon::prepare();
         let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
         daemon.environment = vec![
@@ -59,7 +60,7 @@ impl Clock {
     }
 
     /// In one step: a file that is half written says another time.
-    fn set(&mut self, seconds: i64) {
+    pub(crate) fn set(&mut self, seconds: i64) {
         fs::write(self.daemon.path("clock.new"), format!("{seconds:+}\n")).expect("written");
         fs::rename(self.daemon.path("clock.new"), self.daemon.path("clock")).expect("renamed");
     }

@@ -21,7 +21,7 @@ impl Forwarder {
             Report::Answered => {
                 if breaker.answered() {
                     tracing::info!(sink.name = %self.name, "the sink answers again");
-                    self.share(None).await;
+                    self.share(breaker, None).await;
                     let by = now.plus_ms(self.service.retry.longest_ms);
                     if let Err(e) = self.store.hurry(self.name.clone(), by, now).await {
                         tracing::warn!(sink.name = %self.name, error = %e, "retries keep their times");
@@ -32,7 +32,8 @@ impl Forwarder {
             Report::Unclear => {}
         }
         if breaker.is_open() {
-            self.share(breaker.open()).await;
+            let open = breaker.open();
+            self.share(breaker, open).await;
         }
         self.breaker.keep(breaker);
         self.measures.set_breaker(breaker.open());
@@ -55,9 +56,12 @@ impl Forwarder {
     }
 
     /// Tells the others how the sink fares here.
-    async fn share(&self, open: Option<Open>) {
-        if let Err(e) = self.store.share_breaker(self.name.clone(), open).await {
-            tracing::warn!(sink.name = %self.name, error = %e, "others are not told how the sink fares, and find it themselves");
+    async fn share(&self, breaker: &mut Breaker, open: Option<Open>) {
+        match self.store.share_breaker(self.name.clone(), open).await {
+            Ok(others) => breaker.is_shared |= others,
+            Err(e) => {
+                tracing::warn!(sink.name = %self.name, error = %e, "others are not told how the sink fares, and find it themselves");
+            }
         }
     }
 }

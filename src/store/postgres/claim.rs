@@ -117,7 +117,7 @@ impl PostgresStore {
             }
         }
         drop(client);
-        lost.is_heard();
+        lost.hear();
         let mut deliveries: Vec<Delivery> = Vec::with_capacity(claimed.len());
         for (_, one) in claimed {
             let id = one.id;
@@ -242,7 +242,7 @@ struct Lost<'a> {
 }
 
 impl Lost<'_> {
-    fn is_heard(mut self) {
+    fn hear(mut self) {
         self.is_heard = true;
     }
 }

@@ -50,23 +50,30 @@ impl PostgresStore {
         }
     }
 
-    /// In steps, each a transaction: what was tried and waits has its reason, by which it is found, oldest first.
+    /// In steps, each a transaction, soonest first: what was hurried is due before what was not.
     pub(super) async fn hurry_sink(&self, sink: String, by: Time, now: Time) -> Result<(), StoreError> {
         let sql = format!(
             "WITH these AS (
-                 SELECT id, status = 'waiting' AND due_at > $2 AND due_at <= $3 AND attempts > 0 AS waits FROM deliveries
-                 WHERE finished_at IS NULL AND reason IS NOT NULL AND sink = $1 AND NOT until_linked AND id > $4
-                 ORDER BY id LIMIT {STEP} FOR UPDATE SKIP LOCKED),
-             hurried AS (UPDATE deliveries d SET due_at = $2 FROM these WHERE d.id = these.id AND these.waits)
-             SELECT max(id) FROM these HAVING count(*) = {STEP}"
+                 SELECT id, due_at FROM deliveries
+                 WHERE finished_at IS NULL AND status = 'waiting' AND sink = $1 AND due_at >= $4 AND (due_at > $4 OR id > $5)
+                     AND due_at <= $3 AND attempts > 0 AND NOT until_linked
+                 ORDER BY due_at, id LIMIT {STEP} FOR UPDATE SKIP LOCKED),
+             hurried AS (UPDATE deliveries d SET due_at = $2 FROM these WHERE d.id = these.id)
+             SELECT due_at, id, count(*) OVER () FROM these ORDER BY due_at DESC, id DESC LIMIT 1"
         );
-        let (client, now, by, mut after) = (self.pool.get().await?, now.micros(), by.micros(), 0);
+        let (client, now, by) = (self.pool.get().await?, now.micros(), by.micros());
+        let mut after = (now, i64::MAX);
         loop {
-            let values: &Values<'_> =
-                &[(&sink, Type::TEXT), (&now, Type::INT8), (&by, Type::INT8), (&after, Type::INT8)];
+            let values: &Values<'_> = &[
+                (&sink, Type::TEXT),
+                (&now, Type::INT8),
+                (&by, Type::INT8),
+                (&after.0, Type::INT8),
+                (&after.1, Type::INT8),
+            ];
             match client.query_typed(&sql, values).await.map_err(fault)?.first() {
-                Some(row) => after = row.get(0),
-                None => return Ok(()),
+                Some(row) if row.get::<_, i64>(2) == STEP => after = (row.get(0), row.get(1)),
+                _ => return Ok(()),
             }
         }
     }

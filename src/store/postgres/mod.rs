@@ -254,8 +254,8 @@ impl Store for PostgresStore {
         Box::pin(self.give_back_leases(deliveries, lease))
     }
 
-    fn share_breaker(&self, sink: String, open: Option<Open>) -> Boxed<'_, Result<(), StoreError>> {
-        Box::pin(self.share(sink, open))
+    fn share_breaker(&self, sink: String, open: Option<Open>) -> Boxed<'_, Result<bool, StoreError>> {
+        Box::pin(async move { self.share(sink, open).await.map(|()| true) })
     }
 
     fn settle_all(

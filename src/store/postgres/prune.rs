@@ -176,8 +176,9 @@ async fn forget_a_part(tx: &Transaction<'_>, going: &Vec<i64>) -> Result<bool, S
     if left.first().is_some_and(|row| row.get::<_, i64>(0) > 0) {
         return Ok(false);
     }
+    let these_alone = std::slice::from_ref(&these);
     for sql in LAST {
-        tx.execute_typed(&sql.replace("{IS_NEEDED}", IS_NEEDED), &[these.clone()]).await.map_err(fault)?;
+        tx.execute_typed(&sql.replace("{IS_NEEDED}", IS_NEEDED), these_alone).await.map_err(fault)?;
     }
     Ok(true)
 }

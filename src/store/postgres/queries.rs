@@ -6,7 +6,7 @@ use super::connect::{Address, Pool};
 use super::{PostgresStore, news, outlook, read, replicas};
 use crate::Boxed;
 use crate::model::{Attempt, Task};
-use crate::store::{DeliveryRow, Filter, News, Outlook, Queries, ReceiptRow, Replica, SinkRow, StoreError};
+use crate::store::{DeliveryRow, Filter, News, Outlook, Queries, ReceiptRow, Replica, SinkRow, StoreError, Window};
 
 /// Who asks.
 pub(super) struct Readers {
@@ -84,6 +84,10 @@ impl Queries for Readers {
         asked!(self, outlook::page, from)
     }
 
+    fn window(&self, filter: Filter, after: i64, most: u64) -> Boxed<'_, Result<Option<Window>, StoreError>> {
+        asked!(self, read::window, &filter, after, most)
+    }
+
     fn replicas(&self) -> Boxed<'_, Result<Vec<Replica>, StoreError>> {
         Box::pin(async move { replicas::all(&*self.pool.get().await?, self.here).await })
     }
@@ -136,6 +140,10 @@ impl Queries for PostgresStore {
 
     fn outlook(&self, from: i64) -> Boxed<'_, Result<Outlook, StoreError>> {
         self.readers.outlook(from)
+    }
+
+    fn window(&self, filter: Filter, after: i64, most: u64) -> Boxed<'_, Result<Option<Window>, StoreError>> {
+        self.readers.window(filter, after, most)
     }
 
     fn replicas(&self) -> Boxed<'_, Result<Vec<Replica>, StoreError>> {

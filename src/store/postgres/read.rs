@@ -11,7 +11,7 @@ use super::history;
 use super::tx::Values;
 use crate::model::{Attempt, Link, State, Status, Task, Time};
 use crate::store::rules::{ATTEMPTS, DELIVERIES, EXECUTIONS, RECEIPTS, conditions};
-use crate::store::{DeliveryRow, ExecutionRow, Filter, ReceiptRow, SinkRow, StoreError};
+use crate::store::{DeliveryRow, ExecutionRow, Filter, ReceiptRow, SinkRow, StoreError, Window};
 
 pub(super) type Read<T> = Result<T, StoreError>;
 
@@ -206,6 +206,19 @@ pub(super) async fn deliveries(snapshot: &Transaction<'_>, filter: &Filter) -> R
     let open = if is_open { "AND d.finished_at IS NULL" } else { "" };
     let sql = format!("{DELIVERY} {wheres} {open} ORDER BY d.id DESC {}", limit(filter));
     ask(snapshot, &sql, &values(&terms)).await?.iter().map(delivery_row).collect()
+}
+
+/// The next deliveries behind `after` that the filter means.
+pub(super) async fn window(snapshot: &Transaction<'_>, filter: &Filter, after: i64, most: u64) -> Read<Option<Window>> {
+    let filter = Filter { after: Some(after.max(filter.after.unwrap_or(after))), ..filter.clone() };
+    let (wheres, terms) = conditions(&filter, &DELIVERIES, '$');
+    let sql = format!(
+        "SELECT count(*), max(id) FROM (SELECT d.id FROM deliveries d JOIN execution_heads h ON h.id = d.execution
+         {wheres} ORDER BY d.id LIMIT {most}) w"
+    );
+    let rows = ask(snapshot, &sql, &values(&terms)).await?;
+    let found = rows.first().map(|row| (row.get::<_, i64>(0), row.get::<_, Option<i64>>(1)));
+    Ok(found.and_then(|(count, end)| Some(Window { count: count.unsigned_abs(), end: end? })))
 }
 
 pub(super) async fn delivery(snapshot: &Transaction<'_>, id: i64) -> Read<(DeliveryRow, Vec<Attempt>)> {

@@ -4,6 +4,7 @@
 //! A few rows at a time, so that an execution with thousands of changes takes no more memory than the largest of them.
 
 use std::io;
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -55,7 +56,7 @@ pub(super) async fn receipts(tx: &Transaction<'_>, ids: &[i64], export: &Arc<dyn
 /// What `executions show --json` says of it, with the receipts' bodies and the deliveries' attempts.
 async fn execution(tx: &Transaction<'_>, id: i64, out: &mut Out) -> Result<(), StoreError> {
     let of_it = (&id as &(dyn tokio_postgres::types::ToSql + Sync), Type::INT8);
-    let rows = ask(tx, &format!("{EXECUTION} WHERE h.id = $1"), &[of_it.clone()]).await?;
+    let rows = ask(tx, &format!("{EXECUTION} WHERE h.id = $1"), from_ref(&of_it)).await?;
     let Some(row) = rows.first() else { return Ok(()) };
     let (flat, tasks) = shown(tx, row).await?;
     out.put("{\"execution\":").await?;
@@ -70,7 +71,7 @@ async fn execution(tx: &Transaction<'_>, id: i64, out: &mut Out) -> Result<(), S
     );
     out.put(",\"receipts\":[").await?;
     let mut is_first = true;
-    for some in ids(&ask(tx, &sql, &[of_it.clone()]).await?).chunks(ROWS) {
+    for some in ids(&ask(tx, &sql, from_ref(&of_it)).await?).chunks(ROWS) {
         for receipt in with_bodies(tx, some).await? {
             out.item(&mut is_first, &receipt).await?;
         }
@@ -81,7 +82,7 @@ async fn execution(tx: &Transaction<'_>, id: i64, out: &mut Out) -> Result<(), S
     let sql =
         format!("{CHAIN} SELECT id, sequence, type, previous_status, receipt, received_at FROM chain ORDER BY id");
     let mut is_first = true;
-    for some in ask(tx, &sql, &[of_it.clone()]).await?.chunks(ROWS) {
+    for some in ask(tx, &sql, from_ref(&of_it)).await?.chunks(ROWS) {
         let held = "SELECT change, changed_tasks, snapshot FROM execution_heads WHERE id = $2 AND change = ANY($1)
                     UNION ALL SELECT id, changed_tasks, snapshot FROM earlier_changes WHERE id = ANY($1)";
         let held = ask(tx, held, &[(&ids(some), Type::INT8_ARRAY), of_it.clone()]).await?;
@@ -110,7 +111,7 @@ fn ids(rows: &[Row]) -> Vec<i64> {
 /// Receipts with their bodies: as `text` where it is some, else as `base64`; none where it was not kept again.
 async fn with_bodies(tx: &Transaction<'_>, ids: &[i64]) -> Result<Vec<Value>, StoreError> {
     let of_them = (&ids as &(dyn tokio_postgres::types::ToSql + Sync), Type::INT8_ARRAY);
-    let rows = ask(tx, &format!("{RECEIPT} WHERE id = ANY($1) ORDER BY id"), &[of_them.clone()]).await?;
+    let rows = ask(tx, &format!("{RECEIPT} WHERE id = ANY($1) ORDER BY id"), from_ref(&of_them)).await?;
     let bodies = ask(tx, "SELECT id, body FROM receipts WHERE id = ANY($1)", &[of_them]).await?;
     let body = |id: i64| {
         let bytes = bodies.iter().find(|row| row.get::<_, i64>(0) == id)?.get::<_, Option<Vec<u8>>>(1)?;

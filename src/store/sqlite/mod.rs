@@ -53,7 +53,7 @@ mod unload;
 mod writer;
 
 pub use backup::{Contents, Copied};
-pub use survey::{Backlog, Oddity, Schema, Survey, Traffic, Window};
+pub use survey::{Backlog, Oddity, Schema, Survey, Traffic};
 
 /// Whoever held a lease is gone.
 const TAKE_OVER: &str =

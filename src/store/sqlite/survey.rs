@@ -13,7 +13,7 @@ use super::super::rules::{DELIVERIES, conditions};
 use super::read::fault;
 use super::{open, room};
 use crate::model::Time;
-use crate::store::{Extent, Filter, StoreError};
+use crate::store::{Extent, Filter, StoreError, Window};
 
 /// SQLite's steps between two looks at the watch.
 const STEPS: i32 = 10_000;
@@ -67,15 +67,6 @@ pub struct Traffic {
     pub oldest: Option<Time>,
     /// The latest time that any id tells.
     pub latest: Option<Time>,
-}
-
-/// Some deliveries that a filter means, in the order of their ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// How many.
-    pub count: u64,
-    /// The last of them.
-    pub end: i64,
 }
 
 impl Survey {
