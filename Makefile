@@ -73,7 +73,7 @@ tools:
 	[[ -n $$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null) ]] || need postgres postgresql; need openssl openssl; [[ -x /usr/sbin/pgbouncer ]] || need pgbouncer pgbouncer; \
 	if [[ $$(id -u) == 0 ]]; then need debootstrap debootstrap; need systemd-nspawn systemd-container; \
 	  need ip iproute2; need chromium chromium; need node nodejs; need npm npm; need rpm rpm; need lintian lintian; \
-	  need haproxy haproxy; need etcd etcd-server; need patroni "patroni python3-etcd"; \
+	  need haproxy haproxy; need etcd etcd-server; need patroni patroni; \
 	  need musl-gcc musl-tools; need buildah buildah; need crun crun; fi; \
 	if (($${#missing[@]})); then \
 	  if [[ $$(id -u) != 0 ]]; then echo "missing; run as root: apt-get install $${missing[*]}" >&2; exit 1; fi; \

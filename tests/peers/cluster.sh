@@ -11,7 +11,7 @@ stop() { echo "cluster.sh: $*" >&2; exit 1; }
 export PATH=$PATH:/usr/sbin
 for needed in patroni patronictl etcd haproxy pgbouncer ip; do
   command -v "$needed" >/dev/null ||
-    stop "no $needed; run as root: apt-get install patroni python3-etcd etcd-server haproxy pgbouncer postgresql iproute2"
+    stop "no $needed; run as root: apt-get install patroni etcd-server haproxy pgbouncer postgresql iproute2"
 done
 bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n1)
 [[ -n $bin ]] || stop "no PostgreSQL; run as root: apt-get install postgresql"

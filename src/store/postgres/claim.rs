@@ -83,16 +83,14 @@ impl PostgresStore {
             (&bytes, Type::INT8),
             (&probes, Type::BOOL),
         ];
-        let answered = tokio::try_join!(
+        let lost = Lost { astray: &self.astray, sink: &sink, until: until_us, is_heard: false };
+        let (rows, stands, next) = tokio::try_join!(
             biased;
             client.query_typed(CLAIM, claim),
             client.query_typed(breaker::STANDS, of_sink),
             client.query_typed(NEXT_DUE, of_sink),
-        );
-        let (rows, stands, next) = answered.map_err(|e| {
-            self.astray.add(&sink, until_us);
-            fault(e)
-        })?;
+        )
+        .map_err(fault)?;
         let stands = stands.first();
         if stands.is_some_and(|row| row.get(0)) {
             self.give_back_leases(rows.iter().map(|row| row.get(0)).collect(), until).await?;
@@ -119,6 +117,7 @@ impl PostgresStore {
             }
         }
         drop(client);
+        lost.hear();
         let mut deliveries: Vec<Delivery> = Vec::with_capacity(claimed.len());
         for (_, one) in claimed {
             let id = one.id;
@@ -143,8 +142,11 @@ impl PostgresStore {
         Ok(Claim { deliveries, until, next_due, is_paused: false, breaker })
     }
 
-    /// Gives back what was leased to this one by claims whose answers were lost.
+    /// Gives back what was leased to this one by claims whose answers were lost, and what could not be given back before.
     async fn call_back(&self, client: &Client, sink: &str) -> Result<(), StoreError> {
+        while let Some((deliveries, lease)) = self.astray.let_go() {
+            self.give_back_these(client, deliveries, lease).await?;
+        }
         let lost = self.astray.of(sink);
         if lost.is_empty() {
             return Ok(());
@@ -162,42 +164,94 @@ impl PostgresStore {
 
     /// Gives leases back before their end: what was not begun is due again, and first.
     pub(super) async fn give_back_leases(&self, deliveries: Vec<i64>, lease: Time) -> Result<(), StoreError> {
+        let lease = self.place.of_server(lease).micros();
+        match self.pool.get().await {
+            Ok(client) => self.give_back_these(&client, deliveries, lease).await,
+            Err(e) => {
+                self.astray.keep(deliveries, lease);
+                Err(e)
+            }
+        }
+    }
+
+    async fn give_back_these(&self, client: &Client, deliveries: Vec<i64>, lease: i64) -> Result<(), StoreError> {
         // With a probe that was not made.
         let sql = "WITH back AS (
                        UPDATE deliveries SET status = 'waiting', due_at = created_at, holder = NULL
                        WHERE id = ANY($1) AND status = 'leased' AND due_at = $2 RETURNING sink)
                    UPDATE sink_breakers SET holder = NULL, probe_at = 0 WHERE holder = $3 AND sink IN (SELECT sink FROM back)";
-        let client = self.pool.get().await?;
-        let (lease, holder) = (self.place.of_server(lease).micros(), self.place.token());
+        let holder = self.place.token();
         let values: &super::tx::Values<'_> =
             &[(&deliveries, Type::INT8_ARRAY), (&lease, Type::INT8), (&holder, Type::INT8)];
-        client.execute_typed(sql, values).await.map(drop).map_err(fault)
+        let done = client.execute_typed(sql, values).await;
+        done.map(drop).map_err(|e| {
+            self.astray.keep(deliveries, lease);
+            fault(e)
+        })
     }
 }
 
-/// Claims whose answers were lost, by their sinks and the ends of their leases: whether they were carried out nobody knows.
+/// Leases that nobody here knows of, or wants, any more.
 #[derive(Default)]
-pub(super) struct Astray(Mutex<BTreeSet<(String, i64)>>);
+pub(super) struct Astray {
+    /// Of claims whose answers were lost, by their sinks and ends: whether they were carried out nobody knows.
+    unheard: Mutex<BTreeSet<(String, i64)>>,
+    /// Those that could not be given back, with their ends.
+    kept: Mutex<Vec<(Vec<i64>, i64)>>,
+}
 
 impl Astray {
-    /// More than these wait until their leases end.
+    /// More than these wait until they end.
     const MOST: usize = 1000;
 
     fn add(&self, sink: &str, until: i64) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() < Astray::MOST {
             all.insert((sink.to_owned(), until));
         }
     }
 
+    fn keep(&self, deliveries: Vec<i64>, lease: i64) {
+        let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < Astray::MOST {
+            all.push((deliveries, lease));
+        }
+    }
+
+    fn let_go(&self) -> Option<(Vec<i64>, i64)> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
     fn of(&self, sink: &str) -> Vec<i64> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter().filter(|(of, _)| of == sink).map(|(_, until)| *until).collect()
     }
 
     fn forget(&self, sink: &str, gone: &[i64]) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|(of, until)| of != sink || !gone.contains(until));
+    }
+}
+
+/// One claim, which is astray if it ends before its answer was heard, however that comes.
+struct Lost<'a> {
+    astray: &'a Astray,
+    sink: &'a str,
+    until: i64,
+    is_heard: bool,
+}
+
+impl Lost<'_> {
+    fn hear(mut self) {
+        self.is_heard = true;
+    }
+}
+
+impl Drop for Lost<'_> {
+    fn drop(&mut self) {
+        if !self.is_heard {
+            self.astray.add(self.sink, self.until);
+        }
     }
 }
 
