@@ -26,7 +26,7 @@ install = cargo install --locked --debug --config profile.dev.debug=false --targ
 
 # In this order. The latter need what takes minutes to build, and is built beside the former while a core is idle: most of
 # them wait more than they compute.
-FORMER := format clippy test otlp postgres power disk docs footprint interleavings network systemd signer schema zabbix metrics openapi page
+FORMER := format clippy test otlp postgres cluster power disk docs footprint interleavings network systemd signer schema zabbix metrics openapi page
 LATTER := deny instructions packages
 BUILDS := $(TARGET)/builds.log
 
@@ -73,6 +73,7 @@ tools:
 	[[ -n $$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null) ]] || need postgres postgresql; need openssl openssl; [[ -x /usr/sbin/pgbouncer ]] || need pgbouncer pgbouncer; \
 	if [[ $$(id -u) == 0 ]]; then need debootstrap debootstrap; need systemd-nspawn systemd-container; \
 	  need ip iproute2; need chromium chromium; need node nodejs; need npm npm; need rpm rpm; need lintian lintian; \
+	  need haproxy haproxy; need etcd etcd-server; need patroni "patroni python3-etcd"; \
 	  need musl-gcc musl-tools; need buildah buildah; need crun crun; fi; \
 	if (($${#missing[@]})); then \
 	  if [[ $$(id -u) != 0 ]]; then echo "missing; run as root: apt-get install $${missing[*]}" >&2; exit 1; fi; \
@@ -120,8 +121,19 @@ postgres:
 	cargo clippy --locked --lib --tests --features postgres -- -D warnings
 	cargo test --locked --features postgres --lib -- store::postgres
 	cargo test --locked --features postgres --test it --no-run
-	tests/peers/postgres.sh cargo test --locked --features postgres --test it -- store:: news:: model:: postgres:: --skip store::sqlite --test-threads=4
-	$(call ran,postgres: the store's contract and model$(comma) and several daemons on one PostgreSQL)
+	tests/peers/postgres.sh cargo test --locked --features postgres --test it -- store:: news:: model:: postgres:: moving:: --skip store::sqlite --test-threads=4
+	$(call ran,postgres: the store's contract and model$(comma) several daemons on one PostgreSQL$(comma) and the move there and back)
+
+# Several daemons behind HAProxy, on a Patroni cluster and on one server behind PgBouncer, all of which are killed, stopped and
+# cut off. As root it has to run; on a machine that is there for testing (CI=true) too, whoever it runs as.
+cluster:
+	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
+	  tests/peers/cluster.sh; \
+	  echo "  ran       cluster: Patroni$(comma) etcd$(comma) PgBouncer and HAProxy$(comma) killed and cut off under load" >>$(REPORT); \
+	else \
+	  echo "left out: cluster test (needs root; sudo tests/peers/cluster.sh)"; \
+	  echo "  left out  cluster test (needs root; sudo tests/peers/cluster.sh)" >>$(REPORT); \
+	fi
 
 # Power cuts: what the disk could hold then, of a recorded life of the daemon; and that losses would be found.
 POWER_CUTS ?= 1000
@@ -284,11 +296,13 @@ $(CARGO_RPM):
 	$(install) cargo-generate-rpm --version $(CARGO_RPM_VERSION) --root $(TARGET)/tools/rpm-$(CARGO_RPM_VERSION)
 
 # A container's image of the static program alone (Containerfile), as an archive: PROFILE=dev is built quickly.
+# `make image FEATURES=postgres` is for several on one database (config/compose).
 PROFILE ?= release
+FEATURES ?=
 STATIC := $(shell uname -m)-unknown-linux-musl
 static:
 	@rustup target list --installed 2>/dev/null | grep -qx $(STATIC) || rustup target add $(STATIC)
-	cargo build --locked --profile $(PROFILE) --target $(STATIC) --bin callbackd
+	cargo build --locked --profile $(PROFILE) --target $(STATIC) $(if $(FEATURES),--features $(FEATURES)) --bin callbackd
 
 image: static
 	@mkdir -p $(TARGET)/packages
@@ -317,8 +331,8 @@ bless:
 	BLESS=1 cargo test --locked
 
 # Power cuts at ten thousand moments; histories for the store and its model, new ones each time, for about a tenth of the
-# time; and the test that kills, stops, reloads and upgrades the daemon under load, in rounds for so long: `make soak HOURS=8`,
-# or MINUTES=20. Each round prints its seed and what it came to; `SEED=…` begins with the choices of one that failed, and
+# time; the cluster, in rounds for a quarter of it; and the test that kills, stops, reloads and upgrades the daemon under
+# load, in rounds for so long: `make soak HOURS=8`, or MINUTES=20. Each round prints its seed and what it came to; `SEED=…` begins with the choices of one that failed, and
 # `PROPTEST_RNG_SEED=…` makes up the same histories.
 HOURS ?= 2
 MINUTES ?= $(shell echo $$((60 * $(HOURS))))
@@ -329,6 +343,7 @@ soak: POWER_CUTS := 10000
 soak: power
 	cargo test --locked --test it -- --list | grep '^model::' >/dev/null
 	CALLBACKD_TEST_MODEL_CASES=$(HISTORIES) cargo test --locked --test it -- --nocapture model::
+	CALLBACKD_TEST_MINUTES=$$(($(MINUTES) / 8)) tests/peers/cluster.sh
 	cargo test --locked --test it -- --list | grep '^nothing_lost::by_fifty_kills_under_load:' >/dev/null
 	CALLBACKD_TEST_MINUTES=$(MINUTES) CALLBACKD_TEST_KILLS=$(KILLS) $(if $(SEED),CALLBACKD_TEST_SEED=$(SEED)) \
 	  cargo test --locked --test it -- --nocapture nothing_lost::by_fifty_kills_under_load

@@ -176,6 +176,8 @@ pub struct Store {
     pub disk_max: Size,
     /// A folder in which what goes is kept as files.
     pub export: Option<PathBuf>,
+    /// The size at which the log beside the file is copied into it; nothing said: by the size of the disk.
+    pub log_bytes: Option<u64>,
     /// Callbacks waiting to be committed at one time; beyond that, 503.
     pub queue_max: usize,
     /// Connections that read beside the writer.
@@ -193,6 +195,7 @@ impl Default for Store {
             keep: Span::seconds(90 * 86_400),
             disk_max: Size::Percent(80),
             export: None,
+            log_bytes: None,
             queue_max: 4096,
             readers: 3,
         }

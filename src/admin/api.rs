@@ -40,7 +40,7 @@ pub(super) async fn answer(
         Does::Lives => Ok(whole(respond::text(StatusCode::OK, "ok"))),
         Does::IsReady => {
             let (status, said) = match admin.ready() {
-                Ok(word) => (StatusCode::OK, word.to_owned()),
+                Ok(word) => (StatusCode::OK, word),
                 Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
             };
             Ok(whole(respond::text(status, said)))
@@ -61,7 +61,7 @@ pub(super) async fn answer(
         }
         Does::Status => {
             query::read(query, does)?;
-            Ok(whole(respond::json(StatusCode::OK, json!(status::status(admin, clock::now())).to_string())))
+            Ok(whole(respond::json(StatusCode::OK, json!(status::status(admin, clock::now()).await).to_string())))
         }
         does => {
             // Where nothing can be asked with, what is asked with is a slip: `retry?sink=a` is not to retry all.

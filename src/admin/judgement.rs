@@ -7,7 +7,7 @@ use super::{Refusing, SinkStanding};
 use crate::model::Time;
 use crate::model::words::size;
 use crate::pipeline::forward::HALTED;
-use crate::store::WAITS_FOR_LINK;
+use crate::store::{Replica, WAITS_FOR_LINK};
 
 /// Where the configuration is when nobody says.
 pub const DEFAULT_FILE: &str = "/etc/callbackd/callbackd.toml";
@@ -52,6 +52,8 @@ pub enum About {
     Overdue,
     /// What the store takes.
     Disk,
+    /// Who has this place among those that share the store.
+    Replica(u16),
 }
 
 /// Something that is wrong.
@@ -242,6 +244,20 @@ impl Judge<'_> {
             size(most)
         );
         (held > most + most / 16).then(|| self.find(Weight::Bad, About::Disk, what, "upkeep"))
+    }
+
+    /// That one of those who share the store is gone.
+    pub fn gone(&self, replica: &Replica) -> Option<Finding> {
+        let Replica { place, name, address, seen_at, alive, .. } = replica;
+        let what = format!(
+            "The callbackd {name} at {address} was not heard of for {}; the others do its work.",
+            age(*seen_at, self.now)
+        );
+        let mends = vec![Mend {
+            when: format!("on {name}; or leave it, and it is forgotten after a day"),
+            command: "systemctl start callbackd".to_owned(),
+        }];
+        (!alive).then_some(Finding { weight: Weight::Wary, about: About::Replica(*place), what, reason: None, mends })
     }
 
     /// So many receipts that were not understood, of which the newest came then.

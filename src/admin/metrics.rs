@@ -271,6 +271,9 @@ fn store(page: &mut Page, measures: &Measures) {
     bytes("store_log_bytes", "What the write-ahead log holds since it began anew.", &of.log_bytes);
     bytes("store_room_bytes", "What the store could hold beside that.", &of.room_bytes);
     bytes("store_disk_bytes", "The file system that the store is on.", &of.disk_bytes);
+    if let Some(replicas) = of.replicas.get() {
+        page.one("store_replicas", Kind::Gauge, "Callbackds that share the store and are there.", Some(replicas));
+    }
 }
 
 #[cfg(test)]

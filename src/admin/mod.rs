@@ -152,11 +152,14 @@ impl Admin {
         Ok(reply)
     }
 
-    fn ready(&self) -> Result<&'static str, String> {
+    /// What a 2xx means, or why there is none.
+    fn ready(&self) -> Result<String, String> {
         if self.state.shutdown.is_begun() {
             return Err("the daemon stops".to_owned());
         }
-        self.state.store.ready().map(|()| "ready").map_err(|e| e.to_string())
+        let store = &self.state.store;
+        store.ready().map_err(|e| e.to_string())?;
+        Ok(store.promise().map_or_else(|| "ready".to_owned(), |means| format!("ready; a 2xx means: {means}")))
     }
 
     /// Whether this is an operator; who knows no token is told of in the log.

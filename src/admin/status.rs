@@ -1,12 +1,17 @@
 //! How the daemon stands, for programs and for `doctor`: whether it can keep callbacks, and which configuration holds.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::Admin;
 use crate::measure::{Answer, Minute};
 use crate::model::Time;
+use crate::store::Replica;
+
+/// Who asks waits no longer for a store that does not answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What runs, since when, and how it is configured.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
@@ -23,6 +28,9 @@ pub struct Status {
     pub reason: Option<String>,
     /// The configuration that holds.
     pub configuration: Configured,
+    /// Everybody who shares the store, and who is gone of them; empty where it is nobody else's, or does not answer.
+    #[serde(default)]
+    pub replicas: Vec<Replica>,
     /// Sources that refused somebody within the last hour.
     pub refusing: Vec<Refusing>,
 }
@@ -72,10 +80,13 @@ pub struct Configured {
 }
 
 /// As it stands now.
-pub(super) fn status(admin: &Admin, now: Time) -> Status {
+pub(super) async fn status(admin: &Admin, now: Time) -> Status {
     let measures = &admin.state.watch.measures;
     let (ready, held) = (admin.ready(), measures.configuration());
     let refused = held.refused;
+    let replicas =
+        async { if ready.is_ok() { admin.state.store.replicas().await.unwrap_or_default() } else { Vec::new() } };
+    let replicas = tokio::time::timeout(PATIENCE, replicas).await.unwrap_or_default();
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: measures.started_at,
@@ -87,6 +98,7 @@ pub(super) fn status(admin: &Admin, now: Time) -> Status {
             refused_at: refused.as_ref().map(|refused| refused.at),
             reason: refused.map(|refused| refused.reason),
         },
+        replicas,
         refusing: refusing(&measures.history(now), now),
     }
 }

@@ -69,6 +69,10 @@ impl Watch {
         of.free_bytes.set(extent.free as i64);
         of.room_bytes.set(extent.room as i64);
         of.disk_bytes.set(extent.disk as i64);
+        let replicas = self.store.replicas().await?;
+        if !replicas.is_empty() {
+            of.replicas.set(replicas.iter().filter(|one| one.alive).count() as i64);
+        }
         Ok(())
     }
 

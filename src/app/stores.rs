@@ -21,21 +21,30 @@ pub(super) async fn open(
     let measures = Arc::clone(&measures.store);
     #[cfg(feature = "postgres")]
     if config.store.is_postgres() {
-        use crate::store::postgres::{Options, PostgresStore};
+        use crate::store::postgres::{Options, PostgresStore, Word};
         let wake = wake.clone();
         let options = Options {
             queue_max: config.store.queue_max,
             connections: config.store.connections,
             durability: config.store.may_lose.into(),
-            name: config.server.listen.clone(),
-            woken: Arc::new(move |sinks: &[String]| wake.sinks(sinks)),
+            name: config.instance(),
+            listens: config.server.listen.clone(),
+            woken: Arc::new(move |word| match word {
+                Word::Due(sink) => wake.sinks(&[sink]),
+                Word::Stopped(sink) => wake.pauses(sink),
+            }),
             measures,
             ..Options::default()
         };
         return Ok(Arc::new(PostgresStore::open(address(config, password)?, options).await?));
     }
-    let (queue_max, readers) = (config.store.queue_max, config.store.readers);
-    let options = sqlite::Options { queue_max, readers, measures, ..sqlite::Options::default() };
+    let options = sqlite::Options {
+        queue_max: config.store.queue_max,
+        readers: config.store.readers,
+        log_bytes: config.store.log_bytes,
+        measures,
+        ..sqlite::Options::default()
+    };
     Ok(Arc::new(SqliteStore::open(&store_path(config), &options)?))
 }
 

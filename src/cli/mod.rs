@@ -26,6 +26,7 @@ mod explain;
 mod list;
 mod listen;
 mod man;
+mod moving;
 mod print;
 mod progress;
 mod reach;
@@ -86,6 +87,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Copy the store, while the daemon works
     Backup(backup::Backup),
+    /// Move the store into another one, a file or a PostgreSQL, while the daemon works for as long as it can
+    Move(moving::Moving),
     /// The JSON Schema of the configuration, or of what sinks are told
     #[command(subcommand)]
     Schema(schema::Schema),
@@ -118,6 +121,7 @@ impl Cli {
             Command::Zabbix(command) => command.run(&context),
             Command::Doctor(command) => command.run(&context),
             Command::Backup(command) => command.run(&context),
+            Command::Move(command) => command.run(&context),
             Command::Schema(command) => command.run(),
             Command::Completions(command) => command.run(),
             Command::Man(command) => command.run(),

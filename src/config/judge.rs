@@ -86,6 +86,8 @@ fn server(config: &Config, faults: &mut Vec<Fault>) {
 }
 
 const BODY_BYTES_MOST: usize = 512 << 20;
+/// Less is copied all the time; more does not get better, and a restart has it to read.
+const LOG_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=64 << 20;
 
 fn admin(config: &Config, faults: &mut Vec<Fault>) {
     match listens(&config.admin.listen) {
@@ -137,17 +139,20 @@ fn store(config: &Config, faults: &mut Vec<Fault>) {
             "begins with \"sqlite:\", followed by the path of a file, \"sqlite:callbackd.db\", or with \"postgres://\"",
         ),
     }
-    if store.is_postgres() && store.export.is_some() {
-        fault("export", "is not there with PostgreSQL yet; leave it out");
-    }
     if store.is_postgres() && matches!(store.disk_max, Size::Bytes(_)) {
-        fault("disk_max", "as a size is not there with PostgreSQL, which says nothing of its disk; leave it out");
+        fault(
+            "disk_max",
+            "as a size is not there with PostgreSQL, whose files do not shrink when rows go; leave it out, and let `keep` bound it",
+        );
     }
     if store.keep.ms() == 0 {
         fault("keep", "would forget everything at once; write a time like \"90d\"");
     }
     if store.export.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
         fault("export", "names no folder; write its path, like \"/var/lib/callbackd/export\"");
+    }
+    if store.log_bytes.is_some_and(|bytes| !LOG_BYTES.contains(&bytes)) {
+        fault("log_bytes", "has to be from 1048576 to 67108864; leave it out for what is good for most");
     }
     for (key, value) in [("queue_max", store.queue_max), ("readers", store.readers), ("connections", store.connections)]
     {

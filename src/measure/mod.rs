@@ -251,6 +251,8 @@ pub struct OfStore {
     pub room_bytes: Gauge,
     /// Bytes of the whole file system.
     pub disk_bytes: Gauge,
+    /// How many callbackds share it; no figure where none can.
+    pub replicas: Gauge,
 }
 
 impl Default for OfStore {
@@ -264,6 +266,7 @@ impl Default for OfStore {
             log_bytes: Gauge::default(),
             room_bytes: Gauge::default(),
             disk_bytes: Gauge::default(),
+            replicas: Gauge::default(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::measure::Open;
 use crate::model::Time;
+use crate::store;
 
 /// Opens after so many failures in a row; then one delivery at a time probes the peer, at most `probe` apart, until
 /// one is answered. A wait that the peer asked for is respected.
@@ -16,6 +17,8 @@ pub(super) struct Breaker {
     opened_at: Time,
     probe_at: Time,
     is_halted: bool,
+    /// Others who share the store have a say in it.
+    is_shared: bool,
 }
 
 /// A breaker beyond the life of who goes by it: a new forwarder of the same sink begins where the last one was.
@@ -37,7 +40,15 @@ impl Kept {
 impl Breaker {
     pub(super) fn new(failures_max: u32, probe: Duration) -> Breaker {
         let (opened_at, probe_at) = (Time::default(), Time::default());
-        Breaker { failures_max: failures_max.max(1), probe, failures: 0, opened_at, probe_at, is_halted: false }
+        Breaker {
+            failures_max: failures_max.max(1),
+            probe,
+            failures: 0,
+            opened_at,
+            probe_at,
+            is_halted: false,
+            is_shared: false,
+        }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -89,6 +100,30 @@ impl Breaker {
         self.probe_at = Time::from_micros(self.probe_at.micros().saturating_sub(by_us));
     }
 
+    /// Goes by what others say who share the store: whether that opened it, or closed it.
+    pub(super) fn heard(&mut self, said: store::Breaker, now: Time) -> Option<bool> {
+        self.is_shared |= said != store::Breaker::Own;
+        let was_open = self.is_open();
+        match said {
+            store::Breaker::Own => None,
+            store::Breaker::Closed => self.answered().then_some(false),
+            store::Breaker::Open(open) => {
+                self.failures = self.failures.max(self.failures_max);
+                self.opened_at = open.since;
+                // Whoever probes may be gone by then: so it is looked again, as often as it would be probed.
+                self.probe_at = open.probe_at.min(now.plus_ms(self.probe.as_millis() as u64));
+                (!was_open).then_some(true)
+            }
+        }
+    }
+
+    /// Others have said something: what it is tells the store, which is asked for a probe at once.
+    pub(super) fn asks_now(&mut self, now: Time) {
+        if self.is_shared {
+            self.probe_at = self.probe_at.min(now);
+        }
+    }
+
     /// Whether this answer closed it.
     pub(super) fn answered(&mut self) -> bool {
         let was_open = self.is_open();
@@ -130,5 +165,23 @@ mod tests {
         assert!(breaker.halted(t0, minute) && !breaker.halted(t0, minute), "news once");
         assert_eq!(breaker.allows(t0.plus_ms(59_000), true), Some(false));
         assert!(!breaker.failed(t0.plus_ms(60_000), None, 1.0) && breaker.answered() && breaker.halted(t0, minute));
+    }
+
+    #[test]
+    fn what_others_say_opens_and_closes_it() {
+        let mut breaker = Breaker::new(3, Duration::from_secs(5));
+        let t0 = Time::from_seconds(1_700_000_000);
+        assert_eq!(breaker.heard(store::Breaker::Own, t0), None);
+        assert_eq!(breaker.heard(store::Breaker::Closed, t0), None, "as it is");
+        let open = |ms| store::Breaker::Open(Open { since: t0, probe_at: t0.plus_ms(ms) });
+        assert_eq!(breaker.heard(open(2000), t0), Some(true));
+        assert_eq!(breaker.open(), Some(Open { since: t0, probe_at: t0.plus_ms(2000) }));
+        assert_eq!(breaker.heard(open(90_000), t0), None, "not news");
+        assert_eq!(breaker.allows(t0.plus_ms(4999), true), Some(false), "another one probes");
+        assert_eq!(breaker.allows(t0.plus_ms(5000), true), Some(true), "who may be gone");
+        breaker.asks_now(t0.plus_ms(1000));
+        assert_eq!(breaker.allows(t0.plus_ms(1000), true), Some(true));
+        assert_eq!(breaker.heard(store::Breaker::Closed, t0), Some(false));
+        assert_eq!(breaker.allows(t0, true), None);
     }
 }

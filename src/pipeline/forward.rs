@@ -25,6 +25,7 @@ use crate::shutdown::Shutdown;
 use crate::sinks::{Sink, Tried};
 use crate::store::{Claim, Fate, Settlement, Store, StoreError, WAITS_FOR_LINK};
 
+mod fares;
 mod hand;
 #[cfg(test)]
 mod outage;
@@ -99,10 +100,11 @@ impl Forwarder {
             if is_held {
                 // What was claimed before is not told after; whether the sink is paused now, the next claim tells.
                 if let Some(claim) = claiming.take() {
-                    self.take(&mut hand, claim.await).await;
+                    self.take(&mut hand, &mut breaker, claim.await).await;
                 }
                 self.give_back(hand.let_go()).await;
                 hand.look_again();
+                breaker.asks_now(clock::now());
             }
             let set_back = look(&course).take_back_ms();
             if let Some(by_ms) = set_back {
@@ -150,7 +152,7 @@ impl Forwarder {
                 () = stop.begun() => {}
                 claim = answer(&mut claiming), if claiming.is_some() => {
                     claiming = None;
-                    self.take(&mut hand, claim).await;
+                    self.take(&mut hand, &mut breaker, claim).await;
                 }
                 Some(done) = under_way.join_next(), if !under_way.is_empty() => {
                     let mut done = Some(done);
@@ -175,7 +177,7 @@ impl Forwarder {
             }
         }
         if let Some(claim) = claiming {
-            self.take(&mut hand, claim.await).await;
+            self.take(&mut hand, &mut breaker, claim.await).await;
         }
         self.give_back(hand.let_go()).await;
         // After a reload another one serves this sink: a wake-up that came to this one meant that one, and so does a retry
@@ -196,10 +198,11 @@ impl Forwarder {
         Box::pin(async move { store.claim(name, limit, lease_ms, by, now).await })
     }
 
-    async fn take(&self, hand: &mut Hand, claim: Result<Claim, StoreError>) {
+    async fn take(&self, hand: &mut Hand, breaker: &mut Breaker, claim: Result<Claim, StoreError>) {
         let now = clock::now();
         match claim {
             Ok(claim) => {
+                self.hear(breaker, claim.breaker, now);
                 if claim.is_paused {
                     self.give_back(hand.let_go()).await;
                 }
@@ -223,30 +226,6 @@ impl Forwarder {
                 }
             }
         }
-    }
-
-    async fn note(&self, breaker: &mut Breaker, report: Report) {
-        let now = clock::now();
-        match report {
-            Report::Failed { after_ms, reason } => {
-                if breaker.failed(now, after_ms, fastrand::f64()) {
-                    tracing::warn!(sink.name = %self.name, reason, "the sink fails again and again: only probes from now on");
-                }
-            }
-            Report::Answered => {
-                if breaker.answered() {
-                    tracing::info!(sink.name = %self.name, "the sink answers again");
-                    let by = now.plus_ms(self.service.retry.longest_ms);
-                    if let Err(e) = self.store.hurry(self.name.clone(), by, now).await {
-                        tracing::warn!(sink.name = %self.name, error = %e, "retries keep their times");
-                    }
-                    self.wake.sinks(&[&self.name]);
-                }
-            }
-            Report::Unclear => {}
-        }
-        self.breaker.keep(breaker);
-        self.measures.set_breaker(breaker.open());
     }
 
     /// One try, from the claimed delivery to what has to be settled.

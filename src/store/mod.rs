@@ -15,17 +15,20 @@ use serde_json::Value;
 use std::sync::Arc;
 
 use crate::Boxed;
+use crate::measure::Open;
 use crate::model::{Attempt, Delivery, Learned, Receipt, ReceiptStatus, Rules, Task, Time, Update};
 use crate::shutdown::Shutdown;
 
 mod export;
 mod inquiry;
+pub mod moving;
 mod news;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod room;
 mod rows;
 mod rules;
+mod shared;
 pub mod sqlite;
 
 pub use export::Export;
@@ -35,6 +38,7 @@ pub use room::{Extent, MayGo, Outlook, Pruned};
 pub use rows::{
     DEAD_LOOKED_AT, DeadReason, DeliveryFilter, DeliveryRow, ExecutionRow, Filter, ReceiptRow, SinkRow, WAITS_FOR_LINK,
 };
+pub use shared::{Breaker, Replica};
 
 /// Why the store could not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -90,6 +94,8 @@ pub struct Claim {
     pub next_due: Option<Time>,
     /// The sink is to be told nothing.
     pub is_paused: bool,
+    /// How others find the sink.
+    pub breaker: Breaker,
 }
 
 /// What follows for a delivery that was tried.
@@ -175,6 +181,11 @@ pub trait Queries: Send + Sync {
 
     /// What letting go would find from the id `from` on, however old it is: a part, oldest first.
     fn outlook(&self, from: i64) -> Boxed<'_, Result<Outlook, StoreError>>;
+
+    /// Everybody who shares the store, with who is gone and was not replaced; nobody where it cannot be shared.
+    fn replicas(&self) -> Boxed<'_, Result<Vec<Replica>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 }
 
 /// Keeping.
@@ -247,6 +258,12 @@ pub trait Store: Queries {
     /// Gives leases that end at `lease` back: what was not begun is due again, before what became due since.
     fn release(&self, deliveries: Vec<i64>, lease: Time) -> Boxed<'_, Result<(), StoreError>>;
 
+    /// Tells who shares the store how the breaker of this sink stands here: open, or closed again. While it is open, one of
+    /// them all has a probe at one time, and the others claim nothing. Nothing to do where nobody can.
+    fn share_breaker(&self, _sink: String, _open: Option<Open>) -> Boxed<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Records the end of one try. Returns the sinks that have something to do now.
     fn settle(
         &self,
@@ -313,6 +330,11 @@ pub trait Store: Queries {
 
     /// Whether the store can take a callback right now, and if not, why.
     fn ready(&self) -> Result<(), StoreError>;
+
+    /// What it means that something was kept, where that is not this program's own affair.
+    fn promise(&self) -> Option<String> {
+        None
+    }
 
     /// Whether it has been closed: nothing more will be kept.
     fn is_closed(&self) -> bool;

@@ -441,15 +441,19 @@ impl Connection {
                 stream.set_write_timeout(Some(PATIENCE))?;
                 Box::new(stream)
             }
-            None => {
-                let stream = TcpStream::connect(address)?;
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))?;
-                Box::new(stream)
-            }
+            None => return Connection::try_within(address, PATIENCE),
         };
         Ok(Connection { stream, unread: Vec::new() })
+    }
+
+    /// The same over TCP, to one that has to do each thing within this time.
+    pub(crate) fn try_within(address: &str, limit: Duration) -> io::Result<Connection> {
+        let address = address.parse().map_err(io::Error::other)?;
+        let stream = TcpStream::connect_timeout(&address, limit)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(limit))?;
+        stream.set_write_timeout(Some(limit))?;
+        Ok(Connection { stream: Box::new(stream), unread: Vec::new() })
     }
 
     /// Sends bytes.

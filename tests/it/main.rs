@@ -8,6 +8,8 @@ mod bombs;
 mod callbacks;
 mod circle;
 mod clock;
+#[cfg(feature = "postgres")]
+mod cluster;
 mod commands;
 mod config;
 mod contract;
@@ -24,6 +26,7 @@ mod life;
 mod metrics;
 mod model;
 mod monitoring;
+mod moving;
 mod network;
 mod news;
 mod nothing_lost;
@@ -41,6 +44,8 @@ mod postgres;
 mod proxy;
 mod readme;
 mod real_zabbix;
+#[cfg(feature = "postgres")]
+mod relay_postgres;
 mod replay_diff;
 mod rig;
 mod secmaster;

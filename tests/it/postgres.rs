@@ -212,7 +212,7 @@ async fn what_somebody_had_leased_who_is_gone_is_taken_over() {
     let first = claim(&*stores[0], "a", at(1)).await;
     assert_eq!(first.len(), 1);
     assert!(claim(&*stores[1], "a", at(1)).await.is_empty(), "who is there keeps what it leased");
-    assert_eq!(stores[1].replicas().await.expect("listed").iter().filter(|one| one.is_alive).count(), 2);
+    assert_eq!(stores[1].replicas().await.expect("listed").iter().filter(|one| one.alive).count(), 2);
     // As if the first had been silent for an hour.
     ask(&server, &folder, "UPDATE replicas SET seen_at = clock_timestamp() - interval '1 hour' WHERE slot = 0");
     let third = try_open(&server, &folder, Options::default()).await;

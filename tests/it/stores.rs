@@ -4,16 +4,46 @@
 use std::sync::Arc;
 
 use callbackd::store::Store;
+use callbackd::store::moving::Move;
+use callbackd::store::sqlite::portable as file;
 use callbackd::store::sqlite::{Options, SqliteStore};
 use tempfile::TempDir;
 
 /// The store that belongs to the folder, opened again or made.
 pub(crate) fn open(folder: &TempDir) -> Arc<dyn Store> {
     #[cfg(feature = "postgres")]
-    if let Some(server) = postgres::server() {
+    if let Some(server) = postgres::server().filter(|_| !is_file(folder)) {
         return postgres::open(&server, folder);
     }
     Arc::new(SqliteStore::open(&folder.path().join("store.db"), &Options::default()).expect("opens"))
+}
+
+#[cfg(feature = "postgres")]
+fn is_file(folder: &TempDir) -> bool {
+    folder.path().join("store.db").exists()
+}
+
+/// The folder of another store, to which the one was moved that belongs to this folder: where there is a server, from it into
+/// a file, and back.
+pub(crate) async fn moved(folder: &TempDir) -> TempDir {
+    let other = TempDir::new_in(folder.path().parent().expect("a folder")).expect("a folder");
+    let path = |folder: &TempDir| folder.path().join("store.db");
+    #[cfg(feature = "postgres")]
+    let (from, to) = match postgres::server() {
+        Some(server) if is_file(folder) => (file::to_read(&path(folder)), postgres::to_fill(&server, &other).await),
+        Some(server) => (postgres::to_read(&server, folder).await, file::to_fill(&path(&other))),
+        None => (file::to_read(&path(folder)), file::to_fill(&path(&other))),
+    };
+    #[cfg(not(feature = "postgres"))]
+    let (from, to) = (file::to_read(&path(folder)), file::to_fill(&path(&other)));
+    let mut stores = Move::of(from.expect("opens"), to.expect("opens"));
+    stores.begin().await.expect("begins");
+    stores.fill(&mut |_, _| {}).await.expect("filled");
+    assert!(stores.hold().await.expect("held"), "it is in use");
+    stores.end(&mut |_, _| {}).await.expect("moved");
+    let found = stores.verify(&mut |_, _| {}).await.expect("compared");
+    assert_eq!(found.first, None);
+    other
 }
 
 /// Changes rows as nobody should.
@@ -42,7 +72,9 @@ pub(crate) fn count(folder: &TempDir, sql: &str) -> usize {
 pub(crate) mod postgres {
     use std::sync::{Arc, LazyLock};
 
-    use callbackd::store::postgres::{Address, Options, PostgresStore};
+    use callbackd::store::StoreError;
+    use callbackd::store::moving::Opened;
+    use callbackd::store::postgres::{Address, Durability, Options, PostgresStore, portable};
     use tempfile::TempDir;
     use tokio::runtime::Runtime;
     use tokio_postgres::{NoTls, SimpleQueryMessage};
@@ -76,6 +108,16 @@ pub(crate) mod postgres {
     pub(crate) async fn try_open(server: &str, folder: &TempDir, options: Options) -> Arc<PostgresStore> {
         let address = Address::parse(&address(server, folder), None, None).expect("an address");
         Arc::new(PostgresStore::open(address, options).await.expect("opens"))
+    }
+
+    pub(crate) async fn to_read(server: &str, folder: &TempDir) -> Result<Opened, StoreError> {
+        portable::to_read(Address::parse(&address(server, folder), None, None).expect("an address")).await
+    }
+
+    pub(crate) async fn to_fill(server: &str, folder: &TempDir) -> Result<Opened, StoreError> {
+        make(server, folder);
+        let address = Address::parse(&address(server, folder), None, None).expect("an address");
+        portable::to_fill(address, Durability::Full).await
     }
 
     pub(crate) fn open(server: &str, folder: &TempDir) -> Arc<PostgresStore> {

@@ -35,6 +35,7 @@ mod lists;
 mod overview;
 mod plot;
 mod receipts;
+mod replicas;
 mod sinks;
 mod standing;
 mod timeline;

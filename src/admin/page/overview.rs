@@ -4,6 +4,7 @@ use super::executions::{self, Row};
 use super::html::{Html, NONE, Url, age, count, several, when};
 use super::layout::section;
 use super::plot::{self, DAY, HOUR};
+use super::replicas;
 use super::standing::{Standing, findings, place};
 use crate::admin::judgement::{Finding, Weight};
 use crate::measure::Minute;
@@ -22,7 +23,14 @@ pub(super) fn show(h: &mut Html, standing: &Standing, history: &[Minute], latest
             h.el("ul", &[("class", "findings")], |h| found.iter().for_each(|f| finding(h, f)))
         });
     }
+    if !standing.replicas.is_empty() {
+        section(h, "replicas", "Who shares the store", |h| replicas::table(h, &standing.replicas, now));
+    }
     section(h, "figures", "The last hour and day", |h| {
+        if standing.replicas.len() > 1 {
+            let apart = "These count what this callbackd alone took and told; the rest of the page is of all that share the store.";
+            h.leaf("p", &[("class", "none")], apart);
+        }
         if now.ms_since(standing.since) < DAY_MS {
             let since = format!(
                 "Counted since {}, when this process began: what was before is in the lists.",

@@ -7,7 +7,7 @@ use crate::admin::{AdminState, Refusing, SinkStanding, api, pieces, status};
 use crate::measure::Configuration;
 use crate::model::{ReceiptStatus, Time};
 use crate::pipeline::upkeep::bytes_max;
-use crate::store::{Filter, StoreError};
+use crate::store::{Filter, Replica, StoreError};
 
 /// Everything that the person on call asks first.
 pub(super) struct Standing {
@@ -31,6 +31,8 @@ pub(super) struct Standing {
     pub(super) since: Time,
     /// The configuration that holds.
     pub(super) configuration: Configuration,
+    /// Everybody who shares the store.
+    pub(super) replicas: Vec<Replica>,
 }
 
 /// A source, and when it last called.
@@ -116,6 +118,7 @@ pub(super) async fn look(state: &AdminState, now: Time) -> Result<Standing, Stor
         since: state.watch.measures.started_at,
         takes,
         configuration,
+        replicas: store.replicas().await?,
     })
 }
 
@@ -133,6 +136,7 @@ pub(super) fn findings(standing: &Standing, now: Time) -> Vec<Finding> {
         found.extend(judge.sink(&sink.standing, sink.is_configured));
     }
     found.extend(standing.takes.and_then(|(held, most)| judge.over(held, most)));
+    found.extend(standing.replicas.iter().filter_map(|one| judge.gone(one)));
     found.extend(judge.quarantined(standing.quarantined.0, standing.quarantined.1));
     found.extend(judge.held(standing.held));
     found.extend(judge.overdue(standing.overdue));
@@ -143,7 +147,7 @@ pub(super) fn findings(standing: &Standing, now: Time) -> Vec<Finding> {
 /// Where more of it is shown.
 pub(super) fn place(about: &About) -> Option<Url> {
     Some(match about {
-        About::Daemon | About::Configuration | About::Disk => return None,
+        About::Daemon | About::Configuration | About::Disk | About::Replica(_) => return None,
         About::Source(name) => Url::to(&["receipts"]).with("source", name),
         About::Sink(_) => Url::to(&["sinks"]),
         About::Dead(sink) => layout::dead().with("sink", sink),

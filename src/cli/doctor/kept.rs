@@ -45,6 +45,10 @@ pub(super) async fn look(
             return Ok(());
         }
     };
+    if let Err(e) = survey.is_to_be_used() {
+        findings.wrong("store", e.to_string(), "do as it says, or mend store.url");
+        return Ok(());
+    }
     private(path, findings);
     whole(&mut survey, path, within, judge.commands, findings)?;
     log(&survey, findings);

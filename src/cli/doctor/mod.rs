@@ -85,6 +85,7 @@ impl Findings {
             About::Receipts(_) => "receipts".to_owned(),
             About::Overdue => "executions".to_owned(),
             About::Disk => "disk".to_owned(),
+            About::Replica(place) => format!("replicas.{place}"),
         };
         let what = reason.map_or(what.clone(), |reason| format!("{what} Reason: {reason}"));
         let step = |Mend { when, command }: Mend| if when.is_empty() { command } else { format!("{when} {command}") };
@@ -151,7 +152,7 @@ impl Doctor {
         if config.store.is_postgres() {
             let queries = super::reach::queries(config, context.env)?;
             #[cfg(feature = "postgres")]
-            block_on(shared::look(config, context.env, findings))?;
+            block_on(shared::look(config, context.env, &judge, findings))?;
             return block_on(kept::sinks(config, &*queries, &sinks, &judge, findings));
         }
         let path = super::reach::store_path(config)?;

@@ -155,7 +155,7 @@ mod tests {
     /// These deliveries, and more where they came from.
     fn claim(ids: Range<i64>) -> Claim {
         let deliveries = ids.map(delivery).collect();
-        Claim { deliveries, until: NOW.plus_ms(90_000), next_due: Some(NOW), is_paused: false }
+        Claim { deliveries, until: NOW.plus_ms(90_000), next_due: Some(NOW), ..Claim::default() }
     }
 
     #[test]

@@ -1,16 +1,22 @@
 //! Deliveries claimed under a lease, many at once, by several callbackds: what one has locked, the next passes over.
 //!
+//! A sink's breaker is looked at in the same statement ([`super::breaker`]): while it is open, whoever is first takes the probe,
+//! and nobody else anything.
+//!
 //! Order rests on `due_at` alone, as with SQLite: behind another of its execution and sink it is NULL.
 
-use tokio_postgres::Row;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 
 use super::connect::fault;
 use super::tx::Touches;
-use super::{PostgresStore, rules};
+use super::{PostgresStore, breaker, rules};
 use crate::model::{Delivery, Link, Rules, Time};
 use crate::store::rules::{BYTES_MAX, Claimed, ReadySettlement};
-use crate::store::{Claim, StoreError};
+use crate::store::{Breaker, Claim, StoreError};
 
 /// Those that are due longest, leased or waiting; of them as many as their snapshots allow; leased in the same statement.
 const CLAIM: &str = "WITH leased AS MATERIALIZED (
@@ -29,15 +35,21 @@ const CLAIM: &str = "WITH leased AS MATERIALIZED (
         FROM due JOIN deliveries d ON d.id = due.id JOIN execution_heads h ON h.id = d.execution LEFT JOIN earlier_changes c ON c.id = d.change),
     fits AS (
         SELECT *, sum(octet_length(snapshot)) OVER (ORDER BY due_at, id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
-        FROM told)
+        FROM told),
+    probe AS (
+        UPDATE sink_breakers b SET probe_at = $5, holder = $6
+        WHERE b.sink = $1 AND $8 AND b.probe_at <= $4 AND EXISTS (SELECT 1 FROM fits)
+            AND NOT EXISTS (SELECT 1 FROM sink_pauses p WHERE p.sink = $1)
+        RETURNING b.sink)
     UPDATE deliveries d SET status = 'leased', due_at = $5, holder = $6 FROM fits f
     WHERE d.id = f.id AND (f.before IS NULL OR f.before < $7) AND NOT EXISTS (SELECT 1 FROM sink_pauses p WHERE p.sink = $1)
+        AND (NOT EXISTS (SELECT 1 FROM sink_breakers b WHERE b.sink = $1) OR EXISTS (SELECT 1 FROM probe))
     RETURNING d.id, d.execution, d.change, d.attempts, d.created_at, d.resume, f.sequence, f.type, f.previous_status, f.changed_tasks,
               f.receipt, f.received_at, f.snapshot, f.due_at";
 
 const NEXT_DUE: &str =
-    "SELECT min(due_at) FROM deliveries WHERE finished_at IS NULL AND status IN ('leased', 'waiting') AND sink = $1";
-const IS_PAUSED: &str = "SELECT 1 FROM sink_pauses WHERE sink = $1";
+    "SELECT least((SELECT min(due_at) FROM deliveries WHERE finished_at IS NULL AND status = 'leased' AND sink = $1),
+                  (SELECT min(due_at) FROM deliveries WHERE finished_at IS NULL AND status = 'waiting' AND sink = $1))";
 const LINKS: &str =
     "SELECT l.execution, h.source, h.key, h.id FROM links l JOIN execution_heads h ON h.id = l.with_execution
     WHERE l.execution = ANY($1)
@@ -58,7 +70,8 @@ impl PostgresStore {
         let client = self.pool.get().await?;
         let (most, bytes) = (i64::try_from(limit).unwrap_or(i64::MAX), BYTES_MAX as i64);
         let of_sink: &super::tx::Values<'_> = &[(&sink, Type::TEXT)];
-        let (by_us, holder) = (by.micros(), self.place.token());
+        self.call_back(&client, &sink).await?;
+        let (by_us, holder, probes) = (by.micros(), self.place.token(), by > now);
         let (now_us, until_us) = (self.place.of_server(now).micros(), self.place.of_server(until).micros());
         let claim: &super::tx::Values<'_> = &[
             (&sink, Type::TEXT),
@@ -68,18 +81,26 @@ impl PostgresStore {
             (&until_us, Type::INT8),
             (&holder, Type::INT8),
             (&bytes, Type::INT8),
+            (&probes, Type::BOOL),
         ];
-        let (paused, rows, next) = tokio::try_join!(
+        let answered = tokio::try_join!(
             biased;
-            client.query_typed(IS_PAUSED, of_sink),
             client.query_typed(CLAIM, claim),
+            client.query_typed(breaker::STANDS, of_sink),
             client.query_typed(NEXT_DUE, of_sink),
-        )
-        .map_err(fault)?;
-        if !paused.is_empty() {
+        );
+        let (rows, stands, next) = answered.map_err(|e| {
+            self.astray.add(&sink, until_us);
+            fault(e)
+        })?;
+        let stands = stands.first();
+        if stands.is_some_and(|row| row.get(0)) {
             self.give_back_leases(rows.iter().map(|row| row.get(0)).collect(), until).await?;
-            return Ok(Claim { deliveries: Vec::new(), until, next_due: None, is_paused: true });
+            return Ok(Claim { until, is_paused: true, ..Claim::default() });
         }
+        // Who was given something may try it, whatever was said a moment later.
+        let stands = stands.filter(|_| rows.is_empty());
+        let breaker = stands.map_or(Breaker::Own, |row| breaker::stands(row, &self.place, probes));
         let size: usize = rows.iter().map(|row| row.get::<_, &str>(12).len()).sum();
         let mut next_due = match rows.len() < limit && size < BYTES_MAX {
             true => next.first().and_then(|row| row.get::<_, Option<i64>>(0)).map(Time::from_micros),
@@ -119,17 +140,64 @@ impl PostgresStore {
                 }
             }
         }
-        Ok(Claim { deliveries, until, next_due, is_paused: false })
+        Ok(Claim { deliveries, until, next_due, is_paused: false, breaker })
+    }
+
+    /// Gives back what was leased to this one by claims whose answers were lost.
+    async fn call_back(&self, client: &Client, sink: &str) -> Result<(), StoreError> {
+        let lost = self.astray.of(sink);
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let sql = "WITH back AS (
+                       UPDATE deliveries SET status = 'waiting', due_at = created_at, holder = NULL
+                       WHERE finished_at IS NULL AND status = 'leased' AND sink = $1 AND due_at = ANY($2) AND holder = $3)
+                   UPDATE sink_breakers SET holder = NULL, probe_at = 0 WHERE sink = $1 AND probe_at = ANY($2) AND holder = $3";
+        let holder = self.place.token();
+        let values: &super::tx::Values<'_> = &[(&sink, Type::TEXT), (&lost, Type::INT8_ARRAY), (&holder, Type::INT8)];
+        client.execute_typed(sql, values).await.map_err(fault)?;
+        self.astray.forget(sink, &lost);
+        Ok(())
     }
 
     /// Gives leases back before their end: what was not begun is due again, and first.
     pub(super) async fn give_back_leases(&self, deliveries: Vec<i64>, lease: Time) -> Result<(), StoreError> {
-        let sql = "UPDATE deliveries SET status = 'waiting', due_at = created_at, holder = NULL
-                   WHERE id = ANY($1) AND status = 'leased' AND due_at = $2";
+        // With a probe that was not made.
+        let sql = "WITH back AS (
+                       UPDATE deliveries SET status = 'waiting', due_at = created_at, holder = NULL
+                       WHERE id = ANY($1) AND status = 'leased' AND due_at = $2 RETURNING sink)
+                   UPDATE sink_breakers SET holder = NULL, probe_at = 0 WHERE holder = $3 AND sink IN (SELECT sink FROM back)";
         let client = self.pool.get().await?;
-        let lease = self.place.of_server(lease).micros();
-        let values: &super::tx::Values<'_> = &[(&deliveries, Type::INT8_ARRAY), (&lease, Type::INT8)];
+        let (lease, holder) = (self.place.of_server(lease).micros(), self.place.token());
+        let values: &super::tx::Values<'_> =
+            &[(&deliveries, Type::INT8_ARRAY), (&lease, Type::INT8), (&holder, Type::INT8)];
         client.execute_typed(sql, values).await.map(drop).map_err(fault)
+    }
+}
+
+/// Claims whose answers were lost, by their sinks and the ends of their leases: whether they were carried out nobody knows.
+#[derive(Default)]
+pub(super) struct Astray(Mutex<BTreeSet<(String, i64)>>);
+
+impl Astray {
+    /// More than these wait until their leases end.
+    const MOST: usize = 1000;
+
+    fn add(&self, sink: &str, until: i64) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < Astray::MOST {
+            all.insert((sink.to_owned(), until));
+        }
+    }
+
+    fn of(&self, sink: &str) -> Vec<i64> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter(|(of, _)| of == sink).map(|(_, until)| *until).collect()
+    }
+
+    fn forget(&self, sink: &str, gone: &[i64]) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(of, until)| of != sink || !gone.contains(until));
     }
 }
 

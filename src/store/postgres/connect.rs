@@ -1,7 +1,9 @@
 //! Connections: from an address, by TLS where it is to be, with what every session needs; and a pool of them.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -9,77 +11,162 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
-use tokio_postgres::{Client, Config, Connection, Socket};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Socket};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::Boxed;
 use crate::outbound;
+use crate::shutdown::Shutdown;
 use crate::store::StoreError;
 
 /// Whoever is not there within this time is away.
 const CONNECT: Duration = Duration::from_secs(5);
 /// A server that acknowledges nothing for so long is away.
 const SILENT: Duration = Duration::from_secs(10);
+/// Whoever takes longer to greet is away, also where its kernel still answers.
+const GREETING: Duration = Duration::from_secs(8);
 
 /// Where the database is, and how it is reached.
 #[derive(Clone)]
 pub struct Address {
     config: Config,
+    /// One for each host.
+    each: Arc<[Config]>,
+    /// Of these, who answered last.
+    last: Arc<AtomicUsize>,
     tls: Tls,
+    /// Until when connections hold that were made until now.
+    held: Arc<Mutex<Shutdown>>,
+}
+
+/// A connection, driven by a task of its own.
+pub(super) struct Session {
+    client: Client,
+    /// What the server has warned of.
+    warnings: Arc<AtomicU64>,
+}
+
+impl Session {
+    /// How often the server has warned until now: what was answered since is not as it was asked for.
+    pub(super) fn warnings(&self) -> u64 {
+        self.warnings.load(Ordering::Acquire)
+    }
+}
+
+impl std::ops::Deref for Session {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl std::ops::DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
 }
 
 impl Address {
     /// Reads `postgres://…`. Over a network there is TLS unless the address says otherwise.
     pub fn parse(url: &str, password: Option<&str>, ca_file: Option<&std::path::Path>) -> Result<Address, String> {
-        // What the parser says could quote the password.
-        let mut config = Config::from_str(url).map_err(|_| {
-            "is no address of a PostgreSQL; write one like \"postgres://callbackd@db.example.org/callbackd\"".to_owned()
-        })?;
+        let mut config = Address::read(url)?;
         if config.get_hosts().is_empty() {
             return Err("names no host; write one like \"postgres://callbackd@db.example.org/callbackd\"".to_owned());
-        }
-        if let Some(password) = password {
-            config.password(password);
         }
         let is_near = |host: &Host| match host {
             Host::Tcp(name) => name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
             Host::Unix(_) => true,
         };
-        if !url.contains("sslmode=") {
-            let stays_here = config.get_hosts().iter().all(is_near) && ca_file.is_none();
-            config.ssl_mode(if stays_here { SslMode::Disable } else { SslMode::Require });
+        let stays_here = config.get_hosts().iter().all(is_near) && ca_file.is_none();
+        let complete = |config: &mut Config| {
+            if let Some(password) = password {
+                config.password(password);
+            }
+            if !url.contains("sslmode=") {
+                config.ssl_mode(if stays_here { SslMode::Disable } else { SslMode::Require });
+            }
+            if config.get_application_name().is_none() {
+                config.application_name("callbackd");
+            }
+            config.connect_timeout(CONNECT).tcp_user_timeout(SILENT);
+            config.keepalives_idle(SILENT).keepalives_interval(Duration::from_secs(2)).keepalives_retries(3);
+        };
+        complete(&mut config);
+        let mut each = Vec::new();
+        for url in hosts(url) {
+            let mut one = Address::read(&url)?;
+            complete(&mut one);
+            each.push(one);
         }
-        if config.get_application_name().is_none() {
-            config.application_name("callbackd");
-        }
-        config.connect_timeout(CONNECT).tcp_user_timeout(SILENT);
-        config.keepalives_idle(SILENT).keepalives_interval(Duration::from_secs(2)).keepalives_retries(3);
         let tls = match config.get_ssl_mode() {
             SslMode::Disable => Tls(None),
             _ => Tls(Some(outbound::tls_client(ca_file)?)),
         };
-        Ok(Address { config, tls })
+        Ok(Address { config, each: each.into(), last: Arc::default(), tls, held: Arc::default() })
     }
 
-    /// One connection, which lives as long as its client; `watch` is who drives it.
-    pub(super) async fn connect(&self) -> Result<(Client, Driven), tokio_postgres::Error> {
-        let (client, connection) = self.config.connect(self.tls.clone()).await?;
-        Ok((client, connection))
+    fn read(url: &str) -> Result<Config, String> {
+        // What the parser says could quote the password.
+        Config::from_str(url).map_err(|_| {
+            "is no address of a PostgreSQL; write one like \"postgres://callbackd@db.example.org/callbackd\"".to_owned()
+        })
+    }
+
+    /// One connection, which lives as long as its client, to the first host that will do, from who answered last on. Each
+    /// has its own time: one that is stopped is not to keep anybody from the next.
+    pub(super) async fn connect(&self) -> Result<(Client, Driven), StoreError> {
+        let (count, first) = (self.each.len(), self.last.load(Ordering::Relaxed));
+        let mut why = StoreError::Unavailable("the database cannot be reached".to_owned());
+        for at in (first..first + count).map(|at| at % count) {
+            match tokio::time::timeout(GREETING, self.each[at].connect(self.tls.clone())).await {
+                Ok(Ok(both)) => {
+                    self.last.store(at, Ordering::Relaxed);
+                    return Ok(both);
+                }
+                Ok(Err(e)) => why = fault(e),
+                Err(_) => why = StoreError::Unavailable("the database does not answer".to_owned()),
+            }
+        }
+        Err(why)
     }
 
     /// The same, driven by a task of its own.
-    pub(super) async fn open(&self) -> Result<Client, tokio_postgres::Error> {
-        let (client, connection) = self.connect().await?;
+    pub(super) async fn open(&self) -> Result<Session, StoreError> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (client, mut connection) = self.connect().await?;
+        let warnings = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&warnings);
+        let driven = async move {
+            loop {
+                match poll_fn(|cx| connection.poll_message(cx)).await {
+                    Some(Ok(AsyncMessage::Notice(said))) if said.parsed_severity() == Some(Severity::Warning) => {
+                        tracing::warn!(said = said.message(), "PostgreSQL warns");
+                        // Before the answer that follows it is handed on.
+                        counted.fetch_add(1, Ordering::Release);
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(e)) => return tracing::debug!(error = %said(&e), "a connection to PostgreSQL ended"),
+                    None => return,
+                }
+            }
+        };
         tokio::spawn(async move {
-            if let Err(e) = connection.await {
-                tracing::debug!(error = %said(&e), "a connection to PostgreSQL ended");
+            tokio::select! {
+                () = driven => {}
+                () = held.begun() => {}
             }
         });
-        Ok(client)
+        Ok(Session { client, warnings })
+    }
+
+    /// Hangs up, whatever is still waited for: who waits hears that the connection is gone.
+    pub(super) fn hang_up(&self) {
+        std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner)).begin();
     }
 
     /// The server's name, for a person.
@@ -89,8 +176,18 @@ impl Address {
             Some(Host::Unix(path)) => path.display().to_string(),
             None => String::new(),
         };
-        format!("{host}/{}", self.config.get_dbname().unwrap_or("postgres"))
+        let port = self.config.get_ports().first().filter(|port| **port != 5432);
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{host}{port}/{}", self.config.get_dbname().unwrap_or("postgres"))
     }
+}
+
+/// The same address for each of the hosts that it names.
+fn hosts(url: &str) -> Vec<String> {
+    let Some((scheme, rest)) = url.split_once("://") else { return vec![url.to_owned()] };
+    let (authority, after) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (user, hosts) = authority.rfind('@').map_or(("", authority), |at| authority.split_at(at + 1));
+    hosts.split(',').map(|host| format!("{scheme}://{user}{host}{after}")).collect()
 }
 
 /// What has to be polled for a client to hear anything.
@@ -189,14 +286,14 @@ impl AsyncWrite for Secured {
 #[derive(Clone)]
 pub(super) struct Pool {
     address: Arc<Address>,
-    idle: Arc<Mutex<Vec<Client>>>,
+    idle: Arc<Mutex<Vec<Session>>>,
     permits: Arc<Semaphore>,
 }
 
 /// A connection of the pool.
 pub(super) struct Lent {
-    client: Option<Client>,
-    idle: Arc<Mutex<Vec<Client>>>,
+    client: Option<Session>,
+    idle: Arc<Mutex<Vec<Session>>>,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -214,7 +311,7 @@ impl Pool {
         };
         let client = match held {
             Some(client) => client,
-            None => self.address.open().await.map_err(fault)?,
+            None => self.address.open().await?,
         };
         Ok(Lent { client: Some(client), idle: Arc::clone(&self.idle), _permit: permit })
     }
@@ -258,6 +355,18 @@ mod tests {
     }
 
     #[test]
+    fn each_host_is_asked_by_itself() {
+        let each = hosts("postgres://u:p@a:1,b:2,c/d?target_session_attrs=read-write");
+        let one = |host: &str| format!("postgres://u:p@{host}/d?target_session_attrs=read-write");
+        assert_eq!(each, [one("a:1"), one("b:2"), one("c")]);
+        assert_eq!(hosts("postgres://a,b?x=1"), ["postgres://a?x=1", "postgres://b?x=1"]);
+        assert_eq!(hosts("host=a,b user=u"), ["host=a,b user=u"]);
+        let address = Address::parse("postgres://u@10.0.0.1,10.0.0.2/d", Some("s3cret"), None).expect("an address");
+        assert!(address.each.iter().all(|one| one.get_ssl_mode() == SslMode::Require && one.get_hosts().len() == 1));
+        assert!(address.each.iter().all(|one| one.get_password() == Some(b"s3cret")));
+    }
+
+    #[test]
     fn what_is_said_of_an_address_holds_no_password() {
         for url in ["postgres://u:s3cret@db:port/d", "postgres://u:s3cret@/d?host", "postgres:///d?password=s3cret"] {
             let why = Address::parse(url, None, None).err().expect("a fault");
@@ -265,5 +374,7 @@ mod tests {
         }
         let address = Address::parse("postgres://u:s3cret@db/d", None, None).expect("an address");
         assert_eq!(address.place(), "db/d");
+        let address = Address::parse("postgres://u:s3cret@db:6432/d", None, None).expect("an address");
+        assert_eq!(address.place(), "db:6432/d");
     }
 }

@@ -12,6 +12,10 @@ use crate::store::{DeliveryFilter, StoreError};
 
 /// How many deliveries one transaction of a mass change touches: more would hold up callbacks.
 const CHUNK: usize = 500;
+/// How many rows one transaction moves to another time.
+const STEP: i64 = 1000;
+/// What waits for a time at the sink `$1`.
+pub(super) const WAITING: (&str, &str) = ("deliveries", "finished_at IS NULL AND status = 'waiting' AND sink = $1");
 /// Ids may be ahead of the clock by a little: each is more than the last.
 const AHEAD_MS: u64 = 5000;
 
@@ -46,13 +50,67 @@ impl PostgresStore {
         }
     }
 
+    /// In steps, each a transaction: what was tried and waits has its reason, by which it is found, oldest first.
     pub(super) async fn hurry_sink(&self, sink: String, by: Time, now: Time) -> Result<(), StoreError> {
-        let sql = "UPDATE deliveries SET due_at = $2 WHERE id IN (
-                       SELECT id FROM deliveries WHERE finished_at IS NULL AND status = 'waiting' AND sink = $1 AND due_at > $2
-                           AND due_at <= $3 AND attempts > 0 AND NOT until_linked ORDER BY id FOR UPDATE SKIP LOCKED)";
-        let (client, now, by) = (self.pool.get().await?, now.micros(), by.micros());
-        let values: &Values<'_> = &[(&sink, Type::TEXT), (&now, Type::INT8), (&by, Type::INT8)];
-        client.execute_typed(sql, values).await.map(drop).map_err(fault)
+        let sql = format!(
+            "WITH these AS (
+                 SELECT id, status = 'waiting' AND due_at > $2 AND due_at <= $3 AND attempts > 0 AS waits FROM deliveries
+                 WHERE finished_at IS NULL AND reason IS NOT NULL AND sink = $1 AND NOT until_linked AND id > $4
+                 ORDER BY id LIMIT {STEP} FOR UPDATE SKIP LOCKED),
+             hurried AS (UPDATE deliveries d SET due_at = $2 FROM these WHERE d.id = these.id AND these.waits)
+             SELECT max(id) FROM these HAVING count(*) = {STEP}"
+        );
+        let (client, now, by, mut after) = (self.pool.get().await?, now.micros(), by.micros(), 0);
+        loop {
+            let values: &Values<'_> =
+                &[(&sink, Type::TEXT), (&now, Type::INT8), (&by, Type::INT8), (&after, Type::INT8)];
+            match client.query_typed(&sql, values).await.map_err(fault)?.first() {
+                Some(row) => after = row.get(0),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// The clock was set back: moves what waits in `of`, a table with a condition on `$1`, soonest first and in steps, so that
+    /// callbacks are committed in between. What was moved is due before what was not.
+    pub(super) async fn move_back(
+        &self,
+        of: (&'static str, &'static str),
+        name: &str,
+        by_ms: Option<u64>,
+        now: Time,
+    ) -> Result<u64, StoreError> {
+        let ((table, waits), mut after, mut count) = (of, (now.micros(), i64::MAX), 0);
+        let sql = format!(
+            "WITH these AS (
+                 SELECT id, due_at FROM {table} WHERE {waits} AND due_at >= $2 AND (due_at > $2 OR id > $3)
+                 ORDER BY due_at, id LIMIT {STEP} FOR UPDATE),
+             moved AS (UPDATE {table} t SET due_at = greatest($4, t.due_at - $5) FROM these WHERE t.id = these.id)
+             SELECT count(*), (SELECT due_at FROM these ORDER BY due_at DESC, id DESC LIMIT 1),
+                    (SELECT id FROM these ORDER BY due_at DESC, id DESC LIMIT 1) FROM these"
+        );
+        loop {
+            let (sql, name, from) = (sql.clone(), name.to_owned(), after);
+            let step = move |tx: &mut Tx<'_>| -> Done<(i64, Option<(i64, i64)>)> {
+                let Some(by_us) = by_us(tx, by_ms, now) else { return Ok((0, None)) };
+                let values: &Values<'_> = &[
+                    (&name, Type::TEXT),
+                    (&from.0, Type::INT8),
+                    (&from.1, Type::INT8),
+                    (&now.micros(), Type::INT8),
+                    (&by_us, Type::INT8),
+                ];
+                let rows = tx.change(&sql, values)?;
+                let Some(row) = rows.first() else { return Ok((0, None)) };
+                Ok((row.get(0), row.get::<_, Option<i64>>(1).zip(row.get(2))))
+            };
+            let (moved, last) = self.call(Touches::default(), step).await?;
+            count += moved.unsigned_abs();
+            match last.filter(|_| moved == STEP) {
+                Some(last) => after = last,
+                None => return Ok(count),
+            }
+        }
     }
 }
 
@@ -122,19 +180,9 @@ pub(super) fn values(terms: &[Term]) -> Vec<(&(dyn ToSql + Sync), Type)> {
 }
 
 /// By how many microseconds the clock was set back, if so: by so much, or, where nobody saw it, as the ids tell.
-pub(super) fn by_us(tx: &Tx<'_>, by_ms: Option<u64>, now: Time) -> Option<i64> {
+fn by_us(tx: &Tx<'_>, by_ms: Option<u64>, now: Time) -> Option<i64> {
     let by_ids = || Some(Time::from_micros(tx.last_id()).ms_since(now)).filter(|ms| *ms > AHEAD_MS);
     by_ms.or_else(by_ids).map(|ms| i64::try_from(ms.saturating_mul(1000)).unwrap_or(i64::MAX))
-}
-
-pub(super) fn set_back(tx: &mut Tx<'_>, sink: &str, by_ms: Option<u64>, now: Time) -> Done<u64> {
-    let Some(by_us) = by_us(tx, by_ms, now) else { return Ok(0) };
-    let rows = tx.change(
-        "UPDATE deliveries SET due_at = greatest($2, due_at - $3)
-         WHERE finished_at IS NULL AND status = 'waiting' AND sink = $1 AND due_at > $2 RETURNING id",
-        &[(&sink, Type::TEXT), (&now.micros(), Type::INT8), (&by_us, Type::INT8)],
-    )?;
-    Ok(rows.len() as u64)
 }
 
 /// An operator's word: with a reason, or the pause is over.
@@ -160,8 +208,8 @@ pub(super) fn halt(tx: &mut Tx<'_>, sink: &str, reason: &str, replaced: &Shutdow
     Ok(!tx.rows(sql, &[(&sink, Type::TEXT), (&reason, Type::TEXT)])?.is_empty())
 }
 
-/// Ends every pause whose reason begins with `because`.
-pub(super) fn resume(tx: &mut Tx<'_>, because: &str) -> Done {
-    let sql = "DELETE FROM sink_pauses WHERE substr(reason, 1, length($1)) = $1";
-    tx.rows(sql, &[(&because, Type::TEXT)]).map(drop)
+/// Ends every pause whose reason begins with `because`: of which sinks.
+pub(super) fn resume(tx: &mut Tx<'_>, because: &str) -> Done<Vec<String>> {
+    let sql = "DELETE FROM sink_pauses WHERE substr(reason, 1, length($1)) = $1 RETURNING sink";
+    Ok(tx.rows(sql, &[(&because, Type::TEXT)])?.iter().map(|row| row.get(0)).collect())
 }

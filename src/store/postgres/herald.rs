@@ -1,4 +1,4 @@
-//! Word of sinks that have something to do, to and from those who share the database. It may be lost, or be late: whoever
+//! Word of sinks that have something to do, or were stopped or let go on, to and from those who share the database. It may be lost, or be late: whoever
 //! forwards looks by itself, too.
 
 use std::collections::BTreeSet;
@@ -10,12 +10,25 @@ use tokio::sync::Notify;
 use tokio_postgres::AsyncMessage;
 use tokio_postgres::types::Type;
 
-use super::Woken;
-use super::connect::{Address, Pool, explain, said};
+use super::connect::{Address, Pool, said};
 use super::replicas::Place;
 use crate::shutdown::Shutdown;
 
+/// What another callbackd has done to a sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word<'s> {
+    /// It has something to do.
+    Due(&'s str),
+    /// It was paused, it fails, or it may go on: a claim tells.
+    Stopped(&'s str),
+}
+
+/// Told of what others have done.
+pub type Woken = Arc<dyn Fn(Word<'_>) + Send + Sync>;
+
 const CHANNEL: &str = "callbackd";
+/// Before a name: not something to do, but whether anything may be done. No sink has a name that begins with it.
+const STOPPED: char = '!';
 /// To tell takes a lock that every teller waits for: so it is not done for each callback.
 const REST: Duration = Duration::from_millis(20);
 /// Between two tries to be told.
@@ -30,6 +43,15 @@ pub(super) struct Herald {
 
 impl Herald {
     pub(super) fn add(&self, sinks: &[String]) {
+        self.put(sinks);
+    }
+
+    /// That these sinks were paused, are failing, or may go on.
+    pub(super) fn stopped(&self, sinks: &[String]) {
+        self.put(&sinks.iter().map(|sink| format!("{STOPPED}{sink}")).collect::<Vec<_>>());
+    }
+
+    fn put(&self, sinks: &[String]) {
         if sinks.is_empty() {
             return;
         }
@@ -69,7 +91,7 @@ pub(super) async fn listen(address: Arc<Address>, token: i64, woken: Woken, stop
     let mut pause = AGAIN[0];
     loop {
         let heard = async {
-            let (client, mut connection) = address.connect().await.map_err(|e| explain(&e))?;
+            let (client, mut connection) = address.connect().await.map_err(|e| e.to_string())?;
             let listening = async { client.batch_execute("LISTEN callbackd").await };
             let mut listening = std::pin::pin!(listening);
             let mut listens = false;
@@ -109,6 +131,8 @@ pub(super) async fn listen(address: Arc<Address>, token: i64, woken: Woken, stop
 fn hear(said: &str, token: i64, woken: &Woken) {
     let Some((who, sinks)) = said.split_once(' ') else { return };
     if who.parse() != Ok(token) {
-        woken(&sinks.split(',').map(str::to_owned).collect::<Vec<_>>());
+        for sink in sinks.split(',') {
+            woken(sink.strip_prefix(STOPPED).map_or(Word::Due(sink), Word::Stopped));
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::model::{Change, ChangeMeta, State};
 use crate::store::rules::{CONTENT_BYTES, LIST_BYTES, changed_tasks, without_content};
 
 /// The changes of the execution `$1`, by each one's predecessor. Without what they hold, but for how much that is.
-const CHAIN: &str = "WITH RECURSIVE chain (id, sequence, type, previous_status, receipt, received_at, bytes, previous) AS (
+pub(super) const CHAIN: &str = "WITH RECURSIVE chain (id, sequence, type, previous_status, receipt, received_at, bytes, previous) AS (
         SELECT change, sequence, type, previous_status, receipt, received_at, octet_length(snapshot), previous
         FROM execution_heads WHERE id = $1
         UNION ALL
@@ -74,7 +74,7 @@ async fn changes(snapshot: &Transaction<'_>, id: i64) -> Read<Vec<Value>> {
     rows.iter().rev().map(|row| change(row, id, held.get(&row.get(0)).copied(), &links)).collect()
 }
 
-fn change(row: &Row, execution: i64, held: Option<&Row>, links: &[crate::model::Link]) -> Read<Value> {
+pub(super) fn change(row: &Row, execution: i64, held: Option<&Row>, links: &[crate::model::Link]) -> Read<Value> {
     let kind: String = row.get(2);
     let mut meta = ChangeMeta {
         overdue: kind == Change::OVERDUE,

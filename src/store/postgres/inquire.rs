@@ -2,11 +2,15 @@
 
 use tokio_postgres::types::Type;
 
-use super::deliver;
+use super::PostgresStore;
 use super::tx::{Done, Tx};
 use crate::model::{Status, Time};
-use crate::store::Held;
 use crate::store::rules::{Asked, InquiryRows, LINE_MAX};
+use crate::store::{Held, StoreError};
+
+/// What is held, of the source `$1`, and waits; and what is expected to end.
+const HELD: (&str, &str) = ("inquiries", "source = $1 AND NOT leased AND key IS NOT NULL");
+const LATE: (&str, &str) = ("inquiries", "source = $1 AND NOT leased AND key IS NULL");
 
 pub(super) fn claim(
     tx: &mut Tx<'_>,
@@ -103,17 +107,14 @@ pub(super) fn hurry(tx: &mut Tx<'_>, source: &str, now: Time) -> Done {
     tx.rows(sql, &[(&source, Type::TEXT), (&now.micros(), Type::INT8)]).map(drop)
 }
 
-/// The clock was set back: what waits is due sooner by as much. When nobody saw by how much, only what is held: an execution
-/// that began since then is not to be late too soon.
-pub(super) fn set_back(tx: &mut Tx<'_>, source: &str, by_ms: Option<u64>, now: Time) -> Done {
-    let waits =
-        "UPDATE inquiries SET due_at = greatest($2, due_at - $3) WHERE source = $1 AND due_at > $2 AND NOT leased";
-    let Some(by_us) = deliver::by_us(tx, by_ms, now) else { return Ok(()) };
-    let now = now.micros();
-    let values: &super::tx::Values<'_> = &[(&source, Type::TEXT), (&now, Type::INT8), (&by_us, Type::INT8)];
-    tx.rows(&format!("{waits} AND key IS NOT NULL"), values)?;
-    if by_ms.is_some() {
-        tx.rows(&format!("{waits} AND key IS NULL"), values)?;
+impl PostgresStore {
+    /// The clock was set back: what waits is due sooner by as much. When nobody saw by how much, only what is held: an
+    /// execution that began since then is not to be late too soon.
+    pub(super) async fn ask_sooner(&self, source: String, by_ms: Option<u64>, now: Time) -> Result<(), StoreError> {
+        self.move_back(HELD, &source, by_ms, now).await?;
+        if by_ms.is_some() {
+            self.move_back(LATE, &source, by_ms, now).await?;
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 
 use self::connect::{Pool, fault};
 use self::herald::Herald;
+use self::keeper::Keeper;
 use self::queries::Readers;
 use self::replicas::Place;
 use self::tx::{Ids, Touches, Tx, identity};
@@ -23,18 +24,22 @@ use super::{
     Store, StoreError,
 };
 use crate::Boxed;
-use crate::measure::OfStore;
+use crate::measure::Open;
 use crate::model::{Receipt, Rules, Time};
 use crate::shutdown::Shutdown;
 
+mod breaker;
 mod claim;
 mod connect;
 mod deliver;
 mod herald;
 mod history;
 mod inquire;
+mod keeper;
 mod news;
+mod options;
 mod outlook;
+pub mod portable;
 mod prune;
 mod queries;
 mod read;
@@ -44,48 +49,14 @@ mod server;
 mod tables;
 mod ties;
 mod tx;
+mod unload;
 mod writer;
 
 pub use connect::Address;
+pub use herald::{Woken, Word};
+pub use options::Options;
 pub use queries::open_read_only;
-pub use replicas::Replica;
 pub use server::{Durability, Seen, look};
-
-/// Told of sinks that have something to do, by what another callbackd has done.
-pub type Woken = Arc<dyn Fn(&[String]) + Send + Sync>;
-
-/// How the store is used.
-#[derive(Clone)]
-pub struct Options {
-    /// Commands waiting to be committed at one time.
-    pub queue_max: usize,
-    /// Bytes of bodies waiting to be committed at one time.
-    pub queue_bytes_max: usize,
-    /// Connections beside the writer's and the listener's.
-    pub connections: usize,
-    /// What is asked of the server.
-    pub durability: Durability,
-    /// What this callbackd is called among those that share the database.
-    pub name: String,
-    /// Who is told of sinks that have something to do.
-    pub woken: Woken,
-    /// What it does, in figures.
-    pub measures: Arc<OfStore>,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            queue_max: 4096,
-            queue_bytes_max: 64 << 20,
-            connections: 8,
-            durability: Durability::Full,
-            name: String::new(),
-            woken: Arc::new(|_| {}),
-            measures: Arc::default(),
-        }
-    }
-}
 
 /// The store, open for writing.
 pub struct PostgresStore {
@@ -97,6 +68,7 @@ pub struct PostgresStore {
     herald: Arc<Herald>,
     stop: Shutdown,
     writer: Mutex<Option<JoinHandle<()>>>,
+    astray: claim::Astray,
 }
 
 impl PostgresStore {
@@ -104,21 +76,23 @@ impl PostgresStore {
     /// are gone is taken over.
     pub async fn open(address: Address, options: Options) -> Result<PostgresStore, StoreError> {
         let address = Arc::new(address);
+        let health = Arc::new(Health::default());
         let pool = Pool::new(Arc::clone(&address), options.connections);
         let place = {
             let mut client = pool.get().await.map_err(|e| StoreError::Unusable(format!("{}: {e}", address.place())))?;
             let keeps = server::check(&client, options.durability).await;
             let keeps = keeps.map_err(|e| StoreError::Unusable(format!("{}: {e}", address.place())))?;
             tracing::info!(store.place = address.place(), "what a 2xx means with this database: {keeps}");
+            health.asked(Ok(keeps));
             server::migrate(&mut client).await?;
-            Arc::new(Place::take(&client, &options.name).await?)
+            Arc::new(Place::take(&client, &options.name, &options.listens).await?)
         };
         let last = {
             let client = pool.get().await?;
+            portable::refuse(&client, &place, &address).await?;
             replicas::last_id(&client).await?
         };
         let queue = Arc::new(Commands::new(options.queue_max, options.queue_bytes_max));
-        let health = Arc::new(Health::default());
         let desk = Desk {
             address: Arc::clone(&address),
             durability: options.durability,
@@ -143,16 +117,15 @@ impl PostgresStore {
             .and_then(Result::ok)
             .unwrap_or_else(|| Err(StoreError::Unusable(format!("{}: the writer did not begin", address.place()))))?;
         let (stop, herald) = (Shutdown::new(), Arc::new(Herald::default()));
-        tokio::spawn(herald::listen(address, place.token(), options.woken, stop.clone()));
+        let woken = options.woken;
+        tokio::spawn(herald::listen(Arc::clone(&address), place.token(), Arc::clone(&woken), stop.clone()));
         tokio::spawn(Arc::clone(&herald).tell(pool.clone(), Arc::clone(&place), stop.clone()));
-        tokio::spawn(replicas::keep(Arc::clone(&place), pool.clone(), Arc::clone(&queue), stop.clone()));
-        let readers = Readers { pool: pool.clone() };
-        Ok(PostgresStore { queue, health, pool, readers, place, herald, stop, writer: Mutex::new(Some(writer)) })
-    }
-
-    /// Everybody who shares the database.
-    pub async fn replicas(&self) -> Result<Vec<Replica>, StoreError> {
-        replicas::all(&*self.pool.get().await?).await
+        let (of, durability, theirs) = (Arc::clone(&place), options.durability, Arc::clone(&queue));
+        let keeper = Keeper { place: of, address, durability, queue: theirs, health: Arc::clone(&health), woken };
+        tokio::spawn(keeper.run(stop.clone()));
+        let readers = Readers { pool: pool.clone(), here: Some(place.token()) };
+        let (writer, astray) = (Mutex::new(Some(writer)), claim::Astray::default());
+        Ok(PostgresStore { queue, health, pool, readers, place, herald, stop, writer, astray })
     }
 
     fn call<T: Send + 'static>(
@@ -283,6 +256,10 @@ impl Store for PostgresStore {
         Box::pin(self.give_back_leases(deliveries, lease))
     }
 
+    fn share_breaker(&self, sink: String, open: Option<Open>) -> Boxed<'_, Result<(), StoreError>> {
+        Box::pin(self.share(sink, open))
+    }
+
     fn settle_all(
         &self,
         settlements: Vec<Settlement>,
@@ -314,23 +291,28 @@ impl Store for PostgresStore {
     }
 
     fn set_back(&self, sink: String, by_ms: Option<u64>, now: Time) -> Boxed<'_, Result<u64, StoreError>> {
-        self.call(Touches::default(), move |tx| deliver::set_back(tx, &sink, by_ms, now))
+        Box::pin(async move { self.move_back(deliver::WAITING, &sink, by_ms, now).await })
     }
 
     fn set_back_inquiries(&self, source: String, by_ms: Option<u64>, now: Time) -> Boxed<'_, Result<(), StoreError>> {
-        self.call(Touches::default(), move |tx| inquire::set_back(tx, &source, by_ms, now))
+        Box::pin(self.ask_sooner(source, by_ms, now))
     }
 
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>> {
-        self.call(Touches::default(), move |tx| deliver::pause(tx, &sink, reason.as_deref()))
+        let stopped = [sink.clone()];
+        let call = self.call(Touches::default(), move |tx| deliver::pause(tx, &sink, reason.as_deref()));
+        Box::pin(async move { call.await.inspect(|()| self.herald.stopped(&stopped)) })
     }
 
     fn halt(&self, sink: String, reason: String, replaced: Shutdown) -> Boxed<'_, Result<bool, StoreError>> {
-        self.call(Touches::default(), move |tx| deliver::halt(tx, &sink, &reason, &replaced))
+        let stopped = [sink.clone()];
+        let call = self.call(Touches::default(), move |tx| deliver::halt(tx, &sink, &reason, &replaced));
+        Box::pin(async move { call.await.inspect(|news| self.herald.stopped(&stopped[..usize::from(*news)])) })
     }
 
     fn resume(&self, because: String) -> Boxed<'_, Result<(), StoreError>> {
-        self.call(Touches::default(), move |tx| deliver::resume(tx, &because))
+        let call = self.call(Touches::default(), move |tx| deliver::resume(tx, &because));
+        Box::pin(async move { call.await.map(|sinks| self.herald.stopped(&sinks)) })
     }
 
     fn prune(
@@ -357,6 +339,10 @@ impl Store for PostgresStore {
             return Err(StoreError::Unavailable("the store is closed".to_owned()));
         }
         self.health.fault().map_or(Ok(()), |reason| Err(StoreError::Unavailable(reason)))
+    }
+
+    fn promise(&self) -> Option<String> {
+        Some(self.health.means()).filter(|means| !means.is_empty())
     }
 
     fn is_closed(&self) -> bool {

@@ -3,19 +3,21 @@
 use serde_json::Value;
 
 use super::connect::{Address, Pool};
-use super::{PostgresStore, news, outlook, read};
+use super::{PostgresStore, news, outlook, read, replicas};
 use crate::Boxed;
 use crate::model::{Attempt, Task};
-use crate::store::{DeliveryRow, Filter, News, Outlook, Queries, ReceiptRow, SinkRow, StoreError};
+use crate::store::{DeliveryRow, Filter, News, Outlook, Queries, ReceiptRow, Replica, SinkRow, StoreError};
 
 /// Who asks.
 pub(super) struct Readers {
     pub(super) pool: Pool,
+    /// The token of who asks, if it has a place itself.
+    pub(super) here: Option<i64>,
 }
 
 /// The store, to be read only.
 pub fn open_read_only(address: Address) -> Box<dyn Queries> {
-    Box::new(Readers { pool: Pool::new(std::sync::Arc::new(address), 1) })
+    Box::new(Readers { pool: Pool::new(std::sync::Arc::new(address), 1), here: None })
 }
 
 macro_rules! asked {
@@ -81,6 +83,10 @@ impl Queries for Readers {
     fn outlook(&self, from: i64) -> Boxed<'_, Result<Outlook, StoreError>> {
         asked!(self, outlook::page, from)
     }
+
+    fn replicas(&self) -> Boxed<'_, Result<Vec<Replica>, StoreError>> {
+        Box::pin(async move { replicas::all(&*self.pool.get().await?, self.here).await })
+    }
 }
 
 impl Queries for PostgresStore {
@@ -130,5 +136,9 @@ impl Queries for PostgresStore {
 
     fn outlook(&self, from: i64) -> Boxed<'_, Result<Outlook, StoreError>> {
         self.readers.outlook(from)
+    }
+
+    fn replicas(&self) -> Boxed<'_, Result<Vec<Replica>, StoreError>> {
+        self.readers.replicas()
     }
 }

@@ -25,7 +25,7 @@ pub(super) async fn ask(snapshot: &Transaction<'_>, sql: &str, values: &Values<'
     snapshot.query_typed(sql, values).await.map_err(fault)
 }
 
-const EXECUTION: &str = "SELECT h.id, h.sequence, h.received_at, h.snapshot, h.status,
+pub(super) const EXECUTION: &str = "SELECT h.id, h.sequence, h.received_at, h.snapshot, h.status,
     EXISTS (SELECT 1 FROM inquiries i WHERE i.id = h.id AND i.overdue_at IS NOT NULL) FROM execution_heads h";
 
 pub(super) const RECEIPT: &str = "SELECT id, source, status, received_at, peer, headers, body_bytes, digest, reason, execution, executions FROM receipts";
@@ -49,15 +49,16 @@ const SINKS: &str = "WITH RECURSIVE told (sink) AS (
                      (SELECT min(d.sink) FROM deliveries d WHERE d.status = 'dead' AND d.sink > told.sink))
         FROM told WHERE told.sink IS NOT NULL)
     SELECT n.sink, (SELECT reason FROM sink_pauses p WHERE p.sink = n.sink),
-           (SELECT count(*) FROM deliveries d WHERE d.finished_at IS NULL AND d.sink = n.sink),
-           (SELECT created_at FROM deliveries WHERE id = (SELECT min(d.id) FROM deliveries d WHERE d.finished_at IS NULL AND d.sink = n.sink)),
+           w.count, (SELECT created_at FROM deliveries WHERE id = w.oldest),
            (SELECT count(*) FROM deliveries d WHERE d.status = 'dead' AND d.sink = n.sink),
            (SELECT reason FROM deliveries d WHERE d.sink = n.sink AND d.finished_at IS NULL AND d.reason IS NOT NULL
             ORDER BY d.until_linked, d.id LIMIT 1),
            (SELECT count(*) || ' ' || reason FROM (SELECT reason FROM deliveries d WHERE d.status = 'dead' AND d.sink = n.sink
                 LIMIT 200) q
             WHERE reason IS NOT NULL GROUP BY reason ORDER BY count(*) DESC LIMIT 1)
-    FROM (SELECT sink FROM told WHERE sink <> '' UNION SELECT sink FROM sink_pauses) n ORDER BY 1";
+    FROM (SELECT sink FROM told WHERE sink <> '' UNION SELECT sink FROM sink_pauses) n
+    CROSS JOIN LATERAL (SELECT count(*) AS count, min(d.id) AS oldest FROM deliveries d WHERE d.finished_at IS NULL AND d.sink = n.sink) w
+    ORDER BY 1";
 
 pub(super) fn at(row: &Row, column: usize) -> Time {
     Time::from_micros(row.get(column))
@@ -90,7 +91,7 @@ pub(super) async fn links(snapshot: &Transaction<'_>, execution: i64) -> Read<Ve
 }
 
 /// One execution, flat; its tasks apart.
-async fn shown(snapshot: &Transaction<'_>, row: &Row) -> Read<(Value, Value)> {
+pub(super) async fn shown(snapshot: &Transaction<'_>, row: &Row) -> Read<(Value, Value)> {
     let (key, status): (i64, Status) = (row.get(0), word(row, 4)?);
     let State { execution, tasks } = state(row.get(3), &format!("execution {key}"))?;
     let flat = ExecutionRow {
@@ -203,7 +204,10 @@ pub(super) async fn receipt(snapshot: &Transaction<'_>, id: i64) -> Read<(Receip
 
 pub(super) async fn deliveries(snapshot: &Transaction<'_>, filter: &Filter) -> Read<Vec<DeliveryRow>> {
     let (wheres, terms) = conditions(filter, &DELIVERIES, '$');
-    let sql = format!("{DELIVERY} {wheres} ORDER BY d.id DESC {}", limit(filter));
+    // What is open has an index, which is named by this.
+    let is_open = !filter.status.is_empty() && filter.status.iter().all(|word| word == "waiting" || word == "leased");
+    let open = if is_open { "AND d.finished_at IS NULL" } else { "" };
+    let sql = format!("{DELIVERY} {wheres} {open} ORDER BY d.id DESC {}", limit(filter));
     ask(snapshot, &sql, &values(&terms)).await?.iter().map(delivery_row).collect()
 }
 
@@ -213,17 +217,20 @@ pub(super) async fn delivery(snapshot: &Transaction<'_>, id: i64) -> Read<(Deliv
     let row = found.first().ok_or_else(|| StoreError::NotFound(format!("there is no delivery {id}")))?;
     let sql = "SELECT started_at, duration_ms, outcome, status, reason, answer FROM attempts WHERE delivery = $1
          ORDER BY id DESC LIMIT $2";
-    let attempt = |row: &Row| Attempt {
+    let rows = ask(snapshot, sql, &[(&id, Type::INT8), (&ATTEMPTS, Type::INT8)]).await?;
+    let attempts = rows.iter().rev().map(attempt).collect();
+    Ok((delivery_row(row)?, attempts))
+}
+
+pub(super) fn attempt(row: &Row) -> Attempt {
+    Attempt {
         started_at: at(row, 0),
         duration_ms: row.get::<_, i64>(1).unsigned_abs(),
         outcome: row.get(2),
         status: row.get::<_, Option<i32>>(3).and_then(|status| u16::try_from(status).ok()),
         reason: row.get(4),
         answer: row.get(5),
-    };
-    let rows = ask(snapshot, sql, &[(&id, Type::INT8), (&ATTEMPTS, Type::INT8)]).await?;
-    let attempts = rows.iter().rev().map(attempt).collect();
-    Ok((delivery_row(row)?, attempts))
+    }
 }
 
 pub(super) async fn sinks(snapshot: &Transaction<'_>) -> Read<Vec<SinkRow>> {

@@ -1,43 +1,25 @@
 //! Everybody who shares the database: a row each, with a place that its ids are made with, and when it was last heard of, by
 //! the server's clock. What somebody had leased who is gone is taken over by whoever notices.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::connect::{Pool, fault};
+use super::connect::fault;
+use super::server;
 use super::tx::SLOTS;
-use super::writer::Commands;
 use crate::clock;
 use crate::model::Time;
-use crate::shutdown::Shutdown;
-use crate::store::StoreError;
+use crate::store::{Replica, StoreError};
 
-/// So often each says that it is there.
-const BEAT: Duration = Duration::from_secs(5);
 /// Who was not heard of for so long is gone, in seconds.
-const GONE: i32 = 30;
+pub(super) const GONE: i32 = 30;
 
 /// Clocks that are less apart count as the same, in microseconds: leases have more than that to spare.
 const APART_US: u64 = 1_000_000;
-
-/// One of those who share the database.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Replica {
-    /// Its place, from 0.
-    pub slot: i16,
-    /// What it is called.
-    pub name: String,
-    /// Which callbackd it is.
-    pub version: String,
-    /// How long ago it was heard of, in milliseconds.
-    pub silent_ms: u64,
-    /// Whether it counts as there.
-    pub is_alive: bool,
-}
 
 /// The place of this callbackd.
 pub(super) struct Place {
@@ -51,7 +33,7 @@ pub(super) struct Place {
 
 impl Place {
     /// Takes a place that nobody has, or that somebody had who is gone.
-    pub(super) async fn take(client: &Client, name: &str) -> Result<Place, StoreError> {
+    pub(super) async fn take(client: &Client, name: &str, listens: &str) -> Result<Place, StoreError> {
         let token = i64::from_ne_bytes(fastrand::u64(..).to_ne_bytes());
         // One at a time: two who look at the same instant would want the same.
         let sql = "WITH one AS (SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' callbackd places', 0))),
@@ -59,9 +41,10 @@ impl Place {
                       WHERE NOT EXISTS (SELECT 1 FROM replicas r
                                         WHERE r.slot = s.slot AND r.seen_at > clock_timestamp() - make_interval(secs => $5))
                       ORDER BY s.slot LIMIT 1)
-             INSERT INTO replicas (slot, token, name, version, seen_at) SELECT slot, $1, $2, $3, clock_timestamp() FROM free
+             INSERT INTO replicas (slot, token, name, version, seen_at, address, since)
+             SELECT slot, $1, $2, $3, clock_timestamp(), $6, clock_timestamp() FROM free
              ON CONFLICT (slot) DO UPDATE SET token = excluded.token, name = excluded.name, version = excluded.version,
-                                              seen_at = excluded.seen_at
+                 seen_at = excluded.seen_at, address = excluded.address, since = excluded.since
              WHERE replicas.seen_at <= clock_timestamp() - make_interval(secs => $5)
              RETURNING slot";
         let (slots, version, gone) = (SLOTS as i32, env!("CARGO_PKG_VERSION"), f64::from(GONE));
@@ -72,6 +55,7 @@ impl Place {
                 (&version, Type::TEXT),
                 (&slots, Type::INT4),
                 (&gone, Type::FLOAT8),
+                (&listens, Type::TEXT),
             ];
             let rows = client.query_typed(sql, values);
             if let Some(row) = rows.await.map_err(fault)?.first() {
@@ -108,6 +92,11 @@ impl Place {
         Time::from_micros(time.micros().saturating_add(self.ahead_us.load(Ordering::Relaxed)))
     }
 
+    /// The other way round.
+    pub(super) fn of_here(&self, time: Time) -> Time {
+        Time::from_micros(time.micros().saturating_sub(self.ahead_us.load(Ordering::Relaxed)))
+    }
+
     /// Looks how far the two clocks are apart. A lease is told from others by its end: so nothing is changed for a little.
     async fn compare_clocks(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
         let before = clock::now().micros();
@@ -126,8 +115,8 @@ impl Place {
         Ok(())
     }
 
-    /// Says that this one is there; whether its place is its own still.
-    async fn beat(&self, client: &Client) -> Result<bool, tokio_postgres::Error> {
+    /// Says that this one is there; whether it may go on.
+    pub(super) async fn beat(&self, client: &Client) -> Result<Beat, tokio_postgres::Error> {
         let sql = "UPDATE replicas SET seen_at = clock_timestamp() WHERE slot = $1 AND token = $2 RETURNING slot";
         let kept = client.query_typed(sql, &[(&self.slot, Type::INT2), (&self.token(), Type::INT8)]).await?;
         let alive = "SELECT count(*) FROM replicas WHERE seen_at > clock_timestamp() - make_interval(secs => $1)";
@@ -135,19 +124,37 @@ impl Place {
         let alive: i64 = rows.first().map_or(1, |row| row.get(0));
         self.alive.store(usize::try_from(alive).unwrap_or(1), Ordering::Relaxed);
         self.compare_clocks(client).await?;
-        Ok(!kept.is_empty())
+        let schema = client.query_typed("SELECT max(oldest) FROM callbackd_schema", &[]).await?;
+        let oldest: i32 = schema.first().and_then(|row| row.get(0)).unwrap_or(1);
+        Ok(match kept.is_empty() {
+            true => Beat::Lost,
+            false if server::is_too_new(oldest) => Beat::TooOld,
+            false => Beat::Kept,
+        })
     }
 
     /// Makes due what those had leased who are gone.
-    async fn take_over(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
+    pub(super) async fn take_over(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
         let gone = "holder IS NOT NULL AND NOT EXISTS (SELECT 1 FROM replicas r WHERE r.token = holder
                         AND r.seen_at > clock_timestamp() - make_interval(secs => $1))";
         let values: &super::tx::Values<'_> = &[(&f64::from(GONE), Type::FLOAT8)];
+        // By the sinks' names, one after the other, because leases are found by them: not among all that waits.
         let deliveries = format!(
-            "UPDATE deliveries SET status = 'waiting', due_at = 0, holder = NULL WHERE id IN (
-                 SELECT id FROM deliveries WHERE finished_at IS NULL AND status = 'leased' AND {gone} FOR UPDATE SKIP LOCKED)"
+            "WITH RECURSIVE told (sink) AS (
+                 SELECT min(sink) FROM deliveries WHERE finished_at IS NULL
+                 UNION ALL
+                 SELECT (SELECT min(d.sink) FROM deliveries d WHERE d.finished_at IS NULL AND d.sink > told.sink)
+                 FROM told WHERE told.sink IS NOT NULL)
+             UPDATE deliveries SET status = 'waiting', due_at = 0, holder = NULL WHERE id IN (
+                 SELECT d.id FROM told JOIN deliveries d ON d.sink = told.sink AND d.finished_at IS NULL AND d.status = 'leased'
+                 WHERE {gone} FOR UPDATE OF d SKIP LOCKED)"
         );
         client.execute_typed(&deliveries, values).await?;
+        let probes = format!("UPDATE sink_breakers SET probe_at = 0, holder = NULL WHERE {gone}");
+        client.execute_typed(&probes, values).await?;
+        // Nobody looks for it any more.
+        let forgotten = "DELETE FROM replicas WHERE seen_at < clock_timestamp() - interval '1 day'";
+        client.execute_typed(forgotten, &[]).await?;
         let inquiries = format!(
             "UPDATE inquiries SET leased = FALSE, due_at = 0, holder = NULL WHERE id IN (
                  SELECT id FROM inquiries WHERE leased AND {gone} FOR UPDATE SKIP LOCKED)"
@@ -163,44 +170,42 @@ impl Place {
     }
 }
 
-/// Says again and again that this one is there, and takes over from who is not, until it is to end. One that was taken for
-/// gone ends: its place is another's.
-pub(super) async fn keep(place: Arc<Place>, pool: Pool, queue: Arc<Commands>, stop: Shutdown) {
-    let mut ticks = tokio::time::interval(BEAT);
-    loop {
-        tokio::select! {
-            () = stop.begun() => return,
-            _ = ticks.tick() => {}
-        }
-        // While the database is away, the writer says so.
-        let Ok(client) = pool.get().await else { continue };
-        match place.beat(&client).await {
-            Ok(true) => {
-                if let Err(e) = place.take_over(&client).await {
-                    tracing::debug!(error = %super::connect::said(&e), "leases of who is gone are taken over later");
-                }
-            }
-            Ok(false) => {
-                tracing::error!(
-                    "this callbackd was silent for so long that others took it for gone; only a new start helps"
-                );
-                queue.close();
-                return;
-            }
-            Err(e) => tracing::debug!(error = %super::connect::said(&e), "nobody could be told that this one is there"),
-        }
-    }
+/// How this one stands among the others.
+pub(super) enum Beat {
+    /// It has its place.
+    Kept,
+    /// Its place is another's.
+    Lost,
+    /// Others have gone on to a schema that it does not know how to write.
+    TooOld,
+}
+
+/// Sinks that are stopped, and by what.
+pub(super) async fn stopped(client: &Client) -> Result<BTreeSet<(String, String)>, tokio_postgres::Error> {
+    let sql = "SELECT sink, reason FROM sink_pauses UNION ALL SELECT sink, '' FROM sink_breakers";
+    Ok(client.query_typed(sql, &[]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// Everybody.
-pub(super) async fn all(client: &Client) -> Result<Vec<Replica>, StoreError> {
-    let sql = "SELECT slot, name, version, extract(epoch FROM clock_timestamp() - seen_at)::float8 FROM replicas ORDER BY slot";
-    let rows = client.query_typed(sql, &[]).await.map_err(fault)?;
-    let replica = |row: &tokio_postgres::Row| {
-        let seconds: f64 = row.get(3);
-        let silent_ms = (seconds.max(0.0) * 1000.0) as u64;
-        let is_alive = seconds <= f64::from(GONE);
-        Replica { slot: row.get(0), name: row.get(1), version: row.get(2), silent_ms, is_alive }
+pub(super) async fn all(client: &Client, here: Option<i64>) -> Result<Vec<Replica>, StoreError> {
+    let us = |of: &str| format!("(extract(epoch FROM {of}) * 1000000)::bigint");
+    let sql = format!(
+        "SELECT slot, name, address, version, {}, {}, seen_at > clock_timestamp() - make_interval(secs => $1), token = $2
+         FROM replicas ORDER BY slot",
+        us("since"),
+        us("seen_at")
+    );
+    let (gone, here) = (f64::from(GONE), here.unwrap_or_default());
+    let rows = client.query_typed(&sql, &[(&gone, Type::FLOAT8), (&here, Type::INT8)]).await.map_err(fault)?;
+    let replica = |row: &tokio_postgres::Row| Replica {
+        place: row.get::<_, i16>(0).unsigned_abs(),
+        name: row.get(1),
+        address: row.get(2),
+        version: row.get(3),
+        since: row.get::<_, Option<i64>>(4).map(Time::from_micros),
+        seen_at: Time::from_micros(row.get(5)),
+        alive: row.get(6),
+        here: row.get(7),
     };
     Ok(rows.iter().map(replica).collect())
 }

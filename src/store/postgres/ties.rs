@@ -13,30 +13,26 @@ const TEXT: Type = Type::TEXT;
 const BYTES: Type = Type::BYTEA;
 const YES_NO: Type = Type::BOOL;
 
-fn link_key(key: &str) -> Vec<u8> {
-    signature::sha256(key.as_bytes())[..16].to_vec()
-}
-
 impl LinkRows for Tx<'_> {
     fn insert_link_key(&mut self, rule: &str, side: &str, key: &str, execution: i64) -> Done {
         // Whoever looks for a partner by this key elsewhere waits until this one is seen, or the other way round.
         let lock = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || $1, 0))";
-        self.rows(lock, &[(&format!(" callbackd link {rule} {}", signature::hex(&link_key(key))), TEXT)])?;
+        self.rows(lock, &[(&format!(" callbackd link {rule} {}", signature::hex(key.as_bytes())), TEXT)])?;
         self.rows(
             "INSERT INTO link_keys (rule, side, key, execution) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-            &[(&rule, TEXT), (&side, TEXT), (&link_key(key), BYTES), (&execution, NUMBER)],
+            &[(&rule, TEXT), (&side, TEXT), (&key.as_bytes(), BYTES), (&execution, NUMBER)],
         )?;
         Ok(())
     }
 
     fn unfinished_partner(&mut self, rule: &str, key: &str, of: i64) -> Done<Option<i64>> {
         let sql = UNFINISHED_PARTNER.replace('?', "$");
-        self.one(&sql, &[(&rule, TEXT), (&link_key(key), BYTES), (&of, NUMBER)])
+        self.one(&sql, &[(&rule, TEXT), (&key.as_bytes(), BYTES), (&of, NUMBER)])
     }
 
     fn looking_partner(&mut self, rule: &str, key: &str, with: i64) -> Done<Option<i64>> {
         let sql = LOOKING_PARTNER.replace('?', "$");
-        self.one(&sql, &[(&rule, TEXT), (&link_key(key), BYTES), (&with, NUMBER)])
+        self.one(&sql, &[(&rule, TEXT), (&key.as_bytes(), BYTES), (&with, NUMBER)])
     }
 
     fn is_tied(&mut self, of: i64, with: i64) -> Done<bool> {

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tokio::runtime::Runtime;
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row};
 
+use super::connect::Session;
 use super::rows::{Delivery, Execution, Writes};
 use crate::model::Time;
 use crate::signature;
@@ -17,6 +18,9 @@ pub(super) const SLOTS: i64 = 16;
 /// Deliveries of a line that are read at once: the one that is settled, and who comes after it.
 const LINE: i64 = 3;
 
+/// What is locked is not held for long by one that the server hears nothing of any more: cut off, or stopped.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = 10000";
+
 /// Why a command did not go through.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -24,6 +28,8 @@ pub(super) enum Fault {
     Sql(tokio_postgres::Error),
     /// A row that cannot be read: the same.
     Unreadable(String),
+    /// It was committed, and may be lost all the same: why.
+    Unsure(&'static str),
     /// An answer to the caller; nothing was written.
     Answer(StoreError),
 }
@@ -74,7 +80,7 @@ pub(super) fn identity(source: &str, key: &str) -> Vec<u8> {
 /// The connection of one writer, with the runtime that drives it.
 pub(super) struct Wire {
     pub(super) runtime: Runtime,
-    pub(super) client: Client,
+    pub(super) client: Session,
 }
 
 /// What is open of one execution and sink, oldest first, as far as it was read.
@@ -126,7 +132,7 @@ impl Ids {
 
 impl<'w> Tx<'w> {
     pub(super) fn begin(wire: &'w Wire, ids: &'w mut Ids, holder: i64, touches: &Touches) -> Done<Tx<'w>> {
-        let client = &wire.client;
+        let client: &tokio_postgres::Client = &wire.client;
         let Touches { identities, deliveries, sinks } = touches;
         let executions = "SELECT id FROM execution_heads WHERE identity = ANY($1)
                           UNION SELECT execution FROM deliveries WHERE id = ANY($2)";
@@ -155,7 +161,7 @@ impl<'w> Tx<'w> {
             // Sent at once, and carried out one after the other: each sees what the one before has locked.
             tokio::try_join!(
                 biased;
-                client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED"),
+                client.batch_execute(BEGIN),
                 // After the number of this transaction is taken: see `news`.
                 client.query_typed("SELECT pg_current_xact_id()::text", &[]),
                 client.query_typed("SELECT floor FROM line", &[]),
@@ -274,13 +280,18 @@ impl<'w> Tx<'w> {
 
     /// Sends what was gathered, and ends: in one round trip.
     pub(super) fn commit(mut self) -> Done {
-        let (writes, client) = (self.gather(), &self.wire.client);
+        let (writes, session) = (self.gather(), &self.wire.client);
+        let (client, warned): (&tokio_postgres::Client, _) = (session, session.warnings());
         self.wire.runtime.block_on(async {
             // What fails before it makes a ROLLBACK of this.
             tokio::try_join!(
                 biased;writes.send(client), client.batch_execute("COMMIT"))
         })?;
-        Ok(())
+        // Somebody ended its wait for the standbys: it is on this server alone, which may be the one that is given up.
+        match session.warnings() == warned {
+            true => Ok(()),
+            false => Err(Fault::Unsure("the database did not wait for its standbys")),
+        }
     }
 
     fn gather(&mut self) -> Writes {

@@ -106,6 +106,10 @@ struct Course {
     fault: Option<String>,
     /// Since when one is under way.
     since: Option<Instant>,
+    /// Why it could not be said to the database that this callbackd is there.
+    silence: Option<String>,
+    /// What a 2xx means with it.
+    means: String,
 }
 
 impl Health {
@@ -113,7 +117,38 @@ impl Health {
     pub(super) fn fault(&self) -> Option<String> {
         let course = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_stuck = || course.since.is_some_and(|since| since.elapsed() > STUCK);
-        course.fault.clone().or_else(|| is_stuck().then(|| "the database does not answer".to_owned()))
+        let stuck = || is_stuck().then(|| "the database does not answer".to_owned());
+        course.fault.clone().or_else(stuck).or_else(|| course.silence.clone())
+    }
+
+    /// What a 2xx means with the server as it was last seen.
+    pub(super) fn means(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).means.clone()
+    }
+
+    /// What came of asking the database when nobody else may have: what a 2xx means with it, or why none can be given.
+    pub(super) fn asked(&self, said: Result<String, String>) {
+        let mut course = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match said {
+            Ok(means) => {
+                if !course.means.is_empty() && course.means != means {
+                    tracing::warn!(before = course.means, "what a 2xx means with this database from now on: {means}");
+                }
+                if course.silence.take().is_some() {
+                    tracing::info!("the database answers again");
+                }
+                course.means = means;
+            }
+            Err(fault) => {
+                if course.silence.is_none() {
+                    tracing::error!(
+                        store.fault = fault,
+                        "the database does not answer as it should: senders are told 503"
+                    );
+                }
+                course.silence = Some(fault);
+            }
+        }
     }
 
     fn began(&self) {
@@ -201,7 +236,7 @@ pub(super) fn run(mut desk: Desk, begun: &SyncSender<Result<(), StoreError>>) {
 fn wire(desk: &Desk) -> Result<Wire, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime: Runtime = runtime.map_err(|e| format!("no runtime for the store's writer: {e}"))?;
-    let client = runtime.block_on(desk.address.open()).map_err(|e| explain(&e))?;
+    let client = runtime.block_on(desk.address.open()).map_err(|e| e.to_string())?;
     let wire = Wire { runtime, client };
     server::check_wire(&wire, desk.durability)?;
     Ok(wire)
@@ -284,6 +319,7 @@ impl Desk {
             Fault::Sql(e) => explain(e),
             Fault::Unreadable(what) => format!("the store cannot be read: {what}"),
             Fault::Answer(answer) => answer.to_string(),
+            Fault::Unsure(why) => (*why).to_owned(),
         };
         match is_environment(&fault) {
             true => self.health.ended(Some(reason.clone())),
@@ -331,7 +367,11 @@ fn was_not_first(fault: &Fault) -> bool {
 
 /// A fault of the server or the way there, which every command would meet.
 fn is_environment(fault: &Fault) -> bool {
-    let Fault::Sql(e) = fault else { return false };
+    let e = match fault {
+        Fault::Sql(e) => e,
+        Fault::Unsure(_) => return true,
+        Fault::Unreadable(_) | Fault::Answer(_) => return false,
+    };
     match e.code() {
         // Classes of SQLSTATE: connection, resources, an operator, the system; and a server that only reads.
         Some(code) => {

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::Tables;
 use super::record::Place;
 use crate::model::{Rules, Status, Time};
+use crate::signature;
 
 /// What an execution is known by under a link rule.
 pub(crate) struct KnownBy {
@@ -12,6 +13,17 @@ pub(crate) struct KnownBy {
     /// The looking side (`of`), not the partner (`with`).
     looks: bool,
     key: String,
+}
+
+/// A key has to fit into every store's index, in bytes.
+const KEY_MAX: usize = 1024;
+
+/// What is looked up by a key of any length: a long one is known by its digest.
+pub(crate) fn short_key(key: String) -> String {
+    match key.len() {
+        ..=KEY_MAX => key,
+        _ => format!("sha256:{}", signature::hex(&signature::sha256(key.as_bytes()))),
+    }
 }
 
 /// What an execution of `source` that says `data` is known by, and a rule's fault on it, if there is one.
@@ -23,7 +35,7 @@ pub(crate) fn known_by(source: &str, data: &Value, rules: &Rules) -> (Vec<KnownB
                 continue;
             }
             match program.text(data) {
-                Ok(Some(key)) => known_by.push(KnownBy { rule: rule.name(), looks, key }),
+                Ok(Some(key)) => known_by.push(KnownBy { rule: rule.name(), looks, key: short_key(key) }),
                 Ok(None) => {}
                 Err(fault) => link_fault = Some(format!("links[{position}]: {fault}")),
             }

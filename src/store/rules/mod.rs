@@ -25,7 +25,7 @@ pub(crate) use deliver::{
 pub(crate) use filter::{DELIVERIES, EXECUTIONS, RECEIPTS, Term, conditions};
 pub(crate) use inquire::{Asked, LINE_MAX, ReadyLateness, ReadyRuling};
 pub(crate) use keeping::{MAY_GO, STAYS};
-pub(crate) use link::{LOOKING_PARTNER, UNFINISHED_PARTNER};
+pub(crate) use link::{LOOKING_PARTNER, UNFINISHED_PARTNER, short_key};
 #[cfg(test)]
 pub(crate) use ready::{ReadyUpdate, ready_update};
 #[cfg(test)]

@@ -14,13 +14,17 @@ use rusqlite::Connection;
 
 /// The size of a page, as the file is made.
 pub(super) const PAGE_BYTES: usize = 8192;
-/// The log is copied when it has so many pages, and again after as many.
-const PAGES: usize = 2048;
-/// So few pages the writer copies itself.
-const PAGES_FEW: usize = 128;
+/// The log is copied when it has so many bytes, where the disk has room for it. While it is copied and the file is synced,
+/// commits take several times as long: half as often is half as many callbacks that wait for it. But a daemon that was
+/// killed reads and writes as much before it begins.
+const BYTES: u64 = 64 << 20;
+/// So many bytes it may have on any disk.
+const BYTES_LEAST: u64 = 16 << 20;
+/// What is left of it the writer copies itself, when it is less than this part.
+const FEW: usize = 16;
 /// With so many pages in the log, the writer waits for the copy that is under way, for this long at most: a disk may take
 /// seconds to sync the file, and what came meanwhile would be more than it ever holds again.
-const PAGES_MOST: usize = 8 * PAGES;
+const PAGES_MOST: usize = (128 << 20) / PAGE_BYTES;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// So often the thread tries to catch up before the writer has to copy the rest, however much it is: then callbacks
 /// come in faster than the disk can take them, and a log without a bound would not help.
@@ -29,8 +33,9 @@ const ROUNDS: usize = 4;
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What writer and checkpointer tell each other.
-#[derive(Default)]
 pub(super) struct Log {
+    /// It is copied when it has so many pages, and again after as many.
+    full: usize,
     /// Pages in the log after the latest commit.
     pages: AtomicUsize,
     /// The writer is to copy the rest.
@@ -47,6 +52,21 @@ pub(super) struct Log {
 }
 
 impl Log {
+    /// One that is copied at `wanted` bytes, or at what is good for most; at less where a disk spares less than twice that.
+    pub(super) fn new(wanted: Option<u64>, spare: u64) -> Log {
+        let bytes = wanted.unwrap_or(BYTES).min(BYTES_LEAST.max(spare / 2));
+        Log {
+            full: usize::try_from(bytes).map_or(PAGES_MOST, |bytes| bytes / PAGE_BYTES).clamp(1, PAGES_MOST / 2),
+            pages: AtomicUsize::new(0),
+            finish: AtomicBool::new(false),
+            wanted: AtomicBool::new(false),
+            due: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            copying: Mutex::new(false),
+            copied: Condvar::new(),
+        }
+    }
+
     /// Has the log copied after the next commit: only then does the file itself grow or shrink.
     pub(super) fn want(&self) {
         self.wanted.store(true, Ordering::Release);
@@ -74,7 +94,7 @@ pub(super) fn watch(writer: &mut Connection, log: Arc<Log>, wake: SyncSender<()>
         if wanted {
             log.due.store(true, Ordering::Release);
         }
-        if pages >= PAGES || wanted {
+        if pages >= log.full || wanted {
             // Full when it is awake already.
             let _ = wake.try_send(());
         }
@@ -124,7 +144,7 @@ pub(super) fn run(conn: &Connection, log: &Log, woken: &Receiver<()>) {
                 failed = Some(Instant::now());
                 break;
             };
-            if log.pages.load(Ordering::Acquire).saturating_sub(copied) <= PAGES_FEW {
+            if log.pages.load(Ordering::Acquire).saturating_sub(copied) <= log.full / FEW {
                 break;
             }
         }
@@ -173,19 +193,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_log_is_as_large_as_its_disk_allows() {
+        let (kib, mib, gib) = (1 << 10, 1 << 20, 1 << 30);
+        for (wanted, spare, bytes) in [
+            (None, 128 * mib, 64 * mib),
+            (None, 64 * mib, 32 * mib),
+            (None, mib, 16 * mib),
+            (Some(mib), gib, mib),
+            (Some(48 * mib), 128 * mib, 48 * mib),
+            (Some(64 * mib), 40 * mib, 20 * mib),
+            (Some(gib), 10 * gib, 64 * mib),
+            (Some(kib), 128 * mib, PAGE_BYTES as u64),
+        ] {
+            assert_eq!((Log::new(wanted, spare).full * PAGE_BYTES) as u64, bytes, "{wanted:?} of {spare}");
+        }
+    }
+
+    #[test]
     fn the_log_stays_small_under_constant_writing() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("store.db");
         let mut writer = open::writer(&path).expect("made");
         writer.execute_batch("CREATE TABLE load (id INTEGER PRIMARY KEY, body BLOB)").expect("made");
-        let (log, (wake, woken)) = (Arc::new(Log::default()), std::sync::mpsc::sync_channel(1));
+        let (log, (wake, woken)) = (Arc::new(Log::new(None, 0)), std::sync::mpsc::sync_channel(1));
         watch(&mut writer, Arc::clone(&log), wake).expect("watched");
         let checkpointer = std::thread::spawn({
             let (conn, log) = (open::checkpointer(&path).expect("opens"), Arc::clone(&log));
             move || run(&conn, &log, &woken)
         });
         // Fifty times what fits between two checkpoints.
-        for _ in 0..50 * PAGES / 16 {
+        for _ in 0..50 * log.full / 16 {
             writer.execute("INSERT INTO load (body) VALUES (zeroblob(131072))", []).expect("written");
             finish(&writer, &log);
         }
@@ -203,7 +240,7 @@ mod tests {
         let path = folder.path().join("store.db");
         let mut writer = open::writer(&path).expect("made");
         writer.execute_batch("CREATE TABLE load (id INTEGER PRIMARY KEY, body BLOB)").expect("made");
-        let (log, (wake, woken)) = (Arc::new(Log::default()), std::sync::mpsc::sync_channel(1));
+        let (log, (wake, woken)) = (Arc::new(Log::new(None, 0)), std::sync::mpsc::sync_channel(1));
         watch(&mut writer, Arc::clone(&log), wake).expect("watched");
         let checkpointer = std::thread::spawn({
             let (conn, log) = (open::checkpointer(&path).expect("opens"), Arc::clone(&log));

@@ -44,7 +44,7 @@ impl SqliteStore {
                 }
             }
         }
-        Ok(Claim { deliveries, until, next_due, is_paused: window.is_paused })
+        Ok(Claim { deliveries, until, next_due, is_paused: window.is_paused, ..Claim::default() })
     }
 }
 

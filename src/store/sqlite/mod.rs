@@ -40,6 +40,7 @@ mod outlook;
 mod pause;
 #[cfg(test)]
 mod plans;
+pub mod portable;
 mod prune;
 mod queries;
 pub(super) mod queue;
@@ -71,13 +72,15 @@ pub struct Options {
     pub queue_bytes_max: usize,
     /// Connections that read.
     pub readers: usize,
+    /// Bytes of the log at which it is copied into the file; nothing said: by the size of the disk.
+    pub log_bytes: Option<u64>,
     /// What it does, in figures.
     pub measures: Arc<OfStore>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { queue_max: 4096, queue_bytes_max: 64 << 20, readers: 3, measures: Arc::default() }
+        Options { queue_max: 4096, queue_bytes_max: 64 << 20, readers: 3, log_bytes: None, measures: Arc::default() }
     }
 }
 
@@ -121,6 +124,7 @@ impl SqliteStore {
     pub fn open(path: &Path, options: &Options) -> Result<SqliteStore, StoreError> {
         let lock = open::Lock::take(path)?;
         let mut conn = open::writer(path)?;
+        portable::refuse(&conn, path)?;
         let unusable = |e: rusqlite::Error| StoreError::Unusable(format!("{}: {e}", path.display()));
         conn.execute(TAKE_OVER, []).and_then(|_| conn.execute(TAKE_OVER_INQUIRIES, [])).map_err(unusable)?;
         let queue = Arc::new(Queue::new(options.queue_max, options.queue_bytes_max));
@@ -131,7 +135,7 @@ impl SqliteStore {
                 .spawn(run)
                 .map_err(|e| StoreError::Unusable(format!("no thread for the store: {e}")))
         };
-        let log = Arc::new(Log::default());
+        let log = Arc::new(Log::new(options.log_bytes, room::extent(&conn, path)?.spare()));
         let (wake, woken) = std::sync::mpsc::sync_channel(1);
         checkpoint::watch(&mut conn, Arc::clone(&log), wake).map_err(unusable)?;
         let checkpointer = spawn("store-checkpoint", {

@@ -25,17 +25,24 @@ pub(super) struct Lock(File);
 
 impl Lock {
     pub(super) fn take(store: &Path) -> Result<Lock, StoreError> {
+        Lock::try_take(store)?.ok_or_else(|| {
+            StoreError::Unusable(format!(
+                "{} is in use by another callbackd; ask that one, or stop it first",
+                store.display()
+            ))
+        })
+    }
+
+    /// The same; `None` while another has it.
+    pub(super) fn try_take(store: &Path) -> Result<Option<Lock>, StoreError> {
         let mut path = store.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);
         let fault = |e: std::io::Error| StoreError::Unusable(format!("{}: {e}", path.display()));
         let file = private(&path).map_err(fault)?;
         match file.try_lock() {
-            Ok(()) => Ok(Lock(file)),
-            Err(TryLockError::WouldBlock) => Err(StoreError::Unusable(format!(
-                "{} is in use by another callbackd; ask that one, or stop it first",
-                store.display()
-            ))),
+            Ok(()) => Ok(Some(Lock(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) => Err(fault(e)),
         }
     }

@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params_from_iter};
 
 use super::super::rules::{DELIVERIES, conditions};
 use super::read::fault;
-use super::{open, room};
+use super::{open, portable, room};
 use crate::model::Time;
 use crate::store::{Extent, Filter, StoreError};
 
@@ -86,6 +86,11 @@ impl Survey {
         }
         let (conn, version) = open::reader_of_any(path)?;
         Ok(Survey { conn, path: path.to_owned(), version })
+    }
+
+    /// Why no daemon begins on it, where it was moved, or is being filled.
+    pub fn is_to_be_used(&self) -> Result<(), StoreError> {
+        portable::refuse(&self.conn, &self.path)
     }
 
     /// Its schema, beside the one that callbackd makes.

@@ -388,7 +388,7 @@ mod tests {
         std::thread::scope(|scope| {
             let (queue, health) = (&queue, &health);
             scope.spawn(move || {
-                run(&conn, queue, health, &Log::default(), &Replies::begin(), &OfStore::default(), &begun)
+                run(&conn, queue, health, &Log::new(None, 0), &Replies::begin(), &OfStore::default(), &begun)
             });
             begins.recv().expect("a word").expect("begins");
             let nothing = "DELETE FROM receipts WHERE id < 0";

@@ -24,8 +24,12 @@ mod scenarios;
 mod stage;
 
 mod store {
+    pub use crate::moving;
     pub use callbackd::store::*;
 }
+
+#[path = "../../../src/store/moving/mod.rs"]
+pub mod moving;
 
 #[path = "../../../src/store/rules/mod.rs"]
 mod rules;

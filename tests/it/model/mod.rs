@@ -6,12 +6,13 @@
 //! `regressions.txt`, which every later run begins with. `CALLBACKD_TEST_MODEL_CASES` says how many histories are made
 //! up, and `PROPTEST_RNG_SEED` from which seed, which is printed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use callbackd::model::{
     Attempt, ExecutionPart, Learned, LinkRule, Program, Route, Rules, SinkRule, Status, Task, Time, Update,
 };
-use callbackd::store::{DeliveryFilter, Fate, Filter, Parsed, Settlement, Store};
+use callbackd::store::{DeliveryFilter, Fate, Filter, Item, Parsed, Settlement, Store};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, TestRunner};
 use serde_json::Value;
@@ -21,7 +22,7 @@ use tokio::runtime::Runtime;
 mod plain;
 
 use crate::rig::receipt;
-use crate::stores::open;
+use crate::stores::{moved, open};
 use plain::{End, Instant, Outcome, Plain, SINKS, Says, Standing, Tie, is_finished};
 
 const SOURCES: [&str; 2] = ["media", "portal"];
@@ -62,6 +63,8 @@ enum Step {
     DiscardAll(&'static str),
     Hurry(&'static str),
     Restart,
+    /// The same, and it is moved into another store in between.
+    Move,
     /// Upkeep, of what is older than so many seconds.
     Prune(u64),
 }
@@ -119,6 +122,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => sink().prop_map(Step::DiscardAll),
         1 => sink().prop_map(Step::Hurry),
         2 => Just(Step::Restart),
+        2 => Just(Step::Move),
         2 => prop::sample::select(vec![0_u64, 60]).prop_map(Step::Prune),
     ]
 }
@@ -189,6 +193,22 @@ fn update(says: &Says) -> Update {
 /// One of a list, as a number chooses it.
 fn chosen<T: Copy>(list: &[T], number: usize) -> Option<T> {
     (!list.is_empty()).then(|| list[number % list.len()])
+}
+
+/// The changes and tries that somebody is told who listens from this cursor on, each with its own.
+async fn told(store: &dyn Store, mut from: i64) -> BTreeSet<(i64, String)> {
+    let mut told = BTreeSet::new();
+    loop {
+        let news = store.news(from).await.expect("read");
+        told.extend(news.items.iter().map(|(cursor, item)| match item {
+            Item::Change(row) => (*cursor, format!("change {}", row.id)),
+            Item::Delivery(row) => (*cursor, format!("delivery {} {:?}", row.id, row.outcome)),
+        }));
+        from = news.through;
+        if !news.more {
+            return told;
+        }
+    }
 }
 
 impl Pair {
@@ -362,12 +382,24 @@ impl Pair {
                     .expect("hurried");
                 self.plain.hurry(sink, self.now);
             }
-            Step::Restart => {
+            Step::Restart | Step::Move => {
+                let told = told(&*self.store, 0).await;
                 self.store.close().await;
+                if matches!(step, Step::Move) {
+                    self.folder = moved(&self.folder).await;
+                }
                 // Ids go on a second later, and tell the time to upkeep.
                 self.now += 2_000_000;
                 self.store = open(&self.folder);
                 self.plain.restarted();
+                // Whoever comes back is told what follows.
+                let cursors = told.iter().rev().map(|(cursor, _)| *cursor).step_by(7).chain([0]);
+                for cursor in cursors.collect::<Vec<_>>() {
+                    let again = self::told(&*self.store, cursor).await;
+                    let left: Vec<_> =
+                        told.range((cursor + 1, String::new())..).filter(|&one| !again.contains(one)).collect();
+                    assert!(left.is_empty(), "left out after {cursor}: {left:?} of {told:?}, and told was {again:?}");
+                }
             }
             Step::Prune(seconds) => {
                 let before = self.now - *seconds as Instant * 1_000_000;

@@ -100,7 +100,7 @@ CREATE TABLE links (
 CREATE INDEX links_of ON links (execution);
 CREATE INDEX links_with ON links (with_execution);
 
--- What executions are known by, under the rules of [[links]]; the key by the start of its SHA-256, because it may be of any length.
+-- What executions are known by, under the rules of [[links]]; the key is a text, byte for byte.
 CREATE TABLE link_keys (
     rule      TEXT NOT NULL,
     side      TEXT NOT NULL,

@@ -50,7 +50,8 @@ impl Senders {
             daemon.environment.push(((*variable).to_owned(), path));
         }
         daemon.configure(&format!(
-            "{config}[sources.media]\nkind = \"cos_workflow\"\npath = \"/callbacks/media\"\ntoken = \"t0ken\"\n\
+            "store.log_bytes = 16777216\n{config}\
+             [sources.media]\nkind = \"cos_workflow\"\npath = \"/callbacks/media\"\ntoken = \"t0ken\"\n\
              [sinks.any]\nkind = \"webhook\"\nurl = \"{}\"\nretry_longest = \"1s\"\n\
              [[routes]]\nfrom = [\"media\"]\nto = [\"any\"]\n",
             hook.url()

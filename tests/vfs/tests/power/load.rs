@@ -38,6 +38,9 @@ pub(crate) enum Wrong {
     ToldEarly,
 }
 
+/// The smallest log that a disk is given: so that the recorded life has many that are copied.
+const LOG_BYTES: u64 = 16 << 20;
+
 /// A life of a store, recorded.
 pub(crate) struct Life {
     home: TempDir,
@@ -160,7 +163,7 @@ impl Life {
         };
         let sinks: String = SINKS.iter().zip(&self.urls).map(sink).collect();
         format!(
-            "{}[sources.media]\nkind = \"cos_workflow\"\npath = \"/callbacks/media\"\ntoken = \"t0ken\"\n\
+            "{}store.log_bytes = {LOG_BYTES}\n[sources.media]\nkind = \"cos_workflow\"\npath = \"/callbacks/media\"\ntoken = \"t0ken\"\n\
              {sinks}[[routes]]\nfrom = [\"media\"]\nto = {SINKS:?}\n",
             keep.config()
         )
