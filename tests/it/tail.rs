@@ -111,7 +111,7 @@ fn says_that_no_daemon_runs_and_why_one_refuses() {
     daemon.configure(&config("http://127.0.0.1:9/"));
     let refused = daemon.cli(&["tail"]);
     assert_eq!(refused.code, Some(1));
-    assert!(refused.stderr.contains("Send the token of [admin]"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("does not take the admin.token of this configuration"), "{}", refused.stderr);
     assert!(daemon.terminate().success());
     let none = daemon.cli(&["tail"]);
     assert_eq!(none.code, Some(1));
