@@ -1,5 +1,6 @@
-//! Letting go of what is old, finished and told, in transactions of their own; by one callbackd at a time. Each is short: of
-//! an execution on which more hangs than goes in one, a part goes in each, and its head and its links go last and together.
+//! Letting go of what is old, finished and told, in transactions of their own; by one callbackd at a time. Each is short:
+//! of an execution on which more hangs than goes in one, a part goes in each, and its head and its links go last and
+//! together.
 
 use std::sync::Arc;
 
@@ -39,8 +40,8 @@ const HANGING: [&str; 3] = [
          SELECT r.id FROM receipts r WHERE r.status <> 'accepted' AND r.execution = ANY($1) AND NOT {IS_NEEDED} LIMIT $2)",
 ];
 
-/// The changes before the latest, the newest of them first, with their receipts; of whom more are left, the head points past
-/// them. How many of those there are.
+/// The changes before the latest, the newest of them first, with their receipts; of whom more are left, the head points
+/// past them. How many of those there are.
 const CHAINS: &str = "WITH RECURSIVE chain (execution, id, nth) AS (
          SELECT id, previous, 1 FROM execution_heads WHERE id = ANY($1) AND previous IS NOT NULL
          UNION ALL

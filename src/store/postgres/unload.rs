@@ -1,5 +1,5 @@
-//! Writing down what is about to be let go of, in the transaction that has it locked: one line of JSON for each execution,
-//! with all that goes with it, and one for each receipt that goes by itself. The same lines as SQLite's.
+//! Writing down what is about to be let go of, in the transaction that has it locked: one line of JSON for each
+//! execution, with all that goes with it, and one for each receipt that goes by itself. The same lines as SQLite's.
 //!
 //! A few rows at a time, so that an execution with thousands of changes takes no more memory than the largest of them.
 
