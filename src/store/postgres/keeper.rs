@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_postgres::Client;
+
 use super::connect::{Address, Session, fault, said};
 use super::herald::{Woken, Word};
 use super::replicas::{self, Beat, Place};
@@ -67,13 +69,18 @@ impl Keeper {
         let Known { session, home, stopped } = known;
         let client = match session.take().filter(|session| !session.is_closed()) {
             Some(held) => session.insert(held),
-            None => session.insert(self.address.open().await?),
+            None => {
+                let opened = self.address.open().await?;
+                match self.is_elsewhere(home, which(&opened).await?) {
+                    // That was one of those that are given up.
+                    true => session.insert(self.address.open().await?),
+                    false => session.insert(opened),
+                }
+            }
         };
-        let before = home.clone();
         let asked = async {
             let beat = self.place.beat(client).await.map_err(fault)?;
             let means = server::check(client, self.durability).await.map_err(StoreError::Unavailable)?;
-            *home = server::which(client).await.map_err(fault)?;
             self.health.asked(Ok(means));
             if let Err(e) = self.place.take_over(client).await {
                 tracing::debug!(error = %said(&e), "leases of who is gone are taken over later");
@@ -93,13 +100,29 @@ impl Keeper {
             self.health.asked(Err("the database does not answer".to_owned()));
             // Another one may have taken over from a server that is stopped, not gone: what that one owes nobody is to
             // wait for. One that waits for its standbys is the same still.
-            let other = async { server::which(&*self.address.open().await.ok()?).await.ok() }.await;
-            if other.is_some_and(|other| !before.is_empty() && other != before) {
-                tracing::warn!("another server answers for the database: connections to the former are given up");
-                self.address.hang_up();
+            let other = async { which(&*self.address.open().await.ok()?).await.ok() };
+            if let Some(other) = other.await {
+                self.is_elsewhere(home, other);
             }
         }
     }
+
+    /// Whether another server than the one at `home` answers: then nobody is to wait for the former.
+    fn is_elsewhere(&self, home: &mut String, answers: String) -> bool {
+        let is_other = !home.is_empty() && *home != answers;
+        if is_other {
+            tracing::warn!("another server answers for the database: connections to the former are given up");
+            self.address.hang_up();
+        }
+        *home = answers;
+        is_other
+    }
+}
+
+/// Which server answers.
+async fn which(client: &Client) -> Result<String, StoreError> {
+    let silent = |_| StoreError::Unavailable("the database does not answer".to_owned());
+    tokio::time::timeout(BEAT, server::which(client)).await.map_err(silent)?.map_err(fault)
 }
 
 /// What it remembers from one time to the next.
