@@ -20,6 +20,8 @@ PAGE = 8192
 CORES, WAL_MB, IOPS, DISK_TB, SHARE = 64, 1000, 200_000, 60, 0.6
 REPLICA_CORES = 2  # of a machine with one callbackd
 REPLICAS_MAX = 16  # on one database
+# Ids are microseconds, of which each replica has one of sixteen; receipt, execution, change, delivery and attempt take one.
+IDS, IDS_EACH = 1e6 / 16, 5
 CHECKPOINT = 900  # seconds
 CACHE_GB = 128  # of the server's memory for pages
 BATCH = 512  # callbacks that share a commit at most
@@ -75,7 +77,7 @@ def machines(rate, measured, days):
         "disk": executions * told["disk_bytes"] / 1e12,
     }
     has = {"cores": CORES * SHARE, "WAL": WAL_MB * SHARE, "random pages": IOPS * SHARE, "disk": DISK_TB * SHARE}
-    replicas = math.ceil(rate * told["callbackd_us"] / 1e6 / (REPLICA_CORES * SHARE))
+    replicas = math.ceil(max(rate * told["callbackd_us"] / 1e6 / (REPLICA_CORES * SHARE), rate * IDS_EACH / (IDS * SHARE)))
     shares = {name: used[name] / has[name] for name in used} | {"replicas": replicas / REPLICAS_MAX}
     breaks = max(shares, key=shares.get)
     return {"replicas": max(2, replicas), "used": used, "first": max(shares, key=shares.get),
