@@ -73,7 +73,8 @@ class Server:
         path = FOLDER / "pgbench.sql"
         path.write_text(script)
         words = ["-n", "-f", path, "-c", clients, "-j", min(clients, 2), "-T", seconds, self.url(database)]
-        done = subprocess.run([self.bin / "pgbench", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = subprocess.run([self.bin / "pgbench", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True)
         found = re.search(r"actually processed: (\d+).*^tps = ([\d.]+)", done.stdout, re.M | re.S)
         if done.returncode != 0 or not found:
             sys.exit(f"pgbench: {done.stdout[-2000:]}")
@@ -274,7 +275,8 @@ class Measures:
             over = lambda name: [ours / theirs for ours, theirs in zip(rates[count], rates[name])]
             row(f"over_sqlite_{count}", f"{count} on PostgreSQL / one on SQLite", over("sqlite"))
             row(f"over_single_{count}", f"{count} on PostgreSQL / pgbench, each a transaction", over("single"))
-            row(f"over_batch_{count}", f"{count} on PostgreSQL / pgbench in batches", over("batches" if count == 1 else "batches of three"))
+            batches = "batches" if count == 1 else "batches of three"
+            row(f"over_batch_{count}", f"{count} on PostgreSQL / pgbench in batches", over(batches))
         self.costs("", found)
         row("pgbench_wal", "  of pgbench, in batches", [one["wal_bytes"] for one in found["batches"]], "B")
         row("pgbench_wal_single", "  of pgbench, each a transaction", [one["wal_bytes"] for one in found["single"]], "B")
@@ -283,11 +285,11 @@ class Measures:
 
     def costs(self, what, found):
         for count in [count for count in REPLICAS if count in found]:
-            many = f"{count} callbackd{what}"
-            row(f"postgres_us{what}_{count}", f"processor per callback, PostgreSQL, {many}", [one["postgres_us"] for one in found[count]], "µs")
-            row(f"callbackd_us{what}_{count}", f"processor per callback, {many}", [one["callbackd_us"] for one in found[count]], "µs")
-            row(f"wal{what}_{count}", f"WAL per callback, {many}", [one["wal_bytes"] for one in found[count]], "B")
-            row(f"batch{what}_{count}", f"callbacks in a commit, {many}", [one["batch"] for one in found[count]])
+            for field, says, unit in (
+                    ("postgres_us", "processor per callback, PostgreSQL", "µs"), ("callbackd_us", "processor per callback", "µs"),
+                    ("wal_bytes", "WAL per callback", "B"), ("batch", "commands in a commit", "")):
+                values = [one[field] for one in found[count]]
+                row(f"{field}{what.replace(', ', '_')}_{count}", f"{says}, {count} callbackd{what}", values, unit)
 
     def told(self):
         """Callbacks of which one sink is told: with what is claimed, settled and kept of it."""
@@ -415,6 +417,7 @@ class Measures:
             "executions": float(pages[1]), "random_pages": float(pages[0]), "answers": middle(kept, "answers"),
             "wal_bytes": middle(kept, "wal_bytes"), "images": middle(kept, "images")}
         self.claims(said)
+        self.server.sql("DROP DATABASE backlog", "DROP DATABASE few")
 
     def claims(self, said):
         """The product's own statement, 256 at a time, from a backlog and from a few."""
@@ -451,7 +454,7 @@ def middle(each, field):
     return median([one[field] for one in each])
 
 
-PARTS = ("ingest", "told", "commits", "trips", "backlog")
+PARTS = ("backlog", "trips", "commits", "told", "ingest")
 
 
 def main():
@@ -474,15 +477,15 @@ def main():
     if "backlog" in options.only:
         measures.fill()
     where = harness.where()
-    settings = server.sql("SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings WHERE name IN ('fsync', "
-                          "'synchronous_commit', 'full_page_writes', 'wal_sync_method', 'shared_buffers', 'server_version', 'data_directory')")
+    names = ("fsync", "synchronous_commit", "full_page_writes", "wal_sync_method", "server_version")
+    settings = {name: server.sql(f"SHOW {name}") for name in names}
     for part in [part for part in PARTS if part in options.only]:
         begun = time.monotonic()
         say(f"{part}:")
         with harness.attempt(part, failed):
             getattr(measures, part)()
         say(f"  in {time.monotonic() - begun:.0f} s, load {os.getloadavg()[0]:.1f}")
-    results = {**where, "load_after": round(os.getloadavg()[0], 1), "quick": options.quick, "settings": re.sub(r"data_directory=\S+ ", "", settings), "rows": rows,
+    results = {**where, "load_after": round(os.getloadavg()[0], 1), "quick": options.quick, "settings": settings, "rows": rows,
                "figures": measures.figures, "failed": failed, "runs": harness.raw}
     print(f"\n{'measure':<66} {'median':>13}  {'min–max':>15}")
     for each in rows:

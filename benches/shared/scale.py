@@ -61,8 +61,8 @@ def images(rate, executions, entry):
     return 2 * pages * (1 - math.exp(-touched / pages)) / touched
 
 
-def machines(rate, measured, days):
-    """What so many a second need, each told to one sink, with all of so many days kept."""
+def machines(rate, measured, days, most):
+    """What so many a second need, each told to one sink, with all of so many days kept; one writer does `most`."""
     told, backlog = measured["told"], measured["backlog"]
     executions = rate * 86_400 * days
     entry = backlog["random_pages"] * PAGE / backlog["executions"]
@@ -77,7 +77,9 @@ def machines(rate, measured, days):
         "disk": executions * told["disk_bytes"] / 1e12,
     }
     has = {"cores": CORES * SHARE, "WAL": WAL_MB * SHARE, "random pages": IOPS * SHARE, "disk": DISK_TB * SHARE}
-    replicas = math.ceil(max(rate * told["callbackd_us"] / 1e6 / (REPLICA_CORES * SHARE), rate * IDS_EACH / (IDS * SHARE)))
+    commands = rate * told["batch"] * told["commits_each"]
+    full = max(rate * told["callbackd_us"] / 1e6 / REPLICA_CORES, rate * IDS_EACH / IDS, commands / most)
+    replicas = math.ceil(full / SHARE)
     shares = {name: used[name] / has[name] for name in used} | {"replicas": replicas / REPLICAS_MAX}
     breaks = max(shares, key=shares.get)
     return {"replicas": max(2, replicas), "used": used, "first": max(shares, key=shares.get),
@@ -119,12 +121,13 @@ def main():
     entry = backlog["random_pages"] * PAGE / backlog["executions"]
     pages = backlog["random_pages"] / 2
     expected = 2 * pages * (1 - math.exp(-backlog["answers"] / pages)) / backlog["answers"]
-    print(f"With {figure(backlog['executions'])} executions, {backlog['images']:.2f} images of whole pages a callback were measured "
-          f"after a checkpoint; reckoned are {expected:.2f}. An execution takes {entry:.0f} bytes of the indexes with random keys.\n")
+    print(f"With {figure(backlog['executions'])} executions, {backlog['images']:.2f} images of whole pages a callback were "
+          f"measured after a checkpoint; reckoned are {expected:.2f}. An execution takes {entry:.0f} bytes of the indexes with "
+          "random keys.\n")
     for days in KEEPS:
         lines = []
         for rate in (1_000, 10_000, 100_000, 1_000_000):
-            need = machines(rate, measured, days)
+            need = machines(rate, measured, days, most)
             used = need["used"]
             lines.append([
                 figure(rate), figure(need["replicas"]), figure(used["cores"]), f"{figure(used['WAL'])} MB/s",
