@@ -384,7 +384,7 @@ bench: tools
 	benches/run.py $(if $(QUICK),--quick,--json benches/results.json --picture benches/results.svg)
 
 # Several callbackd on one PostgreSQL beside pgbench and beside SQLite, and what a callback costs there (benches/shared/): some
-# 8 minutes. `make scale` reckons from that what more would need.
+# 5 minutes, and 10 GB of disk. `make scale` reckons from that what more would need.
 bench-shared: tools
 	benches/shared/run.py $(if $(QUICK),--quick,--json benches/shared/results.json)
 

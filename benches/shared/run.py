@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """`make bench-shared`: several callbackd on one PostgreSQL, beside pgbench with equal rows, and beside SQLite, in turn.
 
-    run.py [--quick] [--only NAME…] [--json FILE]
+    run.py [--quick] [--only NAME…] [--json FILE]         with --only, FILE keeps what it has of the other parts
 
 Starts a PostgreSQL of its own (tests/peers/postgres.sh) with its data on the disk that SQLite's store is on, and fsync
 and synchronous_commit on. Each figure of ingest is taken in a new database, right after a checkpoint; only `backlog` has
@@ -479,14 +479,16 @@ def main():
     where = harness.where()
     names = ("fsync", "synchronous_commit", "full_page_writes", "wal_sync_method", "server_version")
     settings = {name: server.sql(f"SHOW {name}") for name in names}
+    parts = {}
     for part in [part for part in PARTS if part in options.only]:
-        begun = time.monotonic()
+        begun, first, load = time.monotonic(), len(rows), os.getloadavg()[0]
         say(f"{part}:")
         with harness.attempt(part, failed):
             getattr(measures, part)()
-        say(f"  in {time.monotonic() - begun:.0f} s, load {os.getloadavg()[0]:.1f}")
-    results = {**where, "load_after": round(os.getloadavg()[0], 1), "quick": options.quick, "settings": settings, "rows": rows,
-               "figures": measures.figures, "failed": failed, "runs": harness.raw}
+        parts[part] = {"load": round(load, 1), "load_after": round(os.getloadavg()[0], 1), "rows": rows[first:]}
+        say(f"  in {time.monotonic() - begun:.0f} s, load {load:.1f} to {parts[part]['load_after']}")
+    results = {**where, "quick": options.quick, "settings": settings, "parts": parts, "figures": measures.figures,
+               "failed": failed, "runs": harness.raw}
     print(f"\n{'measure':<66} {'median':>13}  {'min–max':>15}")
     for each in rows:
         print(line(each))
@@ -494,7 +496,9 @@ def main():
         print(f"FAILED {part}: {why}")
     for path in [TARGET / "shared.json", options.json]:
         if path:
-            path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+            before = json.loads(path.read_text()) if options.only != PARTS and path.exists() else {}
+            kept = {key: {**before.get(key, {}), **results[key]} for key in ("parts", "figures")}
+            path.write_text(json.dumps({**results, **kept}, indent=1, ensure_ascii=False) + "\n")
     sys.exit(1 if failed else 0)
 
 
