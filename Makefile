@@ -30,7 +30,7 @@ FORMER := format clippy test otlp postgres cluster power disk docs footprint int
 LATTER := deny instructions packages
 BUILDS := $(TARGET)/builds.log
 
-.PHONY: check builds tools $(FORMER) $(LATTER) fmt bless soak fuzz fuzz-keep bench peers released staged deb rpm static image
+.PHONY: check builds tools $(FORMER) $(LATTER) fmt bless soak fuzz fuzz-keep bench bench-shared scale peers released staged deb rpm static image
 
 check:
 	@mkdir -p $(TARGET)
@@ -382,6 +382,14 @@ $(FUZZ):
 # to benches/ is shown in README; a quick run writes to target/ alone.
 bench: tools
 	benches/run.py $(if $(QUICK),--quick,--json benches/results.json --picture benches/results.svg)
+
+# Several callbackd on one PostgreSQL beside pgbench and beside SQLite, and what a callback costs there (benches/shared/): some
+# 5 minutes, and 10 GB of disk. `make scale` reckons from that what more would need.
+bench-shared: tools
+	benches/shared/run.py $(if $(QUICK),--quick,--json benches/shared/results.json)
+
+scale:
+	benches/shared/scale.py benches/shared/results.json
 
 # The same work on what else users would pick (benches/peers/): some 10 minutes, most of them to install it.
 peers: tools

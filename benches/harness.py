@@ -96,9 +96,10 @@ def attempt(what, failed):
         say(f"  {what} FAILED: {e}")
 
 
-def build(names=("bench",), profile="release"):
+def build(names=("bench",), profile="release", features=""):
     """Builds the daemon and the programs of benches/; returns their paths."""
     cargo = ["cargo", "build", "--locked", "--profile", profile, "--message-format=json-render-diagnostics"]
+    cargo += ["--features", features] * bool(features)
     wanted = ["--bin", "callbackd", *(word for name in names for word in ("--bench", name))]
     built = subprocess.run(cargo + wanted, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     lines = [json.loads(line) for line in built.stdout.splitlines()]

@@ -6,8 +6,9 @@ set -euo pipefail
 PATH=$PATH:/usr/sbin
 bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n1 || true)
 bin=${bin:-$(dirname "$(command -v postgres)")}
-# In memory, where there is such a folder: what a disk keeps is other tests' affair.
-folder=$(mktemp -d -p "$([[ -w /dev/shm ]] && echo /dev/shm || echo "${TMPDIR:-/tmp}")" callbackd-postgres.XXXXXX)
+# In memory, where there is such a folder, unless another is named (POSTGRES_IN): what a disk keeps is other tests' affair.
+memory=$([[ -w /dev/shm ]] && echo /dev/shm || echo "${TMPDIR:-/tmp}")
+folder=$(mktemp -d -p "${POSTGRES_IN:-$memory}" callbackd-postgres.XXXXXX)
 as=()
 if [[ $(id -u) == 0 ]]; then
   chown nobody "$folder"
@@ -50,7 +51,7 @@ export CALLBACKD_TEST_POSTGRES_CA=$folder/ca.pem
 for _ in 1 2 3 4 5; do
   port=$((20000 + RANDOM % 12000))
   if "${as[@]}" "$bin/pg_ctl" -D "$folder/data" -w -l "$folder/log" -o "-c listen_addresses=127.0.0.1 -c port=$port \
-      -c unix_socket_directories=$folder -c max_connections=400 -c ssl=on" start >/dev/null 2>&1; then
+      -c unix_socket_directories=$folder -c max_connections=400 -c ssl=on ${POSTGRES_WITH:-}" start >/dev/null 2>&1; then
     pooled $((port + 1)) "$port"
     CALLBACKD_TEST_POSTGRES="postgres://callbackd@127.0.0.1:$port/postgres" "$@"
     exit
