@@ -164,9 +164,8 @@ impl Store for PostgresStore {
             }
             Parsed::Quarantined(_) => Vec::new(),
         };
-        let sinks = rules.sinks.iter().map(|sink| sink.name.clone()).collect();
+        let touches = Touches::of(&rules, identities, Vec::new());
         let ready = Ready::new(receipt, parsed, rules);
-        let touches = Touches { identities, sinks, deliveries: Vec::new() };
         let recorded = writer::put(&self.queue, ready.weight(), touches, move |tx: &mut Tx<'_>| ready.record(tx));
         let herald = Arc::clone(&self.herald);
         Box::pin(async move { recorded.await.inspect(|recorded| herald.add(&recorded.wake)) })
@@ -267,11 +266,8 @@ impl Store for PostgresStore {
         now: Time,
     ) -> Boxed<'_, Result<Vec<String>, StoreError>> {
         let learned = settlements.iter().flat_map(|one| &one.learned);
-        let touches = Touches {
-            identities: learned.map(|learned| identity(&learned.source, &learned.update.key)).collect(),
-            deliveries: settlements.iter().map(|one| one.delivery).collect(),
-            sinks: rules.sinks.iter().map(|sink| sink.name.clone()).collect(),
-        };
+        let identities = learned.map(|learned| identity(&learned.source, &learned.update.key)).collect();
+        let touches = Touches::of(&rules, identities, settlements.iter().map(|one| one.delivery).collect());
         let by_server = |one: Settlement| Settlement { lease: self.place.of_server(one.lease), ..one };
         let ready: Vec<_> =
             settlements.into_iter().map(|one| ReadySettlement::new(by_server(one), &rules, now)).collect();

@@ -90,10 +90,11 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, trips: Arc<AtomicUs
     }
 }
 
-/// A route to a sink that is told everything: one that is told the latest alone costs three more trips.
+/// A route to a sink that is told everything, and to one that is told the latest alone.
 fn plain() -> Arc<Rules> {
-    let sinks = vec![SinkRule { name: "a".to_owned(), coalesce: false }];
-    let routes = vec![Route { from: vec!["media".to_owned()], when: None, to: vec!["a".to_owned()] }];
+    let sinks = [("a", false), ("b", true)].map(|(name, coalesce)| SinkRule { name: name.to_owned(), coalesce });
+    let (from, to) = (vec!["media".to_owned()], sinks.iter().map(|sink| sink.name.clone()).collect());
+    let (sinks, routes) = (sinks.to_vec(), vec![Route { from, when: None, to }]);
     Arc::new(Rules { routes, sinks, ..Rules::default() })
 }
 
@@ -120,6 +121,8 @@ async fn a_batch_costs_two_round_trips_however_many_callbacks_are_in_it() {
         record(2, format!("i{n}"), Status::Failed).await;
     }
     assert_eq!(count(), 20, "their ends");
+    let overtaken = Filter { sink: Some("b".to_owned()), status: vec!["discarded".to_owned()], ..Filter::default() };
+    assert_eq!(store.deliveries(overtaken).await.expect("listed").len(), 10);
     let claimed = store.claim("a".to_owned(), 10, 30_000, at(3), at(3)).await.expect("claimed");
     for delivery in &claimed.deliveries {
         let one = settlement(delivery, claimed.until, Fate::Delivered, at(3));
