@@ -11,7 +11,7 @@ use super::read::{Read, ask};
 use super::replicas::{GONE, Place};
 use super::rows::owned;
 use super::server::{self, Durability};
-use super::tx::{Values, identity};
+use super::tx::{NOT_AWAITED, Values, identity};
 use crate::Boxed;
 use crate::store::StoreError;
 use crate::store::moving::{BYTES, Cell, Ground, Kind, Mark, Opened, ROWS, Row, TABLES, Table};
@@ -224,6 +224,7 @@ impl Base {
     }
 
     async fn set(&mut self, mark: Mark) -> Result<(), StoreError> {
+        let warned = self.client.warnings();
         let tx = self.client.transaction().await.map_err(fault)?;
         tx.batch_execute("DROP TABLE IF EXISTS callbackd_move").await.map_err(fault)?;
         // Without `line` nobody stores anything: neither who was silent for long, nor an older callbackd.
@@ -239,7 +240,12 @@ impl Base {
             None => "ALTER TABLE IF EXISTS line_of_another RENAME TO line",
         };
         tx.batch_execute(rename).await.map_err(fault)?;
-        tx.commit().await.map_err(fault)
+        tx.commit().await.map_err(fault)?;
+        // With it, all that was written before is at the standbys. So one that did not wait for them is nobody's word.
+        match self.client.warnings() == warned {
+            true => Ok(()),
+            false => Err(StoreError::Unavailable(format!("{}: {NOT_AWAITED}; run it again", self.place))),
+        }
     }
 
     async fn is_used(&self) -> Result<bool, StoreError> {

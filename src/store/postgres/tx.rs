@@ -21,6 +21,9 @@ const LINE: i64 = 3;
 /// What is locked is not held for long by one that the server hears nothing of any more: cut off, or stopped.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = 10000";
 
+/// Said of a commit about which the server warned.
+pub(super) const NOT_AWAITED: &str = "the database did not wait for its standbys";
+
 /// Why a command did not go through.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -326,7 +329,7 @@ impl<'w> Tx<'w> {
         // Somebody ended its wait for the standbys: it is on this server alone, which may be the one that is given up.
         match session.warnings() == warned {
             true => Ok(()),
-            false => Err(Fault::Unsure("the database did not wait for its standbys")),
+            false => Err(Fault::Unsure(NOT_AWAITED)),
         }
     }
 
