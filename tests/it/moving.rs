@@ -212,6 +212,9 @@ fn a_store_with_everything_in_it_goes_on_in_another_and_comes_back() {
     let verified = daemon.cli(&["move", "--verify", "--from", &other.url, "--to", FILE]);
     assert!(verified.said().contains("hold the same"), "{}", verified.said());
     let after = shown(&daemon);
+    let doctor = daemon.cli(&["doctor"]);
+    let said = String::from_utf8_lossy(&doctor.stdout);
+    assert!(doctor.code == Some(1) && said.contains("was moved to sqlite:"), "{said}");
     daemon.configure(&everything(FILE, &ci, hooks));
     assert_eq!(shown(&daemon), after, "the way back");
     daemon.start();

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::callbacks::{Step, cos};
 use crate::daemon::{Daemon, soon};
-use crate::peers::hook::{Hook, Reply};
+use crate::peers::hook::{Closed, Hook, Reply};
 use crate::rig::until;
 use crate::store::{at, claim, record, rules, settle, settlement, try_record, update};
 use crate::stores::postgres::{address, ask, make, try_open};
@@ -287,6 +287,16 @@ fn what_is_not_there_with_postgresql_is_said_by_check() {
     assert!(faults.contains("store.disk_max: as a size") && !faults.contains("store.export"), "{faults}");
     let text = "[store]\nurl = \"postgres://callbackd@db/callbackd\"\n";
     assert!(Config::from_toml(text, &Environment::default()).is_ok());
+}
+
+#[test]
+fn doctor_tells_what_it_has_found_though_the_database_is_away() {
+    let (hook, away) = (Hook::start(|| Reply::Status(200)), Closed::reserve());
+    let daemon = Daemon::prepare();
+    daemon.configure(&config(&format!("postgres://callbackd@{}/nothing", away.address()), &hook.url()));
+    let doctor = daemon.cli(&["doctor"]);
+    let said = String::from_utf8_lossy(&doctor.stdout);
+    assert!(doctor.code == Some(1) && said.contains("the database cannot be reached"), "{said}{}", doctor.stderr);
 }
 
 /// Ends every connection of those who share the folder's schema.

@@ -87,13 +87,8 @@ impl PostgresStore {
             server::migrate(&mut client).await?;
             Arc::new(Place::take(&client, &options.name, &options.listens).await?)
         };
-        let last = {
-            let client = pool.get().await?;
-            portable::refuse(&client, &place, &address).await?;
-            replicas::last_id(&client).await?
-        };
         let queue = Arc::new(Commands::new(options.queue_max, options.queue_bytes_max));
-        let desk = Desk {
+        let desk = |last| Desk {
             address: Arc::clone(&address),
             durability: options.durability,
             queue: Arc::clone(&queue),
@@ -102,20 +97,18 @@ impl PostgresStore {
             ids: Ids::new(last, place.slot()),
             holder: place.token(),
         };
-        let (begun, begins) = std::sync::mpsc::sync_channel(1);
-        let writer = std::thread::Builder::new().name("store-writer".to_owned()).spawn({
-            let queue = Arc::clone(&queue);
-            move || {
-                let _closing = CloseOnDrop(queue);
-                writer::run(desk, &begun);
+        let writer = match begin(&pool, &address, desk).await {
+            Ok(writer) => writer,
+            Err(e) => {
+                // One that fails again and again is not to take the places of all others.
+                if let Ok(client) = pool.get().await
+                    && let Err(e) = place.leave(&client).await.map_err(fault)
+                {
+                    tracing::debug!(error = %e, "its place is free when others notice that it is gone");
+                }
+                return Err(e);
             }
-        });
-        let writer = writer.map_err(|e| StoreError::Unusable(format!("no thread for the store: {e}")))?;
-        let heard = tokio::task::spawn_blocking(move || begins.recv()).await;
-        heard
-            .ok()
-            .and_then(Result::ok)
-            .unwrap_or_else(|| Err(StoreError::Unusable(format!("{}: the writer did not begin", address.place()))))?;
+        };
         let (stop, herald) = (Shutdown::new(), Arc::new(Herald::default()));
         let woken = options.woken;
         tokio::spawn(herald::listen(Arc::clone(&address), place.token(), Arc::clone(&woken), stop.clone()));
@@ -145,6 +138,25 @@ impl PostgresStore {
         let (call, herald) = (self.call(touches, run), Arc::clone(&self.herald));
         Box::pin(async move { call.await.inspect(|wake| herald.add(wake)) })
     }
+}
+
+/// With a place taken: the writer, where the store is to be used.
+async fn begin(pool: &Pool, address: &Address, desk: impl FnOnce(i64) -> Desk) -> Result<JoinHandle<()>, StoreError> {
+    let last = {
+        let client = pool.get().await?;
+        portable::is_to_be_used(&client, address).await?;
+        replicas::last_id(&client).await?
+    };
+    let desk = desk(last);
+    let (begun, begins) = std::sync::mpsc::sync_channel(1);
+    let writer = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
+        let _closing = CloseOnDrop(Arc::clone(&desk.queue));
+        writer::run(desk, &begun);
+    });
+    let writer = writer.map_err(|e| StoreError::Unusable(format!("no thread for the store: {e}")))?;
+    let heard = tokio::task::spawn_blocking(move || begins.recv()).await;
+    let never = || Err(StoreError::Unusable(format!("{}: the writer did not begin", address.place())));
+    heard.ok().and_then(Result::ok).unwrap_or_else(never).map(|()| writer)
 }
 
 impl Store for PostgresStore {

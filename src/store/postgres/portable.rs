@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Row as SqlRow};
 
 use super::connect::{Address, Session, fault};
 use super::read::{Read, ask};
-use super::replicas::{GONE, Place};
+use super::replicas::GONE;
 use super::rows::owned;
 use super::server::{self, Durability};
 use super::tx::{NOT_AWAITED, Values, identity};
@@ -57,14 +57,10 @@ async fn place(client: &Client, address: &Address) -> Result<String, StoreError>
     Ok(format!("postgres://{}{}", address.place(), schema.unwrap_or_default()))
 }
 
-/// Refuses to begin on a store that was moved, or is being filled. Asked with a place taken: so either who moves it sees
-/// that, or this sees the mark.
-pub(super) async fn refuse(client: &Client, taken: &Place, address: &Address) -> Result<(), StoreError> {
-    let refused = mark(client).await?.refusal(&place(client, address).await?);
-    if refused.is_err() {
-        taken.leave(client).await.map_err(fault)?;
-    }
-    refused
+/// Why nobody begins on it, where it was moved, or is being filled. Who begins asks with a place taken: so either who moves
+/// it sees that, or this sees the mark.
+pub(super) async fn is_to_be_used(client: &Client, address: &Address) -> Result<(), StoreError> {
+    mark(client).await?.refusal(&place(client, address).await?)
 }
 
 async fn one<T>(client: &Client, sql: &str) -> Result<T, StoreError>
