@@ -4,6 +4,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::PostgresStore;
 use super::connect::fault;
+use super::replicas::GONE;
 use super::tx::{Done, Touches, Tx, Values};
 use crate::model::Time;
 use crate::shutdown::Shutdown;
@@ -99,7 +100,7 @@ impl PostgresStore {
         loop {
             let (sql, name, from) = (sql.clone(), name.to_owned(), after);
             let step = move |tx: &mut Tx<'_>| -> Done<(i64, Option<(i64, i64)>)> {
-                let Some(by_us) = by_us(tx, by_ms, now) else { return Ok((0, None)) };
+                let Some(by_us) = by_us(tx, by_ms, now)? else { return Ok((0, None)) };
                 let values: &Values<'_> = &[
                     (&name, Type::TEXT),
                     (&from.0, Type::INT8),
@@ -186,10 +187,25 @@ pub(super) fn values(terms: &[Term]) -> Vec<(&(dyn ToSql + Sync), Type)> {
     terms.iter().map(value).collect()
 }
 
-/// By how many microseconds the clock was set back, if so: by so much, or, where nobody saw it, as the ids tell.
-fn by_us(tx: &Tx<'_>, by_ms: Option<u64>, now: Time) -> Option<i64> {
-    let by_ids = || Some(Time::from_micros(tx.last_id()).ms_since(now)).filter(|ms| *ms > AHEAD_MS);
-    by_ms.or_else(by_ids).map(|ms| i64::try_from(ms.saturating_mul(1000)).unwrap_or(i64::MAX))
+/// Whether somebody is there who goes by the clock of another machine than the holder `$1`.
+const HAS_OTHERS: &str = "SELECT EXISTS (SELECT 1 FROM replicas o JOIN replicas h ON h.token = $1 AND h.name <> o.name
+    WHERE o.seen_at > clock_timestamp() - make_interval(secs => $2))";
+
+/// By how many microseconds the clock was set back, if so: by so much, or, where nobody saw it, as the ids tell. Among
+/// several they tell nothing: the clock of another may be ahead.
+fn by_us(tx: &mut Tx<'_>, by_ms: Option<u64>, now: Time) -> Done<Option<i64>> {
+    let ms = match by_ms {
+        Some(ms) => ms,
+        None => {
+            let ahead_ms = Time::from_micros(tx.last_id()).ms_since(now);
+            let of_others: &Values<'_> = &[(&tx.holder, Type::INT8), (&f64::from(GONE), Type::FLOAT8)];
+            if ahead_ms <= AHEAD_MS || tx.ask(HAS_OTHERS, of_others)?.first().is_some_and(|row| row.get(0)) {
+                return Ok(None);
+            }
+            ahead_ms
+        }
+    };
+    Ok(Some(i64::try_from(ms.saturating_mul(1000)).unwrap_or(i64::MAX)))
 }
 
 /// An operator's word: with a reason, or the pause is over.

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{replicas, server};
 use crate::rig::{receipt, until};
-use crate::store::{at, claim, prune, record, rules, settlement, try_record, update};
+use crate::store::{at, claim, prune, record, rules, settle, settlement, try_record, update};
 use crate::stores::postgres::{address, ask, make, try_open};
 
 /// Between a store and its server: counts round trips, which is how often the store sends something while it waits for no
@@ -262,6 +262,23 @@ fn noted(server: &str, folder: &TempDir) -> (usize, usize) {
     let found = (ask(server, folder, "SELECT count(*) FROM noted"), ask(server, folder, most));
     ask(server, folder, "DELETE FROM noted");
     found
+}
+
+#[tokio::test]
+async fn another_ones_clock_that_is_ahead_is_not_this_one_set_back() {
+    let (server, folder) = (server(), TempDir::new().expect("a folder"));
+    make(&server, &folder);
+    let begun =
+        async |name: &str| try_open(&server, &folder, Options { name: name.to_owned(), ..Options::default() }).await;
+    let ahead = begun("ahead").await;
+    record(&*ahead, "media", at(1000), vec![update("i1", Status::Failed)]).await;
+    let again = Fate::Waiting { due_at: at(2000), until_linked: None, resume: None, free: false };
+    settle(&*ahead, &claim(&*ahead, "a", at(1000)).await[0], again, at(1000)).await;
+    let behind = begun("behind").await;
+    let set_back = async || behind.set_back("a".to_owned(), None, at(1)).await.expect("looked");
+    assert_eq!(set_back().await, 0, "its retries are due when it says so");
+    ahead.close().await;
+    assert_eq!(set_back().await, 1, "nobody is there whose clock says so");
 }
 
 #[tokio::test]
