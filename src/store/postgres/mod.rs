@@ -111,7 +111,7 @@ impl PostgresStore {
         };
         let (stop, herald) = (Shutdown::new(), Arc::new(Herald::default()));
         let woken = options.woken;
-        tokio::spawn(herald::listen(Arc::clone(&address), place.token(), Arc::clone(&woken), stop.clone()));
+        tokio::spawn(herald::listen(Arc::clone(&address), Arc::clone(&place), Arc::clone(&woken), stop.clone()));
         tokio::spawn(Arc::clone(&herald).tell(pool.clone(), Arc::clone(&place), stop.clone()));
         let (of, durability, theirs) = (Arc::clone(&place), options.durability, Arc::clone(&queue));
         let keeper = Keeper { place: of, address, durability, queue: theirs, health: Arc::clone(&health), woken };
