@@ -1,6 +1,6 @@
-//! The store in a PostgreSQL that several callbackd share, up to [`SLOTS`](tx::SLOTS).
+//! The store in a PostgreSQL that several callbackd share, up to 16.
 //!
-//! One thread writes, in group commits ([`writer`]); claims, queries and upkeep have connections of a pool. What two decide
+//! One thread writes, in group commits (`writer`); claims, queries and upkeep have connections of a pool. What two decide
 //! at the same instant is settled by the database: an execution's row is locked by whoever changes what hangs on it, its
 //! identity is unique, and who was not first decides anew. See `ARCHITECTURE.md`.
 //!
