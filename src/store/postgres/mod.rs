@@ -287,11 +287,17 @@ impl Store for PostgresStore {
     }
 
     fn retry(&self, filter: DeliveryFilter, now: Time) -> Boxed<'_, Result<u64, StoreError>> {
-        Box::pin(self.in_chunks(filter, now, deliver::retry))
+        let chunk = move |filter: DeliveryFilter, after| {
+            self.call(Touches::default(), move |tx| deliver::retry(tx, &filter, after, now))
+        };
+        Box::pin(rules::in_chunks(filter, chunk))
     }
 
     fn discard(&self, filter: DeliveryFilter, now: Time) -> Boxed<'_, Result<u64, StoreError>> {
-        Box::pin(self.in_chunks(filter, now, deliver::discard))
+        let chunk = move |filter: DeliveryFilter, after| {
+            self.call(Touches::default(), move |tx| deliver::discard(tx, &filter, after, now))
+        };
+        Box::pin(rules::in_chunks(filter, chunk))
     }
 
     fn hurry(&self, sink: String, by: Time, now: Time) -> Boxed<'_, Result<(), StoreError>> {

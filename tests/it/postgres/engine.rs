@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use callbackd::model::{ReceiptStatus, Route, Rules, SinkRule, Status};
 use callbackd::store::postgres::{Address, Options, PostgresStore};
 use callbackd::store::sqlite::SqliteStore;
-use callbackd::store::{Fate, Filter, Parsed, Queries as _, Store as _};
+use callbackd::store::{DeliveryFilter, Fate, Filter, Parsed, Queries as _, Store as _};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -306,6 +306,13 @@ async fn a_large_backlog_is_moved_in_steps() {
     let due = format!("SELECT count(*) FROM deliveries WHERE sink = 'c' AND due_at = {}", now.micros());
     assert_eq!(ask(&server, &folder, &due), 2500);
     store.set_back_inquiries("media".to_owned(), Some(1000), now).await.expect("moved");
+
+    // One behind many that are not meant: it is looked for in steps, too.
+    let fill = "INSERT INTO deliveries SELECT n * 16, h.id, 'e', h.change, CASE WHEN n = 14000 THEN 'dead' ELSE 'delivered' END, NULL, 1, n, n, false, NULL, 'no', NULL
+                FROM generate_series(2501, 14000) n, execution_heads h";
+    ask(&server, &folder, fill);
+    let to_e = Filter { sink: Some("e".to_owned()), ..Filter::default() };
+    assert_eq!(store.retry(DeliveryFilter::All(to_e), now).await.expect("retried"), 1);
 }
 
 #[tokio::test]
