@@ -119,6 +119,7 @@ otlp:
 # started here.
 postgres:
 	cargo clippy --locked --lib --tests --features postgres -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --document-private-items --features postgres
 	cargo test --locked --features postgres --lib -- store::postgres
 	cargo test --locked --features postgres --test it --no-run
 	tests/peers/postgres.sh cargo test --locked --features postgres --test it -- store:: news:: model:: postgres:: moving:: --skip store::sqlite --test-threads=4

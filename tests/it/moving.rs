@@ -212,6 +212,9 @@ fn a_store_with_everything_in_it_goes_on_in_another_and_comes_back() {
     let verified = daemon.cli(&["move", "--verify", "--from", &other.url, "--to", FILE]);
     assert!(verified.said().contains("hold the same"), "{}", verified.said());
     let after = shown(&daemon);
+    let doctor = daemon.cli(&["doctor"]);
+    let said = String::from_utf8_lossy(&doctor.stdout);
+    assert!(doctor.code == Some(1) && said.contains("was moved to sqlite:"), "{said}");
     daemon.configure(&everything(FILE, &ci, hooks));
     assert_eq!(shown(&daemon), after, "the way back");
     daemon.start();
@@ -520,7 +523,7 @@ mod postgres {
     use tempfile::TempDir;
 
     use crate::store::{at, record, try_record, update};
-    use crate::stores::postgres::{address, ask, make, server, try_open};
+    use crate::stores::postgres::{address, ask, make, server, silence, try_open};
 
     #[tokio::test]
     async fn who_uses_it_is_waited_for_and_who_was_taken_for_gone_stores_nothing_more() {
@@ -538,8 +541,7 @@ mod postgres {
         stores.fill(&mut |_, _| {}).await.expect("filled");
         assert!(!stores.hold().await.expect("asked"), "somebody uses it");
         record(&*silent, "media", at(2), vec![update("i2", Status::Failed)]).await;
-        // As if it had been silent for an hour.
-        ask(&server, &folder, "UPDATE replicas SET seen_at = clock_timestamp() - interval '1 hour'");
+        silence(&server, &folder);
         assert!(stores.hold().await.expect("held"));
         let late = try_record(&*silent, "media", at(3), Parsed::Updates(vec![update("i3", Status::Failed)])).await;
         assert!(matches!(late, Err(StoreError::Unavailable(_))), "{late:?}");

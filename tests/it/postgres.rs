@@ -14,10 +14,10 @@ use tempfile::TempDir;
 
 use crate::callbacks::{Step, cos};
 use crate::daemon::{Daemon, soon};
-use crate::peers::hook::{Hook, Reply};
+use crate::peers::hook::{Closed, Hook, Reply};
 use crate::rig::until;
 use crate::store::{at, claim, record, rules, settle, settlement, try_record, update};
-use crate::stores::postgres::{address, ask, make, try_open};
+use crate::stores::postgres::{address, ask, make, silence, try_open};
 
 mod engine;
 mod service;
@@ -198,7 +198,8 @@ async fn who_listens_misses_nothing_that_commits_late_under_a_smaller_id() {
             keys
         }
     });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let asks = "SELECT count(*) FROM line WHERE floor >= (SELECT max(change) FROM execution_heads)";
+    until("somebody wants to be told", async || (ask(&server, &folder, asks) == 1).then_some(())).await;
     client.batch_execute("COMMIT").await.expect("committed");
     assert_eq!(late.await.expect("joined").outcome, ReceiptStatus::Accepted);
     let keys = listener.await.expect("joined");
@@ -216,8 +217,7 @@ async fn what_somebody_had_leased_who_is_gone_is_taken_over() {
     assert_eq!(first.len(), 1);
     assert!(claim(&*stores[1], "a", at(1)).await.is_empty(), "who is there keeps what it leased");
     assert_eq!(stores[1].replicas().await.expect("listed").iter().filter(|one| one.alive).count(), 2);
-    // As if the first had been silent for an hour.
-    ask(&server, &folder, "UPDATE replicas SET seen_at = clock_timestamp() - interval '1 hour' WHERE slot = 0");
+    silence(&server, &folder);
     let third = try_open(&server, &folder, Options::default()).await;
     let again = claim(&*third, "a", at(1)).await;
     assert_eq!(again.iter().map(|d| d.id).collect::<Vec<_>>(), [first[0].id]);
@@ -287,6 +287,16 @@ fn what_is_not_there_with_postgresql_is_said_by_check() {
     assert!(faults.contains("store.disk_max: as a size") && !faults.contains("store.export"), "{faults}");
     let text = "[store]\nurl = \"postgres://callbackd@db/callbackd\"\n";
     assert!(Config::from_toml(text, &Environment::default()).is_ok());
+}
+
+#[test]
+fn doctor_tells_what_it_has_found_though_the_database_is_away() {
+    let (hook, away) = (Hook::start(|| Reply::Status(200)), Closed::reserve());
+    let daemon = Daemon::prepare();
+    daemon.configure(&config(&format!("postgres://callbackd@{}/nothing", away.address()), &hook.url()));
+    let doctor = daemon.cli(&["doctor"]);
+    let said = String::from_utf8_lossy(&doctor.stdout);
+    assert!(doctor.code == Some(1) && said.contains("the database cannot be reached"), "{said}{}", doctor.stderr);
 }
 
 /// Ends every connection of those who share the folder's schema.

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use callbackd::config::{Config, Environment};
-use callbackd::model::Status;
-use callbackd::store::Store as _;
-use callbackd::store::postgres::{Address, Options, PostgresStore};
+use callbackd::model::{ReceiptStatus, Status};
+use callbackd::store::moving::Move;
+use callbackd::store::postgres::{Address, Durability, Options, PostgresStore, portable};
+use callbackd::store::sqlite::{self, SqliteStore};
+use callbackd::store::{Parsed, Store as _, StoreError};
 use tempfile::TempDir;
 
 use crate::rig::until;
-use crate::store::{at, record, update};
+use crate::store::{at, record, try_record, update};
 use crate::stores::postgres::{address, ask, make, server};
 
 #[test]
@@ -22,25 +24,35 @@ fn the_configuration_beside_the_compose_file_is_one() {
     assert!(Config::from_toml(text, &Environment::default()).is_ok());
 }
 
-/// What lies between a store and its server, and can lose answers.
+/// What lies between a store and its server, and can lose answers, or have the server warn at each commit as it does when
+/// somebody ends its wait for the standbys.
 struct Relay {
     port: u16,
     is_losing: Arc<AtomicBool>,
+    is_warning: Arc<AtomicBool>,
 }
 
 impl Relay {
     fn before(server: &str) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let relay = Relay { port: listener.local_addr().expect("an address").port(), is_losing: Arc::default() };
-        let (to, is_losing) = (Relay::place(server).to_owned(), Arc::clone(&relay.is_losing));
+        let port = listener.local_addr().expect("an address").port();
+        let relay = Relay { port, is_losing: Arc::default(), is_warning: Arc::default() };
+        let (is_losing, is_warning) = (Arc::clone(&relay.is_losing), Arc::clone(&relay.is_warning));
+        let to = Relay::place(server).to_owned();
         std::thread::spawn(move || {
             for near in listener.incoming().map_while(Result::ok) {
                 let far = TcpStream::connect(&to).expect("the server");
                 let [up, down] = [(&near, &far), (&far, &near)]
                     .map(|(from, to)| (from.try_clone().expect("a stream"), to.try_clone().expect("a stream")));
-                let is_losing = Arc::clone(&is_losing);
-                std::thread::spawn(move || carry(up, || false));
-                std::thread::spawn(move || carry(down, || is_losing.load(Ordering::Acquire)));
+                let (is_losing, is_warning) = (Arc::clone(&is_losing), Arc::clone(&is_warning));
+                std::thread::spawn(move || carry(up, |asked| Some(asked.to_vec())));
+                std::thread::spawn(move || {
+                    carry(down, |said| match is_losing.load(Ordering::Acquire) {
+                        true => None,
+                        false if is_warning.load(Ordering::Acquire) => Some(warned(said)),
+                        false => Some(said.to_vec()),
+                    });
+                });
             }
         });
         relay
@@ -58,14 +70,69 @@ impl Relay {
 }
 
 /// Hands on what comes, until an answer is lost, and with it the connection.
-fn carry((mut from, mut to): (TcpStream, TcpStream), loses: impl Fn() -> bool) {
+fn carry((mut from, mut to): (TcpStream, TcpStream), as_heard: impl Fn(&[u8]) -> Option<Vec<u8>>) {
     let mut bytes = [0; 4096];
-    while let Ok(read) = from.read(&mut bytes) {
-        if read == 0 || loses() || to.write_all(&bytes[..read]).is_err() {
+    while let Ok(read @ 1..) = from.read(&mut bytes) {
+        if as_heard(&bytes[..read]).is_none_or(|heard| to.write_all(&heard).is_err()) {
             break;
         }
     }
     let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
+
+/// The same answer, with a warning before the word that it was committed.
+fn warned(said: &[u8]) -> Vec<u8> {
+    let committed = b"C\0\0\0\x0bCOMMIT\0";
+    let Some(at) = said.windows(committed.len()).position(|some| some == committed) else { return said.to_vec() };
+    let fields = b"SWARNING\0VWARNING\0C01000\0Mcanceling wait for synchronous replication due to user request\0\0";
+    let length = u32::try_from(fields.len() + 4).expect("short").to_be_bytes();
+    [&said[..at], b"N", &length, fields, &said[at..]].concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_did_not_wait_for_its_standbys_does_not_count() {
+    let (server, folder) = (server().expect("`make postgres` starts it"), TempDir::new().expect("a folder"));
+    make(&server, &folder);
+    let relay = Relay::before(&server);
+    let by_relay = || relay.address(&address(&server, &folder));
+    let warns = |warns| relay.is_warning.store(warns, Ordering::Release);
+    let path = folder.path().join("store.db");
+    let file = SqliteStore::open(&path, &sqlite::Options::default()).expect("opens");
+    record(&file, "media", at(0), vec![update("i1", Status::Failed)]).await;
+    file.close().await;
+
+    // The words of a move, with which all that was written before counts.
+    let opened = async || {
+        let from = sqlite::portable::to_read(&path).expect("opens");
+        Move::of(from, portable::to_fill(by_relay(), Durability::Full).await.expect("opens"))
+    };
+    let is_unsure = |why: StoreError| {
+        let why = why.to_string();
+        assert!(why.contains("did not wait for its standbys; run it again"), "{why}");
+    };
+    let mut stores = opened().await;
+    warns(true);
+    is_unsure(stores.begin().await.expect_err("unsure"));
+    warns(false);
+    let mut stores = opened().await;
+    stores.begin().await.expect("begins");
+    assert!(stores.hold().await.expect("held"));
+    warns(true);
+    is_unsure(stores.end(&mut |_, _| {}).await.expect_err("unsure"));
+    warns(false);
+    let done = opened().await.begin().await.expect_err("it is at its end").to_string();
+    assert!(done.contains("nothing is left to do"), "{done}");
+
+    let store = PostgresStore::open(by_relay(), Options::default()).await.expect("opens");
+    warns(true);
+    let ended = || Parsed::Updates(vec![update("i2", Status::Failed)]);
+    let unsure = try_record(&store, "media", at(1), ended()).await;
+    assert!(matches!(unsure, Err(StoreError::Unavailable(_))), "{unsure:?}");
+    warns(false);
+    let again =
+        until("it takes callbacks again", async || try_record(&store, "media", at(2), ended()).await.ok()).await;
+    assert_eq!(again.outcome, ReceiptStatus::Duplicate, "it was kept here");
+    store.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

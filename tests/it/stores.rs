@@ -135,6 +135,13 @@ pub(crate) mod postgres {
         wait(simple(address(server, folder), sql.to_owned()))
     }
 
+    /// As if who has the first place had been silent for an hour; and what it says of itself from now on is not heard.
+    pub(crate) fn silence(server: &str, folder: &TempDir) {
+        let hour =
+            "UPDATE replicas SET seen_at = clock_timestamp() - interval '1 hour', token = token - 1 WHERE slot = 0";
+        ask(server, folder, hour);
+    }
+
     async fn simple(address: String, sql: String) -> usize {
         let (client, connection) = tokio_postgres::connect(&address, NoTls).await.expect("connects");
         let driven = tokio::spawn(connection);

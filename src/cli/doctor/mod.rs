@@ -152,7 +152,9 @@ impl Doctor {
         if config.store.is_postgres() {
             let queries = super::reach::queries(config, context.env)?;
             #[cfg(feature = "postgres")]
-            block_on(shared::look(config, context.env, &judge, findings))?;
+            if !block_on(shared::look(config, context.env, &judge, findings))? {
+                return Ok(());
+            }
             return block_on(kept::sinks(config, &*queries, &sinks, &judge, findings));
         }
         let path = super::reach::store_path(config)?;

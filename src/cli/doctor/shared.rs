@@ -8,12 +8,13 @@ use crate::cli::reach::password;
 use crate::config::{Config, Environment};
 use crate::store::postgres;
 
+/// Whether there is more to be looked at.
 pub(super) async fn look(
     config: &Config,
     env: &Environment,
     judge: &Judge<'_>,
     findings: &mut Findings,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let address = app::address(config, password(config, env)?.as_ref())?;
     let place = address.place();
     match postgres::look(address, config.store.may_lose.into()).await {
@@ -29,7 +30,10 @@ pub(super) async fn look(
                 }
             }
         }
-        Err(e) => findings.wrong("store", format!("{place}: {e}"), "mend the database, or store.url"),
+        Err(e) => {
+            findings.wrong("store", format!("{place}: {e}"), "do as it says, or mend the database, or store.url");
+            return Ok(false);
+        }
     }
-    Ok(())
+    Ok(true)
 }

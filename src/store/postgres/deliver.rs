@@ -1,17 +1,17 @@
 //! Deliveries that an operator means, what is hurried, and pauses.
 
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::PostgresStore;
 use super::connect::fault;
+use super::replicas::GONE;
 use super::tx::{Done, Touches, Tx, Values};
 use crate::model::Time;
 use crate::shutdown::Shutdown;
-use crate::store::rules::{self, Can, DELIVERIES, DISCARDED, RETRIED, Term, Touched, conditions};
+use crate::store::rules::{self, CHUNK, Can, DELIVERIES, DISCARDED, LOOK, RETRIED, Term, Touched, WINDOW, conditions};
 use crate::store::{DeliveryFilter, StoreError};
 
-/// How many deliveries one transaction of a mass change touches: more would hold up callbacks.
-const CHUNK: usize = 500;
 /// How many rows one transaction moves to another time.
 const STEP: i64 = 1000;
 /// What waits for a time at the sink `$1`.
@@ -20,36 +20,6 @@ pub(super) const WAITING: (&str, &str) = ("deliveries", "finished_at IS NULL AND
 const AHEAD_MS: u64 = 5000;
 
 impl PostgresStore {
-    /// Carries out a mass change in chunks, so that callbacks are committed in between; oldest first, so that of one
-    /// execution the earlier change stays before the later one.
-    pub(super) async fn in_chunks(
-        &self,
-        filter: DeliveryFilter,
-        now: Time,
-        change: fn(&mut Tx<'_>, &DeliveryFilter, i64, Time) -> Done<Touched>,
-    ) -> Result<u64, StoreError> {
-        let mut filter = filter;
-        let (mut after, before) = match &filter {
-            DeliveryFilter::All(all) => (all.after.unwrap_or(0), all.before.unwrap_or(i64::MAX)),
-            DeliveryFilter::One(_) => (0, i64::MAX),
-        };
-        let mut count = 0;
-        loop {
-            let chunk = filter.clone();
-            let touched = self.call(Touches::default(), move |tx| change(tx, &chunk, after, now)).await?;
-            let touched_now = touched.rows.len() as u64;
-            count += touched_now;
-            let DeliveryFilter::All(all) = &mut filter else { return Ok(count) };
-            if let Some(limit) = &mut all.limit {
-                *limit = limit.saturating_sub(touched_now);
-            }
-            match touched.next {
-                Some(next) if all.limit != Some(0) && next.saturating_add(1) < before => after = next,
-                _ => return Ok(count),
-            }
-        }
-    }
-
     /// In steps, each a transaction, soonest first: what was hurried is due before what was not.
     pub(super) async fn hurry_sink(&self, sink: String, by: Time, now: Time) -> Result<(), StoreError> {
         let sql = format!(
@@ -99,7 +69,7 @@ impl PostgresStore {
         loop {
             let (sql, name, from) = (sql.clone(), name.to_owned(), after);
             let step = move |tx: &mut Tx<'_>| -> Done<(i64, Option<(i64, i64)>)> {
-                let Some(by_us) = by_us(tx, by_ms, now) else { return Ok((0, None)) };
+                let Some(by_us) = by_us(tx, by_ms, now)? else { return Ok((0, None)) };
                 let values: &Values<'_> = &[
                     (&name, Type::TEXT),
                     (&from.0, Type::INT8),
@@ -149,30 +119,35 @@ fn select(tx: &mut Tx<'_>, filter: &DeliveryFilter, after: i64, can: &Can) -> Do
         }
     };
     let limit = filter.limit.map_or(CHUNK, |limit| (limit as usize).min(CHUNK));
+    let window = tx.rows(&WINDOW.replace('?', "$"), &[(&after, Type::INT8), (&LOOK, Type::INT8)])?;
+    let (looked_at, end) = window.first().map_or((0, None), |row| (row.get(0), row.get::<_, Option<i64>>(1)));
+    let end = end.unwrap_or(after);
     // A status is always there, and with it the WHERE.
     let (wheres, terms) = conditions(&filter, &DELIVERIES, '$');
     let sql = |more: &str| {
         format!(
             "SELECT d.id, d.execution, d.sink FROM deliveries d JOIN execution_heads h ON h.id = d.execution
-             {wheres} AND d.id > {after} {more} ORDER BY d.id"
+             {wheres} AND d.id > {after} AND d.id <= {end} {more} ORDER BY d.id"
         )
     };
-    let found = tx.rows(&format!("{} LIMIT {limit}", sql("")), &values(&terms))?;
-    let last = found.last().map(|row| row.get::<_, i64>(0));
-    let mut executions: Vec<i64> = found.iter().map(|row| row.get(1)).collect();
+    let of = |rows: Vec<Row>| -> Vec<(i64, i64, String)> {
+        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+    };
+    let found = of(tx.rows(&format!("{} LIMIT {limit}", sql("")), &values(&terms))?);
+    let next = rules::next_chunk(&found, limit, looked_at, end);
+    let mut executions: Vec<i64> = found.iter().map(|(_, execution, _)| *execution).collect();
     executions.sort_unstable();
     executions.dedup();
     tx.lock(&executions)?;
-    let ids: Vec<String> = found.iter().map(|row| row.get::<_, i64>(0).to_string()).collect();
+    let ids: Vec<String> = found.iter().map(|(id, _, _)| id.to_string()).collect();
     let rows = match ids.is_empty() {
         true => Vec::new(),
         false => {
             let among = format!("AND d.id IN ({})", ids.join(", "));
-            tx.rows(&format!("{} FOR UPDATE OF d", sql(&among)), &values(&terms))?
+            of(tx.rows(&format!("{} FOR UPDATE OF d", sql(&among)), &values(&terms))?)
         }
     };
-    let rows = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
-    Ok(Touched { rows, next: last.filter(|_| found.len() == limit) })
+    Ok(Touched { rows, next })
 }
 
 /// The values of a filter.
@@ -186,10 +161,25 @@ pub(super) fn values(terms: &[Term]) -> Vec<(&(dyn ToSql + Sync), Type)> {
     terms.iter().map(value).collect()
 }
 
-/// By how many microseconds the clock was set back, if so: by so much, or, where nobody saw it, as the ids tell.
-fn by_us(tx: &Tx<'_>, by_ms: Option<u64>, now: Time) -> Option<i64> {
-    let by_ids = || Some(Time::from_micros(tx.last_id()).ms_since(now)).filter(|ms| *ms > AHEAD_MS);
-    by_ms.or_else(by_ids).map(|ms| i64::try_from(ms.saturating_mul(1000)).unwrap_or(i64::MAX))
+/// Whether somebody is there who goes by the clock of another machine than the holder `$1`.
+const HAS_OTHERS: &str = "SELECT EXISTS (SELECT 1 FROM replicas o JOIN replicas h ON h.token = $1 AND h.name <> o.name
+    WHERE o.seen_at > clock_timestamp() - make_interval(secs => $2))";
+
+/// By how many microseconds the clock was set back, if so: by so much, or, where nobody saw it, as the ids tell. Among
+/// several they tell nothing: the clock of another may be ahead.
+fn by_us(tx: &mut Tx<'_>, by_ms: Option<u64>, now: Time) -> Done<Option<i64>> {
+    let ms = match by_ms {
+        Some(ms) => ms,
+        None => {
+            let ahead_ms = Time::from_micros(tx.last_id()).ms_since(now);
+            let of_others: &Values<'_> = &[(&tx.holder, Type::INT8), (&f64::from(GONE), Type::FLOAT8)];
+            if ahead_ms <= AHEAD_MS || tx.ask(HAS_OTHERS, of_others)?.first().is_some_and(|row| row.get(0)) {
+                return Ok(None);
+            }
+            ahead_ms
+        }
+    };
+    Ok(Some(i64::try_from(ms.saturating_mul(1000)).unwrap_or(i64::MAX)))
 }
 
 /// An operator's word: with a reason, or the pause is over.

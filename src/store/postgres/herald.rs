@@ -1,5 +1,5 @@
-//! Word of sinks that have something to do, or were stopped or let go on, to and from those who share the database. It may be lost, or be late: whoever
-//! forwards looks by itself, too.
+//! Word of sinks that have something to do, or were stopped or let go on, to and from those who share the database. It may
+//! be lost, or be late: whoever forwards looks by itself, too.
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
@@ -27,6 +27,7 @@ pub enum Word<'s> {
 pub type Woken = Arc<dyn Fn(Word<'_>) + Send + Sync>;
 
 const CHANNEL: &str = "callbackd";
+const TELL: &str = "SELECT pg_notify($1, $2)";
 /// Before a name: not something to do, but whether anything may be done. No sink has a name that begins with it.
 const STOPPED: char = '!';
 /// To tell takes a lock that every teller waits for: so it is not done for each callback.
@@ -77,9 +78,8 @@ impl Herald {
             {
                 let names: Vec<_> = sinks.into_iter().collect();
                 let said = format!("{} {}", place.token(), names.join(","));
-                let sql = "SELECT pg_notify($1, $2)";
                 // Else they find it when they look.
-                let _ = client.query_typed(sql, &[(&CHANNEL, Type::TEXT), (&said, Type::TEXT)]).await;
+                let _ = client.query_typed(TELL, &[(&CHANNEL, Type::TEXT), (&said, Type::TEXT)]).await;
             }
             tokio::time::sleep(REST).await;
         }
@@ -87,12 +87,17 @@ impl Herald {
 }
 
 /// Hears what others tell, until it is to end.
-pub(super) async fn listen(address: Arc<Address>, token: i64, woken: Woken, stop: Shutdown) {
+pub(super) async fn listen(address: Arc<Address>, place: Arc<Place>, woken: Woken, stop: Shutdown) {
     let mut pause = AGAIN[0];
     loop {
         let heard = async {
             let (client, mut connection) = address.connect().await.map_err(|e| e.to_string())?;
-            let listening = async { client.batch_execute("LISTEN callbackd").await };
+            let listening = async {
+                client.batch_execute("LISTEN callbackd").await?;
+                // So that those who were alone tell it what they do from now on.
+                let names_nothing = format!("{} ", place.token());
+                client.query_typed(TELL, &[(&CHANNEL, Type::TEXT), (&names_nothing, Type::TEXT)]).await.map(drop)
+            };
             let mut listening = std::pin::pin!(listening);
             let mut listens = false;
             loop {
@@ -100,9 +105,15 @@ pub(super) async fn listen(address: Arc<Address>, token: i64, woken: Woken, stop
                     begun = &mut listening, if !listens => {
                         begun.map_err(|e| said(&e))?;
                         listens = true;
+                        // Who said so before that was not heard.
+                        place.meet();
                     }
                     message = poll_fn(|cx| connection.poll_message(cx)) => match message {
-                        Some(Ok(AsyncMessage::Notification(told))) => hear(told.payload(), token, &woken),
+                        Some(Ok(AsyncMessage::Notification(told))) => {
+                            if hear(told.payload(), place.token(), &woken) {
+                                place.meet();
+                            }
+                        }
                         Some(Ok(_)) => {}
                         Some(Err(e)) => return Err(said(&e)),
                         None => return Err::<(), String>("the connection ended".to_owned()),
@@ -128,11 +139,31 @@ pub(super) async fn listen(address: Arc<Address>, token: i64, woken: Woken, stop
     }
 }
 
-fn hear(said: &str, token: i64, woken: &Woken) {
-    let Some((who, sinks)) = said.split_once(' ') else { return };
-    if who.parse() != Ok(token) {
-        for sink in sinks.split(',') {
-            woken(sink.strip_prefix(STOPPED).map_or(Word::Due(sink), Word::Stopped));
-        }
+/// Whether it is somebody else's word.
+fn hear(said: &str, token: i64, woken: &Woken) -> bool {
+    let other = said.split_once(' ').filter(|(who, _)| who.parse() != Ok(token));
+    let Some((_, sinks)) = other else { return false };
+    for sink in sinks.split(',').filter(|sink| !sink.is_empty()) {
+        woken(sink.strip_prefix(STOPPED).map_or(Word::Due(sink), Word::Stopped));
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_somebody_elses_or_ones_own() {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let woken: Woken = {
+            let heard = Arc::clone(&heard);
+            Arc::new(move |word: Word<'_>| heard.lock().expect("sound").push(format!("{word:?}")))
+        };
+        assert!(!hear("3 a", 3, &woken) && !hear("a", 3, &woken));
+        assert!(hear("7 ", 3, &woken), "that it listens");
+        assert!(heard.lock().expect("sound").is_empty());
+        assert!(hear("7 a,!b", 3, &woken));
+        assert_eq!(*heard.lock().expect("sound"), ["Due(\"a\")", "Stopped(\"b\")"]);
     }
 }

@@ -1,6 +1,6 @@
-//! The store in a PostgreSQL that several callbackd share, up to [`SLOTS`](tx::SLOTS).
+//! The store in a PostgreSQL that several callbackd share, up to 16.
 //!
-//! One thread writes, in group commits ([`writer`]); claims, queries and upkeep have connections of a pool. What two decide
+//! One thread writes, in group commits (`writer`); claims, queries and upkeep have connections of a pool. What two decide
 //! at the same instant is settled by the database: an execution's row is locked by whoever changes what hangs on it, its
 //! identity is unique, and who was not first decides anew. See `ARCHITECTURE.md`.
 //!
@@ -87,13 +87,8 @@ impl PostgresStore {
             server::migrate(&mut client).await?;
             Arc::new(Place::take(&client, &options.name, &options.listens).await?)
         };
-        let last = {
-            let client = pool.get().await?;
-            portable::refuse(&client, &place, &address).await?;
-            replicas::last_id(&client).await?
-        };
         let queue = Arc::new(Commands::new(options.queue_max, options.queue_bytes_max));
-        let desk = Desk {
+        let desk = |last| Desk {
             address: Arc::clone(&address),
             durability: options.durability,
             queue: Arc::clone(&queue),
@@ -102,23 +97,21 @@ impl PostgresStore {
             ids: Ids::new(last, place.slot()),
             holder: place.token(),
         };
-        let (begun, begins) = std::sync::mpsc::sync_channel(1);
-        let writer = std::thread::Builder::new().name("store-writer".to_owned()).spawn({
-            let queue = Arc::clone(&queue);
-            move || {
-                let _closing = CloseOnDrop(queue);
-                writer::run(desk, &begun);
+        let writer = match begin(&pool, &address, desk).await {
+            Ok(writer) => writer,
+            Err(e) => {
+                // One that fails again and again is not to take the places of all others.
+                if let Ok(client) = pool.get().await
+                    && let Err(e) = place.leave(&client).await.map_err(fault)
+                {
+                    tracing::debug!(error = %e, "its place is free when others notice that it is gone");
+                }
+                return Err(e);
             }
-        });
-        let writer = writer.map_err(|e| StoreError::Unusable(format!("no thread for the store: {e}")))?;
-        let heard = tokio::task::spawn_blocking(move || begins.recv()).await;
-        heard
-            .ok()
-            .and_then(Result::ok)
-            .unwrap_or_else(|| Err(StoreError::Unusable(format!("{}: the writer did not begin", address.place()))))?;
+        };
         let (stop, herald) = (Shutdown::new(), Arc::new(Herald::default()));
         let woken = options.woken;
-        tokio::spawn(herald::listen(Arc::clone(&address), place.token(), Arc::clone(&woken), stop.clone()));
+        tokio::spawn(herald::listen(Arc::clone(&address), Arc::clone(&place), Arc::clone(&woken), stop.clone()));
         tokio::spawn(Arc::clone(&herald).tell(pool.clone(), Arc::clone(&place), stop.clone()));
         let (of, durability, theirs) = (Arc::clone(&place), options.durability, Arc::clone(&queue));
         let keeper = Keeper { place: of, address, durability, queue: theirs, health: Arc::clone(&health), woken };
@@ -147,6 +140,25 @@ impl PostgresStore {
     }
 }
 
+/// With a place taken: the writer, where the store is to be used.
+async fn begin(pool: &Pool, address: &Address, desk: impl FnOnce(i64) -> Desk) -> Result<JoinHandle<()>, StoreError> {
+    let last = {
+        let client = pool.get().await?;
+        portable::is_to_be_used(&client, address).await?;
+        replicas::last_id(&client).await?
+    };
+    let desk = desk(last);
+    let (begun, begins) = std::sync::mpsc::sync_channel(1);
+    let writer = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
+        let _closing = CloseOnDrop(Arc::clone(&desk.queue));
+        writer::run(desk, &begun);
+    });
+    let writer = writer.map_err(|e| StoreError::Unusable(format!("no thread for the store: {e}")))?;
+    let heard = tokio::task::spawn_blocking(move || begins.recv()).await;
+    let never = || Err(StoreError::Unusable(format!("{}: the writer did not begin", address.place())));
+    heard.ok().and_then(Result::ok).unwrap_or_else(never).map(|()| writer)
+}
+
 impl Store for PostgresStore {
     fn record(
         &self,
@@ -164,9 +176,8 @@ impl Store for PostgresStore {
             }
             Parsed::Quarantined(_) => Vec::new(),
         };
-        let sinks = rules.sinks.iter().map(|sink| sink.name.clone()).collect();
+        let touches = Touches::of(&rules, identities, Vec::new());
         let ready = Ready::new(receipt, parsed, rules);
-        let touches = Touches { identities, sinks, deliveries: Vec::new() };
         let recorded = writer::put(&self.queue, ready.weight(), touches, move |tx: &mut Tx<'_>| ready.record(tx));
         let herald = Arc::clone(&self.herald);
         Box::pin(async move { recorded.await.inspect(|recorded| herald.add(&recorded.wake)) })
@@ -267,11 +278,8 @@ impl Store for PostgresStore {
         now: Time,
     ) -> Boxed<'_, Result<Vec<String>, StoreError>> {
         let learned = settlements.iter().flat_map(|one| &one.learned);
-        let touches = Touches {
-            identities: learned.map(|learned| identity(&learned.source, &learned.update.key)).collect(),
-            deliveries: settlements.iter().map(|one| one.delivery).collect(),
-            sinks: rules.sinks.iter().map(|sink| sink.name.clone()).collect(),
-        };
+        let identities = learned.map(|learned| identity(&learned.source, &learned.update.key)).collect();
+        let touches = Touches::of(&rules, identities, settlements.iter().map(|one| one.delivery).collect());
         let by_server = |one: Settlement| Settlement { lease: self.place.of_server(one.lease), ..one };
         let ready: Vec<_> =
             settlements.into_iter().map(|one| ReadySettlement::new(by_server(one), &rules, now)).collect();
@@ -279,11 +287,17 @@ impl Store for PostgresStore {
     }
 
     fn retry(&self, filter: DeliveryFilter, now: Time) -> Boxed<'_, Result<u64, StoreError>> {
-        Box::pin(self.in_chunks(filter, now, deliver::retry))
+        let chunk = move |filter: DeliveryFilter, after| {
+            self.call(Touches::default(), move |tx| deliver::retry(tx, &filter, after, now))
+        };
+        Box::pin(rules::in_chunks(filter, chunk))
     }
 
     fn discard(&self, filter: DeliveryFilter, now: Time) -> Boxed<'_, Result<u64, StoreError>> {
-        Box::pin(self.in_chunks(filter, now, deliver::discard))
+        let chunk = move |filter: DeliveryFilter, after| {
+            self.call(Touches::default(), move |tx| deliver::discard(tx, &filter, after, now))
+        };
+        Box::pin(rules::in_chunks(filter, chunk))
     }
 
     fn hurry(&self, sink: String, by: Time, now: Time) -> Boxed<'_, Result<(), StoreError>> {

@@ -8,10 +8,10 @@ use tokio_postgres::{Client, Row as SqlRow};
 
 use super::connect::{Address, Session, fault};
 use super::read::{Read, ask};
-use super::replicas::{GONE, Place};
+use super::replicas::GONE;
 use super::rows::owned;
 use super::server::{self, Durability};
-use super::tx::{Values, identity};
+use super::tx::{NOT_AWAITED, Values, identity};
 use crate::Boxed;
 use crate::store::StoreError;
 use crate::store::moving::{BYTES, Cell, Ground, Kind, Mark, Opened, ROWS, Row, TABLES, Table};
@@ -57,14 +57,10 @@ async fn place(client: &Client, address: &Address) -> Result<String, StoreError>
     Ok(format!("postgres://{}{}", address.place(), schema.unwrap_or_default()))
 }
 
-/// Refuses to begin on a store that was moved, or is being filled. Asked with a place taken: so either who moves it sees
-/// that, or this sees the mark.
-pub(super) async fn refuse(client: &Client, taken: &Place, address: &Address) -> Result<(), StoreError> {
-    let refused = mark(client).await?.refusal(&place(client, address).await?);
-    if refused.is_err() {
-        taken.leave(client).await.map_err(fault)?;
-    }
-    refused
+/// Why nobody begins on it, where it was moved, or is being filled. Who begins asks with a place taken: so either who moves
+/// it sees that, or this sees the mark.
+pub(super) async fn is_to_be_used(client: &Client, address: &Address) -> Result<(), StoreError> {
+    mark(client).await?.refusal(&place(client, address).await?)
 }
 
 async fn one<T>(client: &Client, sql: &str) -> Result<T, StoreError>
@@ -224,6 +220,7 @@ impl Base {
     }
 
     async fn set(&mut self, mark: Mark) -> Result<(), StoreError> {
+        let warned = self.client.warnings();
         let tx = self.client.transaction().await.map_err(fault)?;
         tx.batch_execute("DROP TABLE IF EXISTS callbackd_move").await.map_err(fault)?;
         // Without `line` nobody stores anything: neither who was silent for long, nor an older callbackd.
@@ -239,7 +236,12 @@ impl Base {
             None => "ALTER TABLE IF EXISTS line_of_another RENAME TO line",
         };
         tx.batch_execute(rename).await.map_err(fault)?;
-        tx.commit().await.map_err(fault)
+        tx.commit().await.map_err(fault)?;
+        // With it, all that was written before is at the standbys. So one that did not wait for them is nobody's word.
+        match self.client.warnings() == warned {
+            true => Ok(()),
+            false => Err(StoreError::Unavailable(format!("{}: {NOT_AWAITED}; run it again", self.place))),
+        }
     }
 
     async fn is_used(&self) -> Result<bool, StoreError> {

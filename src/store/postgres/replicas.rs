@@ -82,6 +82,11 @@ impl Place {
         self.token.load(Ordering::Relaxed)
     }
 
+    /// Somebody else may be there whom the last beat has not counted.
+    pub(super) fn meet(&self) {
+        self.alive.fetch_max(2, Ordering::Relaxed);
+    }
+
     /// Whether there may be somebody else.
     pub(super) fn has_others(&self) -> bool {
         self.alive.load(Ordering::Relaxed) > 1

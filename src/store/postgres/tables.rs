@@ -231,7 +231,8 @@ impl Rows for Tx<'_> {
         if finished_at.is_none() {
             let is_first = self.executions.get(&execution).is_some_and(|e| e.is_new && e.sequence == 1);
             let line = self.lines.entry((execution, sink.to_owned())).or_default();
-            line.is_all |= is_first;
+            // What nobody else sees yet, nobody leases.
+            (line.is_all, line.is_locked) = (line.is_all || is_first, line.is_locked || is_first);
             // Behind those that were not read, it is read with them.
             if line.is_all {
                 line.open.insert(id);
@@ -264,6 +265,17 @@ impl Rows for Tx<'_> {
     fn supersede(&mut self, execution: i64, sink: &str, now: Time) -> Done {
         let line = self.line(execution, sink)?;
         if line.is_all && line.open.is_empty() {
+            return Ok(());
+        }
+        if line.is_locked {
+            for id in line.open.clone() {
+                let held = self.deliveries.get_mut(&id).filter(|held| held.status == "waiting");
+                let Some(held) = held else { continue };
+                "discarded".clone_into(&mut held.status);
+                (held.reason, held.due_at) = (Some("superseded".to_owned()), None);
+                (held.finished_at, held.is_moved) = (Some(now.micros()), true);
+                self.line(execution, sink)?.open.remove(&id);
+            }
             return Ok(());
         }
         // Whether one is leased is seen by this statement alone, because it waits for who leases.

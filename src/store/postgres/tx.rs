@@ -9,7 +9,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::connect::Session;
 use super::rows::{Delivery, Execution, Writes};
-use crate::model::Time;
+use crate::model::{Rules, Time};
 use crate::signature;
 use crate::store::StoreError;
 
@@ -20,6 +20,9 @@ const LINE: i64 = 3;
 
 /// What is locked is not held for long by one that the server hears nothing of any more: cut off, or stopped.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = 10000";
+
+/// Said of a commit about which the server warned.
+pub(super) const NOT_AWAITED: &str = "the database did not wait for its standbys";
 
 /// Why a command did not go through.
 #[derive(Debug)]
@@ -58,15 +61,28 @@ pub(super) struct Touches {
     pub(super) identities: Vec<Vec<u8>>,
     pub(super) deliveries: Vec<i64>,
     pub(super) sinks: Vec<String>,
+    /// Of these, who is told the latest alone.
+    pub(super) coalescing: Vec<String>,
 }
 
 impl Touches {
+    /// These executions and deliveries, and what waits for the sinks that the rules know.
+    pub(super) fn of(rules: &Rules, identities: Vec<Vec<u8>>, deliveries: Vec<i64>) -> Touches {
+        let names = |coalesce: bool| {
+            let sinks = rules.sinks.iter().filter(move |sink| !coalesce || sink.coalesce);
+            sinks.map(|sink| sink.name.clone()).collect()
+        };
+        Touches { identities, deliveries, sinks: names(false), coalescing: names(true) }
+    }
+
     pub(super) fn add(&mut self, other: &Touches) {
         self.identities.extend_from_slice(&other.identities);
         self.deliveries.extend_from_slice(&other.deliveries);
-        for sink in &other.sinks {
-            if !self.sinks.contains(sink) {
-                self.sinks.push(sink.clone());
+        for (to, from) in [(&mut self.sinks, &other.sinks), (&mut self.coalescing, &other.coalescing)] {
+            for sink in from {
+                if !to.contains(sink) {
+                    to.push(sink.clone());
+                }
             }
         }
     }
@@ -88,6 +104,8 @@ pub(super) struct Wire {
 pub(super) struct Line {
     pub(super) open: BTreeSet<i64>,
     pub(super) is_all: bool,
+    /// And nobody leases any of them before this transaction ends.
+    pub(super) is_locked: bool,
 }
 
 /// One transaction.
@@ -133,7 +151,7 @@ impl Ids {
 impl<'w> Tx<'w> {
     pub(super) fn begin(wire: &'w Wire, ids: &'w mut Ids, holder: i64, touches: &Touches) -> Done<Tx<'w>> {
         let client: &tokio_postgres::Client = &wire.client;
-        let Touches { identities, deliveries, sinks } = touches;
+        let Touches { identities, deliveries, sinks, coalescing } = touches;
         let executions = "SELECT id FROM execution_heads WHERE identity = ANY($1)
                           UNION SELECT execution FROM deliveries WHERE id = ANY($2)";
         // In the order of ids, as everybody does it, so that nobody waits for one who waits for him.
@@ -143,6 +161,12 @@ impl<'w> Tx<'w> {
         );
         let theirs =
             format!("SELECT {} FROM deliveries d WHERE d.id = ANY($1) ORDER BY d.id FOR UPDATE", Delivery::COLUMNS);
+        // What a newer change may overtake: whether it is leased is not to change any more.
+        let overtaken = format!(
+            "SELECT {} FROM execution_heads h JOIN deliveries d ON d.execution = h.id
+             WHERE h.identity = ANY($1) AND d.sink = ANY($2) AND d.finished_at IS NULL ORDER BY d.id FOR UPDATE OF d",
+            Delivery::COLUMNS
+        );
         // Those of what was there before, to every sink there is; and those of what is settled.
         let lines = format!(
             "SELECT q.execution, q.sink, {} FROM (
@@ -154,8 +178,10 @@ impl<'w> Tx<'w> {
         );
         let (bytes, numbers, texts) = (Type::BYTEA_ARRAY, Type::INT8_ARRAY, Type::TEXT_ARRAY);
         let both: &Values<'_> = &[(identities, bytes.clone()), (deliveries, numbers.clone())];
+        let latest: &Values<'_> = &[(identities, bytes.clone()), (coalescing, texts.clone())];
         let three: &Values<'_> = &[(identities, bytes), (deliveries, numbers.clone()), (sinks, texts)];
         let (has_some, settles) = (!identities.is_empty() || !deliveries.is_empty(), !deliveries.is_empty());
+        let overtakes = !identities.is_empty() && !coalescing.is_empty();
         let none = async || Ok(Vec::new());
         let read = wire.runtime.block_on(async {
             // Sent at once, and carried out one after the other: each sees what the one before has locked.
@@ -167,10 +193,11 @@ impl<'w> Tx<'w> {
                 client.query_typed("SELECT floor FROM line", &[]),
                 async { if has_some { client.query_typed(&heads, both).await } else { none().await } },
                 async { if settles { client.query_typed(&theirs, &[(deliveries, numbers)]).await } else { none().await } },
+                async { if overtakes { client.query_typed(&overtaken, latest).await } else { none().await } },
                 async { if has_some { client.query_typed(&lines, three).await } else { none().await } },
             )
         });
-        let (_, _, floor, heads, theirs, lines) = read?;
+        let (_, _, floor, heads, theirs, overtaken, lines) = read?;
         ids.above(floor.first().map_or(0, |row| row.get(0)));
         let mut tx = Tx {
             wire,
@@ -185,11 +212,12 @@ impl<'w> Tx<'w> {
         for row in &heads {
             tx.keep_execution(row);
         }
-        for row in &theirs {
+        for row in theirs.iter().chain(&overtaken) {
             let delivery = Delivery::read(row, 0);
             tx.deliveries.insert(delivery.id, delivery);
         }
         tx.keep_lines(&lines);
+        tx.keep_locked(identities, coalescing, &overtaken);
         Ok(tx)
     }
 
@@ -222,6 +250,17 @@ impl<'w> Tx<'w> {
             if let Some(line) = self.lines.get_mut(&place) {
                 line.is_all = count < LINE;
             }
+        }
+    }
+
+    /// The lines of these executions and sinks, which are these rows and no others.
+    fn keep_locked(&mut self, identities: &[Vec<u8>], sinks: &[String], rows: &[Row]) {
+        let executions = identities.iter().filter_map(|identity| *self.known.get(identity)?);
+        for place in executions.flat_map(|id| sinks.iter().map(move |sink| (id, sink.clone()))) {
+            self.lines.insert(place, Line { is_all: true, is_locked: true, ..Line::default() });
+        }
+        for delivery in rows.iter().map(|row| Delivery::read(row, 0)) {
+            self.lines.entry((delivery.execution, delivery.sink)).or_default().open.insert(delivery.id);
         }
     }
 
@@ -290,7 +329,7 @@ impl<'w> Tx<'w> {
         // Somebody ended its wait for the standbys: it is on this server alone, which may be the one that is given up.
         match session.warnings() == warned {
             true => Ok(()),
-            false => Err(Fault::Unsure("the database did not wait for its standbys")),
+            false => Err(Fault::Unsure(NOT_AWAITED)),
         }
     }
 

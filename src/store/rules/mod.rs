@@ -14,6 +14,7 @@ mod filter;
 mod inquire;
 mod keeping;
 mod link;
+mod mass;
 mod ready;
 mod record;
 
@@ -26,6 +27,7 @@ pub(crate) use filter::{DELIVERIES, EXECUTIONS, RECEIPTS, Term, conditions};
 pub(crate) use inquire::{Asked, LINE_MAX, ReadyLateness, ReadyRuling};
 pub(crate) use keeping::{MAY_GO, STAYS};
 pub(crate) use link::{LOOKING_PARTNER, UNFINISHED_PARTNER, short_key};
+pub(crate) use mass::{CHUNK, LOOK, WINDOW, in_chunks, next_chunk};
 #[cfg(test)]
 pub(crate) use ready::{ReadyUpdate, ready_update};
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, params, params_from_iter};
 
-use super::super::rules::{self, Can, DELIVERIES, DISCARDED, RETRIED, Touched, conditions};
+use super::super::rules::{self, CHUNK, Can, DELIVERIES, DISCARDED, LOOK, RETRIED, Touched, WINDOW, conditions};
 use super::writer::{Fault, Tx};
 use crate::model::Time;
 use crate::store::DeliveryFilter;
@@ -12,11 +12,6 @@ pub(super) fn hurry(tx: &mut Tx<'_>, sink: &str, by: Time, now: Time) -> Result<
     tx.sql.hurry.execute(params![sink, now.micros(), by.micros()])?;
     Ok(())
 }
-
-/// How many deliveries one transaction of a mass change touches: more would hold up callbacks.
-const CHUNK: usize = 500;
-/// How many it looks at for that.
-const LOOK: usize = 5000;
 
 /// Makes up to [`CHUNK`] deliveries due again.
 pub(super) fn retry(tx: &mut Tx<'_>, filter: &DeliveryFilter, after: i64, now: Time) -> Result<Touched, Fault> {
@@ -42,11 +37,8 @@ fn select(tx: &mut Tx<'_>, filter: &DeliveryFilter, after: i64, can: &Can) -> Re
         }
     };
     let limit = filter.limit.map_or(CHUNK, |limit| (limit as usize).min(CHUNK));
-    let (looked_at, end): (i64, Option<i64>) = tx.conn.query_row(
-        "SELECT count(*), max(id) FROM (SELECT id FROM deliveries WHERE id > ?1 ORDER BY id LIMIT ?2)",
-        [after, LOOK as i64],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
+    let (looked_at, end): (i64, Option<i64>) =
+        tx.conn.query_row(WINDOW, [after, LOOK], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let end = end.unwrap_or(after);
     // A status is always there, and with it the WHERE.
     let (wheres, values) = conditions(&filter, &DELIVERIES, '?');
@@ -57,9 +49,6 @@ fn select(tx: &mut Tx<'_>, filter: &DeliveryFilter, after: i64, can: &Can) -> Re
     let mut statement = tx.conn.prepare(&sql)?;
     let rows = statement.query_map(params_from_iter(values), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let rows: Vec<(i64, i64, String)> = rows.collect::<Result<_, _>>()?;
-    let next = match rows.last() {
-        Some((id, _, _)) if rows.len() == limit => Some(*id),
-        _ => (looked_at == LOOK as i64).then_some(end),
-    };
+    let next = rules::next_chunk(&rows, limit, looked_at, end);
     Ok(Touched { rows, next })
 }

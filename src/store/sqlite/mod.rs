@@ -33,7 +33,6 @@ mod fresh;
 mod history;
 mod identity;
 mod inquire;
-mod mass;
 mod news;
 mod open;
 mod outlook;
@@ -290,11 +289,13 @@ impl Store for SqliteStore {
     }
 
     fn retry(&self, filter: DeliveryFilter, now: Time) -> Boxed<'_, Result<u64, StoreError>> {
-        Box::pin(self.in_chunks(filter, now, deliver::retry))
+        let chunk = move |filter: DeliveryFilter, after| self.call(move |tx| deliver::retry(tx, &filter, after, now));
+        Box::pin(rules::in_chunks(filter, chunk))
     }
 
     fn discard(&self, filter: DeliveryFilter, now: Time) -> Boxed<'_, Result<u64, StoreError>> {
-        Box::pin(self.in_chunks(filter, now, deliver::discard))
+        let chunk = move |filter: DeliveryFilter, after| self.call(move |tx| deliver::discard(tx, &filter, after, now));
+        Box::pin(rules::in_chunks(filter, chunk))
     }
 
     fn hurry(&self, sink: String, by: Time, now: Time) -> Boxed<'_, Result<(), StoreError>> {

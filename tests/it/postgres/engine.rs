@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use callbackd::model::{ReceiptStatus, Route, Rules, SinkRule, Status};
 use callbackd::store::postgres::{Address, Options, PostgresStore};
 use callbackd::store::sqlite::SqliteStore;
-use callbackd::store::{Fate, Filter, Parsed, Queries as _, Store as _};
+use callbackd::store::{DeliveryFilter, Fate, Filter, Parsed, Queries as _, Store as _};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{replicas, server};
 use crate::rig::{receipt, until};
-use crate::store::{at, claim, prune, record, rules, settlement, try_record, update};
+use crate::store::{at, claim, prune, record, rules, settle, settlement, try_record, update};
 use crate::stores::postgres::{address, ask, make, try_open};
 
 /// Between a store and its server: counts round trips, which is how often the store sends something while it waits for no
@@ -90,10 +90,11 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, trips: Arc<AtomicUs
     }
 }
 
-/// A route to a sink that is told everything: one that is told the latest alone costs three more trips.
+/// A route to a sink that is told everything, and to one that is told the latest alone.
 fn plain() -> Arc<Rules> {
-    let sinks = vec![SinkRule { name: "a".to_owned(), coalesce: false }];
-    let routes = vec![Route { from: vec!["media".to_owned()], when: None, to: vec!["a".to_owned()] }];
+    let sinks = [("a", false), ("b", true)].map(|(name, coalesce)| SinkRule { name: name.to_owned(), coalesce });
+    let (from, to) = (vec!["media".to_owned()], sinks.iter().map(|sink| sink.name.clone()).collect());
+    let (sinks, routes) = (sinks.to_vec(), vec![Route { from, when: None, to }]);
     Arc::new(Rules { routes, sinks, ..Rules::default() })
 }
 
@@ -120,6 +121,8 @@ async fn a_batch_costs_two_round_trips_however_many_callbacks_are_in_it() {
         record(2, format!("i{n}"), Status::Failed).await;
     }
     assert_eq!(count(), 20, "their ends");
+    let overtaken = Filter { sink: Some("b".to_owned()), status: vec!["discarded".to_owned()], ..Filter::default() };
+    assert_eq!(store.deliveries(overtaken).await.expect("listed").len(), 10);
     let claimed = store.claim("a".to_owned(), 10, 30_000, at(3), at(3)).await.expect("claimed");
     for delivery in &claimed.deliveries {
         let one = settlement(delivery, claimed.until, Fate::Delivered, at(3));
@@ -262,6 +265,23 @@ fn noted(server: &str, folder: &TempDir) -> (usize, usize) {
 }
 
 #[tokio::test]
+async fn another_ones_clock_that_is_ahead_is_not_this_one_set_back() {
+    let (server, folder) = (server(), TempDir::new().expect("a folder"));
+    make(&server, &folder);
+    let begun =
+        async |name: &str| try_open(&server, &folder, Options { name: name.to_owned(), ..Options::default() }).await;
+    let ahead = begun("ahead").await;
+    record(&*ahead, "media", at(1000), vec![update("i1", Status::Failed)]).await;
+    let again = Fate::Waiting { due_at: at(2000), until_linked: None, resume: None, free: false };
+    settle(&*ahead, &claim(&*ahead, "a", at(1000)).await[0], again, at(1000)).await;
+    let behind = begun("behind").await;
+    let set_back = async || behind.set_back("a".to_owned(), None, at(1)).await.expect("looked");
+    assert_eq!(set_back().await, 0, "its retries are due when it says so");
+    ahead.close().await;
+    assert_eq!(set_back().await, 1, "nobody is there whose clock says so");
+}
+
+#[tokio::test]
 async fn a_large_backlog_is_moved_in_steps() {
     let (server, folder) = (server(), TempDir::new().expect("a folder"));
     let stores = replicas(&server, &folder, 1).await;
@@ -286,6 +306,13 @@ async fn a_large_backlog_is_moved_in_steps() {
     let due = format!("SELECT count(*) FROM deliveries WHERE sink = 'c' AND due_at = {}", now.micros());
     assert_eq!(ask(&server, &folder, &due), 2500);
     store.set_back_inquiries("media".to_owned(), Some(1000), now).await.expect("moved");
+
+    // One behind many that are not meant: it is looked for in steps, too.
+    let fill = "INSERT INTO deliveries SELECT n * 16, h.id, 'e', h.change, CASE WHEN n = 14000 THEN 'dead' ELSE 'delivered' END, NULL, 1, n, n, false, NULL, 'no', NULL
+                FROM generate_series(2501, 14000) n, execution_heads h";
+    ask(&server, &folder, fill);
+    let to_e = Filter { sink: Some("e".to_owned()), ..Filter::default() };
+    assert_eq!(store.retry(DeliveryFilter::All(to_e), now).await.expect("retried"), 1);
 }
 
 #[tokio::test]

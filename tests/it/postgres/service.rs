@@ -19,7 +19,7 @@ use crate::daemon::{Daemon, soon};
 use crate::peers::hook::{Hook, Reply};
 use crate::rig::until;
 use crate::store::{at, claim, record, settle, update};
-use crate::stores::postgres::{address, ask, make, try_open};
+use crate::stores::postgres::{address, ask, make, silence, try_open};
 
 #[tokio::test]
 async fn a_sink_that_fails_for_one_is_probed_by_one_at_a_time() {
@@ -58,9 +58,9 @@ async fn a_sink_that_fails_for_one_is_probed_by_one_at_a_time() {
     share(1, Some(open(8, 20))).await;
     assert!(claim(0, 100, 14).await.deliveries.is_empty());
 
-    // Who probes is killed: as if it had been silent for an hour.
+    // Who probes is killed.
     assert_eq!(claim(0, 100, 20).await.deliveries.len(), 1);
-    ask(&server, &folder, "UPDATE replicas SET seen_at = clock_timestamp() - interval '1 hour' WHERE slot = 0");
+    silence(&server, &folder);
     let third = try_open(&server, &folder, Options::default()).await;
     let probe = third.claim("a".to_owned(), 1, 30_000, at(100), at(21)).await.expect("claimed");
     assert_eq!(probe.deliveries.len(), 1);
