@@ -67,6 +67,11 @@ pub(super) async fn refuse(client: &Client, taken: &Place, address: &Address) ->
     refused
 }
 
+/// Why no callbackd would begin on it.
+pub(super) async fn is_to_be_used(client: &Client, address: &Address) -> Result<(), StoreError> {
+    mark(client).await?.refusal(&place(client, address).await?)
+}
+
 async fn one<T>(client: &Client, sql: &str) -> Result<T, StoreError>
 where
     T: for<'a> tokio_postgres::types::FromSql<'a>,

@@ -5,8 +5,8 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::connect::{Address, fault, said};
-use super::replicas;
 use super::tx::Wire;
+use super::{portable, replicas};
 use crate::store::{Replica, StoreError};
 
 /// The steps of the schema, in order; each with the oldest schema whose callbackd may go on beside it.
@@ -56,6 +56,7 @@ pub struct Seen {
 pub async fn look(address: Address, durability: Durability) -> Result<Seen, StoreError> {
     let client = address.open().await?;
     let means = check(&client, durability).await.map_err(StoreError::Unusable)?;
+    portable::is_to_be_used(&client, &address).await?;
     let replicas = replicas::all(&client, None).await?;
     Ok(Seen { means, replicas })
 }
