@@ -254,7 +254,7 @@ impl Judge<'_> {
             age(*seen_at, self.now)
         );
         let mends = vec![Mend {
-            when: format!("on {name}; or leave it, and it is forgotten after a day"),
+            when: format!("on {name} (or leave it, and it is forgotten after a day):"),
             command: "systemctl start callbackd".to_owned(),
         }];
         (!alive).then_some(Finding { weight: Weight::Wary, about: About::Replica(*place), what, reason: None, mends })

@@ -184,7 +184,10 @@ impl Endpoint for Admin {
 
     async fn answer(&self, request: Request<Incoming>, _: Caller, pulse: &Arc<Pulse>) -> Reply {
         let is_for_people = page::is_for_people(request.uri().path(), request.headers().get(ACCEPT));
-        let told = |problem: Problem| if is_for_people { page::problem(problem) } else { problem.answer() };
+        let told = |problem: Problem| match is_for_people {
+            true => page::problem(problem, &self.state),
+            false => problem.answer(),
+        };
         self.answered(request, pulse).await.unwrap_or_else(|problem| whole(told(problem)))
     }
 }

@@ -28,7 +28,7 @@ impl Backup {
         let config = context.places()?;
         if config.store.is_postgres() {
             return Err(Failure::Failed(
-                "a PostgreSQL is backed up by its own tools: pg_dump, pg_basebackup; `callbackd move` copies it into a file".to_owned(),
+                "a PostgreSQL is backed up by its own tools: pg_dump, pg_basebackup".to_owned(),
             ));
         }
         let path = store_path(&config)?;

@@ -26,6 +26,11 @@ impl Check {
         for warning in &adapters.warnings {
             print::complain(&format!("warning: {warning}"));
         }
+        #[cfg(feature = "postgres")]
+        if config.store.is_postgres() {
+            let file = context.file().display();
+            crate::app::address(&config, None).map_err(|why| Failure::Config(format!("{file}: {why}")))?;
+        }
         let (sources, sinks) = (config.sources.len(), config.sinks.len());
         let (routes, links) = (config.routes.len(), config.links.len());
         let file = context.file().display();

@@ -27,6 +27,9 @@ impl Upkeep {
     }
 }
 
+/// More than any disk has: nobody said how much the store may take.
+const NO_BOUND: u64 = 1 << 58;
+
 /// Why an execution stays.
 const REASONS: [(&str, &str); 5] = [
     ("unfinished", "not finished"),
@@ -55,7 +58,11 @@ fn show(out: &mut dyn Write, seen: &Forecast, keep: &Keep) -> io::Result<()> {
         [count.to_string(), status.clone(), if stays { "stay" } else { "go by their age" }.to_owned()]
     });
     print::section(out, "Receipts of no execution", ["receipts", "status", "what becomes of them"], alone.collect())?;
-    writeln!(out, "\nthe store holds {} of at most {}", print::size(seen.bytes_held), print::size(seen.bytes_max))?;
+    let held = print::size(seen.bytes_held);
+    match seen.bytes_max {
+        NO_BOUND.. => writeln!(out, "\nthe store holds {held}")?,
+        most => writeln!(out, "\nthe store holds {held} of at most {}", print::size(most))?,
+    }
     if seen.bytes_over > 0 {
         writeln!(
             out,

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::callbacks::{Step, cos};
 use crate::daemon::{Daemon, soon};
-use crate::peers::hook::{Closed, Hook, Reply};
+use crate::peers::hook::{Hook, Reply};
 use crate::rig::until;
 use crate::store::{at, claim, record, rules, settle, settlement, try_record, update};
 use crate::stores::postgres::{address, ask, make, silence, try_open};
@@ -270,7 +270,10 @@ async fn over_tls_the_server_is_believed_by_its_certificate_alone() {
     let ca_file = std::env::var("CALLBACKD_TEST_POSTGRES_CA").expect("what `make postgres` sets");
     let stranger = Address::parse(&url, None, None).expect("an address");
     let refused = PostgresStore::open(stranger, Options::default()).await.err().expect("refused").to_string();
-    assert!(refused.contains("cannot be reached"), "{refused}");
+    assert!(
+        refused.contains("cannot be reached: error performing TLS handshake: invalid peer certificate"),
+        "{refused}"
+    );
     let known = Address::parse(&url, None, Some(ca_file.as_ref())).expect("an address");
     let store = PostgresStore::open(known, Options::default()).await.expect("opens");
     record(&store, "media", at(0), vec![update("i1", Status::Failed)]).await;
@@ -289,14 +292,52 @@ fn what_is_not_there_with_postgresql_is_said_by_check() {
     assert!(Config::from_toml(text, &Environment::default()).is_ok());
 }
 
-#[test]
-fn doctor_tells_what_it_has_found_though_the_database_is_away() {
-    let (hook, away) = (Hook::start(|| Reply::Status(200)), Closed::reserve());
-    let daemon = Daemon::prepare();
-    daemon.configure(&config(&format!("postgres://callbackd@{}/nothing", away.address()), &hook.url()));
-    let doctor = daemon.cli(&["doctor"]);
-    let said = String::from_utf8_lossy(&doctor.stdout);
-    assert!(doctor.code == Some(1) && said.contains("the database cannot be reached"), "{said}{}", doctor.stderr);
+/// A command on a configuration of this store: whether it went well, and all that it said.
+fn said(folder: &TempDir, url: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let file = folder.path().join("callbackd.toml");
+    std::fs::write(&file, config(url, "http://127.0.0.1:9/") + "[admin]\nlisten = \"127.0.0.1:9\"\n").expect("written");
+    let callbackd =
+        std::process::Command::new(env!("CARGO_BIN_EXE_callbackd")).args(arguments).arg("--config").arg(file).output();
+    let callbackd = callbackd.expect("run");
+    let text = [callbackd.stdout, callbackd.stderr].map(|text| String::from_utf8(text).expect("UTF-8")).concat();
+    (callbackd.status.code(), text)
+}
+
+#[tokio::test]
+async fn a_doctor_says_why_a_database_cannot_be_asked_and_goes_on() {
+    let (server, folder) = (server(), TempDir::new().expect("a folder"));
+    let doctor = |url: &str| {
+        let (code, text) = said(&folder, url, &["doctor"]);
+        // What else there is to say is said all the same.
+        assert!(code == Some(1) && text.contains("WRONG  daemon") && !text.contains("s3cret"), "{text}");
+        text
+    };
+    for (url, why) in [
+        (
+            "postgres://nobody:s3cret@127.0.0.1:9/d",
+            "WRONG  store   127.0.0.1:9/d: the database cannot be reached: error connecting",
+        ),
+        ("postgres://nobody:s3cret@127.0.0.1:port/d", "is no address of a PostgreSQL"),
+    ] {
+        let text = doctor(url);
+        assert!(text.contains(why), "{text}");
+    }
+    let (code, text) = said(&folder, "postgres://nobody:s3cret@127.0.0.1:port/d", &["check"]);
+    assert!(code == Some(78) && text.contains("store.url: is no address") && !text.contains("s3cret"), "{text}");
+    // A database without tables is not one that refuses.
+    make(&server, &folder);
+    let url = address(&server, &folder);
+    let text = doctor(&url);
+    assert!(text.contains("holds no store yet"), "{text}");
+    let (code, text) = said(&folder, &url, &["executions", "list"]);
+    assert!(code == Some(1) && text.contains("holds no store yet"), "{text}");
+    // What was not understood stands there as on the page.
+    let store = try_open(&server, &folder, Options::default()).await;
+    record(&*store, "media", at(1), vec![update("i1", Status::Failed)]).await;
+    try_record(&*store, "media", at(2), Parsed::Quarantined("not XML".to_owned())).await.expect("kept");
+    let text = doctor(&url);
+    assert!(text.contains("1 callback was not understood"), "{text}");
+    store.close().await;
 }
 
 /// Ends every connection of those who share the folder's schema.

@@ -328,6 +328,11 @@ async fn dead_letters_are_retried_and_discarded_by_id_and_by_filter() {
 
     let limited = Filter { sink: Some("a".to_owned()), limit: Some(100), ..Filter::default() };
     assert_eq!(store.discard(DeliveryFilter::All(limited), at(2004)).await.expect("discarded"), 100);
+    // What nobody can be called is nobody's name, and no fault of the store.
+    let nobody = || Filter { sink: Some("a\0".to_owned()), source: Some("\0".to_owned()), ..Filter::default() };
+    assert_eq!(store.retry(DeliveryFilter::All(nobody()), at(2004)).await.expect("asked"), 0);
+    assert!(store.deliveries(nobody()).await.expect("asked").is_empty());
+    assert!(store.executions(nobody()).await.expect("asked").is_empty());
     let all = Filter { sink: Some("a".to_owned()), source: Some("media".to_owned()), ..Filter::default() };
     assert_eq!(store.retry(DeliveryFilter::All(all), at(2005)).await.expect("retried"), 499);
     let sinks = store.sinks().await.expect("listed");

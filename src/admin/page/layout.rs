@@ -74,11 +74,14 @@ pub(super) fn page(title: &str, tab: Option<Tab>, said: Option<&str>, main: impl
     h.finish()
 }
 
-/// A problem, for a person.
-pub(super) fn problem(problem: &Problem) -> String {
+/// A problem, for a person; with the command that says more.
+pub(super) fn problem(problem: &Problem, command: Option<&str>) -> String {
     page(problem.title, None, None, |h| {
         h.leaf("h1", &[], problem.title);
         h.leaf("p", &[("class", "lead")], &problem.detail);
+        if let Some(command) = command {
+            h.el("p", &[], |h| h.leaf("code", &[], command));
+        }
         h.el("p", &[], |h| h.link(&Url::home(), "Back to the overview"));
     })
 }
@@ -159,4 +162,18 @@ pub(super) fn choice(h: &mut Html, name: &'static str, label: &str, chosen: &str
             }
         });
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::respond::unavailable;
+
+    #[test]
+    fn a_problem_of_ours_comes_with_the_command_that_says_more() {
+        let away = unavailable("the database cannot be reached".to_owned());
+        let page = problem(&away, Some("callbackd doctor --config /srv/a&b.toml"));
+        assert!(page.contains("<code>callbackd doctor --config /srv/a&amp;b.toml</code>"), "{page}");
+        assert!(page.contains("the database cannot be reached") && !problem(&away, None).contains("<code>"));
+    }
 }

@@ -111,9 +111,11 @@ pub(super) fn is_for_people(path: &str, accept: Option<&HeaderValue>) -> bool {
     wants_html && !path.starts_with("/api/")
 }
 
-/// A problem, as a page.
-pub(super) fn problem(problem: Problem) -> Answer {
-    let mut answer = html(problem.status, layout::problem(&problem));
+/// A problem, as a page. Where the daemon cannot do its work, doctor says why.
+pub(super) fn problem(problem: Problem, state: &AdminState) -> Answer {
+    let is_ours = problem.status == StatusCode::SERVICE_UNAVAILABLE;
+    let doctor = || Commands::of(state.watch.measures.configuration().file.as_deref()).say("doctor");
+    let mut answer = html(problem.status, layout::problem(&problem, is_ours.then(doctor).as_deref()));
     if let Some((name, value)) = problem.header
         && let Ok(value) = HeaderValue::try_from(value)
     {

@@ -10,6 +10,8 @@ const live = document.getElementById("live");
 let due = null;
 let next = Date.now() + RENEW_MS;
 let running = false;
+let silent = false;
+let stream = null;
 let again = false;
 
 // What was done is said once.
@@ -48,7 +50,9 @@ async function renew() {
   const from = Date.now();
   try {
     const answer = await fetch(location.href, { headers: { accept: "text/html" }, cache: "no-store" });
-    if (!answer.ok) return;
+    silent = false;
+    // A store that cannot be asked is news as well: what stood here is not so any more.
+    if (!answer.ok && answer.status !== 503) return;
     const came = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("renewed");
     const shown = document.getElementById("renewed");
     if (!came || isBusy()) return;
@@ -62,11 +66,20 @@ async function renew() {
     if (focused) came.querySelector(focused)?.focus({ preventScroll: true });
   } catch {
     // It is asked again with the next word of the stream, or by itself.
+    silent = true;
   } finally {
+    tell();
     next = from + Math.max(RENEW_MS, REST_FACTOR * (Date.now() - from));
     running = false;
     if (again) soon();
   }
+}
+
+// Whether what is shown is how it is.
+function tell() {
+  live.textContent = silent ? "no answer" : "live";
+  live.classList.toggle("silent", silent);
+  live.hidden = !silent && (stream === null || stream.readyState !== EventSource.OPEN);
 }
 
 function soon() {
@@ -74,12 +87,11 @@ function soon() {
 }
 
 // Only who stays is told: the daemon has places for a few who listen. Without one it is asked for again later.
-let stream = null;
 function listen() {
   if (stream !== null && stream.readyState !== EventSource.CLOSED) return;
   stream = new EventSource("/api/v1/stream");
-  stream.onopen = () => { live.hidden = false; };
-  stream.onerror = () => { live.hidden = true; };
+  stream.onopen = tell;
+  stream.onerror = tell;
   stream.addEventListener("change", soon);
   stream.addEventListener("delivery", soon);
 }

@@ -150,12 +150,8 @@ impl Doctor {
         let judge = Judge { commands, now: clock::now() };
         let sinks = block_on(running(config, context, &judge, findings))?;
         if config.store.is_postgres() {
-            let queries = super::reach::queries(config, context.env)?;
             #[cfg(feature = "postgres")]
-            if !block_on(shared::look(config, context.env, &judge, findings))? {
-                return Ok(());
-            }
-            return block_on(kept::sinks(config, &*queries, &sinks, &judge, findings));
+            return block_on(shared::look(config, context.env, &sinks, &judge, findings));
         }
         let path = super::reach::store_path(config)?;
         block_on(kept::look(config, path, self.within.0, &sinks, &judge, findings))

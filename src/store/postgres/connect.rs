@@ -215,8 +215,12 @@ pub(super) fn explain(e: &tokio_postgres::Error) -> String {
         Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => "the database is read-only".to_owned(),
         Some(&SqlState::DISK_FULL) => "the database's disk is full".to_owned(),
         Some(&SqlState::TOO_MANY_CONNECTIONS) => "the database takes no more connections".to_owned(),
+        Some(&SqlState::UNDEFINED_TABLE) => {
+            "the database holds no store yet: the daemon makes it at its first start; or mend store.url".to_owned()
+        }
         Some(_) => format!("the database refuses: {}", said(e)),
-        None => "the database cannot be reached".to_owned(),
+        // What it says holds neither address nor password.
+        None => format!("the database cannot be reached: {}", said(e)),
     }
 }
 

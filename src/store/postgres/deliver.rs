@@ -150,11 +150,15 @@ fn select(tx: &mut Tx<'_>, filter: &DeliveryFilter, after: i64, can: &Can) -> Do
     Ok(Touched { rows, next })
 }
 
+/// For a text that PostgreSQL cannot hold, and so nobody has.
+const NOBODY: &str = "\u{2400}";
+
 /// The values of a filter.
 pub(super) fn values(terms: &[Term]) -> Vec<(&(dyn ToSql + Sync), Type)> {
     fn value(term: &Term) -> (&(dyn ToSql + Sync), Type) {
         match term {
             Term::Number(number) => (number, Type::INT8),
+            Term::Text(text) if text.contains('\0') => (&NOBODY, Type::TEXT),
             Term::Text(text) => (text, Type::TEXT),
         }
     }
