@@ -149,8 +149,8 @@ impl Doctor {
     ) -> Result<(), Failure> {
         let judge = Judge { commands, now: clock::now() };
         let sinks = block_on(running(config, context, &judge, findings))?;
+        #[cfg(feature = "postgres")]
         if config.store.is_postgres() {
-            #[cfg(feature = "postgres")]
             return block_on(shared::look(config, context.env, &sinks, &judge, findings));
         }
         let path = super::reach::store_path(config)?;
