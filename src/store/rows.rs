@@ -187,7 +187,7 @@ pub struct DeadReason {
 
 impl DeadReason {
     /// As a query tells it: the number, and after a space the reason.
-    pub(super) fn of(text: Option<String>) -> Option<DeadReason> {
+    pub fn of(text: Option<String>) -> Option<DeadReason> {
         let text = text?;
         let (count, reason) = text.split_once(' ')?;
         Some(DeadReason { reason: reason.to_owned(), count: count.parse().ok()? })

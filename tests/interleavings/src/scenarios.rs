@@ -166,7 +166,7 @@ fn refused() {
 /// Bodies so large that each makes the checkpointer copy, while others are committed and the store closes.
 fn checkpoints() {
     block_on(async {
-        let mut stage = Stage::new(&Options::default(), 0.0);
+        let mut stage = Stage::new(&Options { log_bytes: Some(16 << 20), ..Options::default() }, 0.0);
         let senders: Vec<_> = (0..2)
             .map(|sender| {
                 let ingest = Arc::clone(&stage.ingest);
