@@ -18,7 +18,7 @@ use super::{Failure, print};
 use crate::admin::judgement::DEFAULT_FILE;
 use crate::admin::{SinkStanding, Status};
 use crate::app;
-use crate::config::{Config, Environment};
+use crate::config::{self, Config, Environment};
 use crate::outbound::{self, Client, Settings};
 use crate::secret::{Resolver, Secret};
 use crate::store::sqlite::{self, SqliteStore};
@@ -64,9 +64,13 @@ impl Context<'_> {
                 "{}\nwarning: the configuration is broken, and this goes on with what can be read of it",
                 broken.faults
             ));
-        } else if config.sources.is_empty() && config.sinks.is_empty() {
+        } else if config.sources.is_empty()
+            && config.sinks.is_empty()
+            && config.store.url == config::Store::default().url
+        {
+            // A package's configuration has no source yet, but says where the store is.
             print::complain(&format!(
-                "warning: {} names neither a source nor a sink: was it emptied? A daemon that runs goes on with what it read; \
+                "warning: {} names no source, sink or store: was it emptied? A daemon that runs goes on with what it read; \
                  `callbackd doctor` says more",
                 self.file().display()
             ));

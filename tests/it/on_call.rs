@@ -287,7 +287,7 @@ fn an_emptied_configuration_is_what_is_wrong_and_not_what_follows_from_it() {
         }
         assert!(!said.contains("none listens") && !said.contains("there is no store"), "{said}");
         let list = daemon.cli(&["sinks", "list"]);
-        assert!(list.stderr.contains("names neither a source nor a sink: was it emptied?"), "{list:?}");
+        assert!(list.stderr.contains("names no source, sink or store: was it emptied?"), "{list:?}");
     }
     std::fs::remove_file(daemon.path("callbackd.toml")).expect("removed");
     let said = doctor(&daemon);
