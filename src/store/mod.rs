@@ -25,6 +25,7 @@ pub mod moving;
 mod news;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+mod queue;
 mod room;
 mod rows;
 mod rules;

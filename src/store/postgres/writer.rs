@@ -18,7 +18,7 @@ use super::server::{self, Durability};
 use super::tx::{Done, Fault, Ids, Touches, Tx, Wire};
 use crate::measure::OfStore;
 use crate::store::StoreError;
-use crate::store::sqlite::queue::{Queue, Taken};
+use crate::store::queue::{Queue, Taken};
 
 /// A transaction that takes longer is a database that does not answer.
 const STUCK: Duration = Duration::from_secs(5);

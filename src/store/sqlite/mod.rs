@@ -10,10 +10,10 @@ use std::thread::JoinHandle;
 use self::call::Command;
 use self::checkpoint::Log;
 use self::fresh::Fresh;
-use self::queue::Queue;
 use self::read::Readers;
 use self::reply::Replies;
 use self::writer::Health;
+use super::queue::Queue;
 use super::rules::{self, Asked, Ready, ReadyAgain, ReadyLateness, ReadyRuling, ReadySettlement};
 use super::{
     Claim, DeliveryFilter, Export, Extent, Inquiries, Lateness, Parsed, Pruned, Queries, Recorded, Ruling, Settlement,
@@ -42,7 +42,6 @@ mod plans;
 pub mod portable;
 mod prune;
 mod queries;
-pub(super) mod queue;
 mod read;
 mod reply;
 mod room;
