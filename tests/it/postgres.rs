@@ -292,6 +292,12 @@ fn what_is_not_there_with_postgresql_is_said_by_check() {
     assert!(Config::from_toml(text, &Environment::default()).is_ok());
 }
 
+/// How many have said, from now on, that they are there.
+fn beaten(server: &str, folder: &TempDir) -> String {
+    let now = ask(server, folder, "SELECT ceil(extract(epoch FROM clock_timestamp()))");
+    format!("SELECT count(*) FROM replicas WHERE seen_at > to_timestamp({now})")
+}
+
 /// A command on a configuration of this store: whether it went well, and all that it said.
 fn said(folder: &TempDir, url: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let file = folder.path().join("callbackd.toml");

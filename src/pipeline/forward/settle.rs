@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Forwarder, STORE_PAUSE};
+use super::{Forwarder, STORE_PAUSE, moment};
 use crate::clock;
 use crate::store::{Fate, Settlement, StoreError};
 
@@ -68,11 +68,11 @@ impl Forwarder {
         Ok(())
     }
 
-    /// The same for one, as long as nobody else may have its delivery.
+    /// The same for one, until nobody can have its lease any more.
     async fn settle_again(self: Arc<Self>, one: Settlement) {
-        let (delivery, lease) = (one.delivery, one.lease);
+        let (delivery, ends) = (one.delivery, moment().plus(self.lease()));
         let mut lot = vec![one];
-        while clock::now() < lease && !self.store.is_closed() {
+        while moment().is_before(ends) && !self.store.is_closed() {
             tokio::time::sleep(STORE_PAUSE).await;
             match self.settle(lot).await {
                 Ok(()) => return,

@@ -30,6 +30,7 @@ use crate::shutdown::Shutdown;
 
 mod breaker;
 mod claim;
+mod clocks;
 mod connect;
 mod deliver;
 mod herald;
@@ -46,6 +47,7 @@ mod read;
 mod replicas;
 mod rows;
 mod server;
+mod set_back;
 mod tables;
 mod ties;
 mod tx;
@@ -95,7 +97,7 @@ impl PostgresStore {
             health: Arc::clone(&health),
             measures: Arc::clone(&options.measures),
             ids: Ids::new(last, place.slot()),
-            holder: place.token(),
+            place: Arc::clone(&place),
         };
         let writer = match begin(&pool, &address, desk).await {
             Ok(writer) => writer,
@@ -280,9 +282,7 @@ impl Store for PostgresStore {
         let learned = settlements.iter().flat_map(|one| &one.learned);
         let identities = learned.map(|learned| identity(&learned.source, &learned.update.key)).collect();
         let touches = Touches::of(&rules, identities, settlements.iter().map(|one| one.delivery).collect());
-        let by_server = |one: Settlement| Settlement { lease: self.place.of_server(one.lease), ..one };
-        let ready: Vec<_> =
-            settlements.into_iter().map(|one| ReadySettlement::new(by_server(one), &rules, now)).collect();
+        let ready: Vec<_> = settlements.into_iter().map(|one| ReadySettlement::new(one, &rules, now)).collect();
         self.call_waking(touches, move |tx| rules::settle_all(tx, &ready, &rules, now))
     }
 
@@ -305,11 +305,12 @@ impl Store for PostgresStore {
     }
 
     fn set_back(&self, sink: String, by_ms: Option<u64>, now: Time) -> Boxed<'_, Result<u64, StoreError>> {
-        Box::pin(async move { self.move_back(deliver::WAITING, &sink, by_ms, now).await })
+        Box::pin(self.move_back(set_back::DELIVERIES, sink, by_ms, now))
     }
 
     fn set_back_inquiries(&self, source: String, by_ms: Option<u64>, now: Time) -> Boxed<'_, Result<(), StoreError>> {
-        Box::pin(self.ask_sooner(source, by_ms, now))
+        // An execution that began since then is not to be late too soon.
+        Box::pin(async move { self.move_back(set_back::HELD, source, by_ms, now).await.map(drop) })
     }
 
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>> {
