@@ -348,11 +348,18 @@ impl<'w> Tx<'w> {
     fn gather(&mut self) -> Writes {
         let mut writes = std::mem::take(&mut self.writes);
         let latest = self.ids.last();
+        for delivery in self.deliveries.values_mut() {
+            // Where the head was sent before: whoever goes on with the execution is to know of this id, too.
+            let of =
+                self.executions.get(&delivery.execution).filter(|of| delivery.is_new && !of.is_new && !of.is_moved);
+            if let Some(of) = of {
+                writes.risen.id.push(of.id);
+                writes.risen.latest.push(latest);
+            }
+            writes.take_delivery(delivery);
+        }
         for execution in self.executions.values_mut() {
             writes.take_execution(execution, latest);
-        }
-        for delivery in self.deliveries.values_mut() {
-            writes.take_delivery(delivery);
         }
         writes
     }

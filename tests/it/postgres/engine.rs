@@ -244,6 +244,34 @@ async fn two_that_record_crosswise_both_get_through() {
     assert_eq!(stores[0].receipts(Filter::default()).await.expect("listed").len(), 202);
 }
 
+/// Links are looked for between a change and its deliveries: by then the execution's row is written, without their ids.
+#[tokio::test]
+async fn deliveries_rise_whoever_makes_them_also_where_links_are_looked_for_in_between() {
+    let (server, folder) = (server(), TempDir::new().expect("a folder"));
+    let stores = replicas(&server, &folder, 2).await;
+    let record = async |of: usize, now, status, to: std::ops::Range<usize>| {
+        let to = to.map(|n| format!("s{n}")).collect();
+        let rules = Rules { routes: vec![Route { from: vec!["media".to_owned()], when: None, to }], ..rules() };
+        let mut update = update("i1", status);
+        update.execution.subject = Some("a key to link by".to_owned());
+        let recorded = stores[of].record(receipt("media", now, "<a/>"), Parsed::Updates(vec![update]), Arc::new(rules));
+        assert_eq!(recorded.await.expect("recorded").outcome, ReceiptStatus::Accepted);
+    };
+    record(0, at(1000), Status::Running, 0..9).await;
+    // By another, whose clock is behind, to the last of the nine alone.
+    record(1, at(1), Status::Failed, 8..9).await;
+    let told = async |of: usize, now| -> Vec<(i64, u32)> {
+        let claimed = claim(&*stores[of], "s8", now).await;
+        claimed.iter().map(|delivery| (delivery.id, delivery.change.meta.sequence)).collect()
+    };
+    let first = claim(&*stores[0], "s8", at(1001)).await;
+    assert_eq!(first[0].change.meta.sequence, 1);
+    let again = Fate::Waiting { due_at: at(2000), until_linked: None, resume: None, free: false };
+    settle(&*stores[0], &first[0], again, at(1001)).await;
+    assert_eq!(told(1, at(1002)).await, [], "the second waits for the first");
+    assert_eq!(told(1, at(2000)).await, [(first[0].id, 1)]);
+}
+
 /// Notes which transaction changed each row.
 fn note_changes(server: &str, folder: &TempDir, table: &str, verb: &str) {
     ask(
