@@ -41,6 +41,7 @@ mod news;
 mod options;
 mod outlook;
 pub mod portable;
+mod probe;
 mod prune;
 mod queries;
 mod read;
@@ -57,6 +58,7 @@ mod writer;
 pub use connect::Address;
 pub use herald::{Woken, Word};
 pub use options::Options;
+pub use probe::probe;
 pub use queries::open_read_only;
 pub use server::{Durability, Seen, look};
 

@@ -40,6 +40,7 @@ mod pause;
 #[cfg(test)]
 mod plans;
 pub mod portable;
+mod probe;
 mod prune;
 mod queries;
 mod read;
@@ -52,6 +53,7 @@ mod unload;
 mod writer;
 
 pub use backup::{Contents, Copied};
+pub use probe::probe;
 pub use survey::{Backlog, Oddity, Schema, Survey, Traffic};
 
 /// Whoever held a lease is gone.
