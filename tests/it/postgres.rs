@@ -20,6 +20,7 @@ use crate::store::{at, claim, record, rules, settle, settlement, try_record, upd
 use crate::stores::postgres::{address, ask, make, silence, try_open};
 
 mod engine;
+mod leases;
 mod service;
 
 fn server() -> String {

@@ -507,4 +507,33 @@ fn what_waits_is_due_by_the_servers_clock_whoevers_clock_is_set() {
     assert_eq!((ask(&server, &folder, due), ask(&server, &folder, &waiting)), (before, 2));
 }
 
+/// Whoever is given another configuration of a sink knows nothing of it any more: so it is tried anew, by all of them.
+#[test]
+fn a_sink_that_is_configured_anew_at_one_is_tried_anew_by_all() {
+    let (server, folder) = (server(), TempDir::new().expect("a folder"));
+    make(&server, &folder);
+    let is_well = Arc::new(AtomicBool::new(false));
+    let hook = Hook::start({
+        let is_well = Arc::clone(&is_well);
+        move || Reply::Status(if is_well.load(Ordering::Acquire) { 200 } else { 503 })
+    });
+    // Nothing is tried again, nor probed, while this test runs, but for what it is about.
+    let config = config(&address(&server, &folder), &hook.url())
+        .replace("retry_first = \"20ms\"\nretry_longest = \"100ms\"", "retry_first = \"24h\"\nretry_longest = \"24h\"")
+        .replace("breaker_probe = \"50ms\"", "breaker_probe = \"24h\"\nbreaker_failures = 1");
+    let (one, other) = (Daemon::run(&config), Daemon::run(&config));
+    assert_eq!(one.post(MEDIA, &[], cos(Step::Failed, "run-1")).status, 200);
+    let open = "SELECT count(*) FROM sink_breakers";
+    soon("its breaker is open", || (ask(&server, &folder, open) == 1).then_some(()));
+    soon("for both", || {
+        let is_open = |daemon: &Daemon| daemon.said("only probes from now on") == 1;
+        (is_open(&one) && is_open(&other)).then_some(())
+    });
+    is_well.store(true, Ordering::Release);
+    one.configure(&config.replace("[[routes]]", "timeout = \"7s\"\n[[routes]]"));
+    one.hup();
+    soon("it is told", || (hook.taken().len() == 1).then_some(()));
+    soon("its breaker is closed", || (ask(&server, &folder, open) == 0).then_some(()));
+}
+
 const DAY: i64 = 86_400;
