@@ -1,7 +1,7 @@
 //! What happened after a cursor, told in an order that holds though several callbackds commit at the same time.
 //!
-//! A cursor is an id: a change's, a try's, or an aside's. Ids of several callbackds are not committed in their order, so nothing is told up to an id before it is certain that nothing will be committed at or
-//! below it any more. Who tells raises `line.floor` to what it sees, commits that, and takes a transaction's number; every
+//! A cursor is an id: a change's, a try's, or an aside's. Ids of several callbackds are not committed in their order, so
+//! nothing is told up to an id before it is certain that nothing will be committed at or below it any more. Who tells raises `line.floor` to what it sees, commits that, and takes a transaction's number; every
 //! transaction takes its own number first, then reads the floor, and gives out ids above it. So whoever has a greater
 //! number has greater ids; and as soon as no transaction runs any more with a smaller one, all up to the floor is there.
 
@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row, Transaction};
+use tokio_postgres::{Row, Transaction};
 
-use super::connect::fault;
+use super::connect::{Pool, fault};
 use super::read::{Read, ask, at, count, id, links, state, word};
 use crate::model::{Change, State, Time};
 use crate::store::{ChangeRow, ExecutionRow, Item, News, OutcomeRow, StoreError};
@@ -24,8 +24,10 @@ const SNAPSHOTS_BYTES: usize = 256 << 10;
 const PAUSE: Duration = Duration::from_millis(2);
 /// A transaction that lasts longer is none of a callbackd.
 const PATIENCE: u32 = 2500;
+
 /// Up to where all is there.
-pub(super) async fn through(client: &Client) -> Read<i64> {
+pub(super) async fn through(pool: &Pool) -> Read<i64> {
+    let mut client = pool.get().await?;
     let greatest = "SELECT greatest(floor, (SELECT max(change) FROM execution_heads), (SELECT max(id) FROM attempts), (SELECT max(id) FROM asides)),
                            floor, told FROM line";
     let rows = client.query_typed(greatest, &[]).await.map_err(fault)?;
@@ -45,7 +47,10 @@ pub(super) async fn through(client: &Client) -> Read<i64> {
             client.execute_typed("UPDATE line SET told = $1 WHERE told < $1", values).await.map_err(fault)?;
             return Ok(newest);
         }
+        // Somebody else's transaction is nothing for others here to wait for.
+        drop(client);
         tokio::time::sleep(PAUSE).await;
+        client = pool.get().await?;
     }
     tracing::warn!("somebody's transaction in this database lasts for long; what happens is told when it has ended");
     Ok(told)

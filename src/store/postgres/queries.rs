@@ -68,13 +68,13 @@ impl Queries for Readers {
     }
 
     fn newest(&self) -> Boxed<'_, Result<i64, StoreError>> {
-        Box::pin(async move { news::through(&*self.pool.get().await?).await })
+        Box::pin(async move { news::through(&self.pool).await })
     }
 
     fn news(&self, after: i64) -> Boxed<'_, Result<News, StoreError>> {
         Box::pin(async move {
+            let through = news::through(&self.pool).await?;
             let mut client = self.pool.get().await?;
-            let through = news::through(&client).await?;
             let snapshot = read::snapshot(&mut client).await?;
             news::news(&snapshot, after, through).await
         })
