@@ -120,7 +120,7 @@ otlp:
 postgres:
 	cargo clippy --locked --lib --tests --features postgres -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --document-private-items --features postgres
-	cargo test --locked --features postgres --lib -- store::postgres
+	cargo test --locked --features postgres --lib -- store::postgres store::tray
 	cargo test --locked --features postgres --test it --no-run
 	tests/peers/postgres.sh cargo test --locked --features postgres --test it -- store:: news:: model:: postgres:: moving:: --skip store::sqlite --test-threads=4
 	$(call ran,postgres: the store's contract and model$(comma) several daemons on one PostgreSQL$(comma) and the move there and back)

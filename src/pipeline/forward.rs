@@ -23,7 +23,7 @@ use crate::measure::{self, OfSink, Words};
 use crate::model::{Attempt, Delivery, Moment, Next, Outcome, RetryPolicy, Rules, Time, WaitFor};
 use crate::shutdown::Shutdown;
 use crate::sinks::{Sink, Tried};
-use crate::store::{Claim, Fate, Settlement, Store, StoreError, WAITS_FOR_LINK};
+use crate::store::{Claim, Fate, Settlement, Store, StoreError, Tray, WAITS_FOR_LINK};
 
 mod fares;
 mod hand;
@@ -83,6 +83,8 @@ impl Forwarder {
         self.measures.set_breaker(breaker.open());
         let (mut hand, mut claiming) = (Hand::default(), None::<Claiming>);
         let (mut under_way, mut heard_of_pause) = (JoinSet::<(i64, Report)>::new(), false);
+        let tray = Tray::new(self.lease());
+        self.store.lay_out(self.name.clone(), Arc::clone(&tray));
         let course = Arc::new(Mutex::new(Course::begin(clock::now(), clock::steady())));
         // While nobody ran, too.
         self.set_back(None).await;
@@ -97,6 +99,8 @@ impl Forwarder {
             }
             let mut hold = std::pin::pin!(held.notified());
             let is_held = hold.as_mut().enable() || std::mem::take(&mut heard_of_pause);
+            // Whatever was leased before a pause lies there when the pause is heard of.
+            hand.take_fresh(tray.take(), !breaker.is_open());
             if is_held {
                 // What was claimed before is not told after; whether the sink is paused now, the next claim tells.
                 if let Some(claim) = claiming.take() {
@@ -136,9 +140,10 @@ impl Forwarder {
             }
             let wanted = hand.wants(room, now).min(if allowed.is_some() { room } else { usize::MAX });
             if claiming.is_none() && wanted > 0 {
-                hand.asked();
+                hand.asked(wanted, by);
                 claiming = Some(self.claim(wanted, by, moment));
             }
+            tray.set_room(if allowed.is_none() { hand.takes(room) } else { 0 });
             // Never longer than until it is seen whether the clock was set.
             let due = hand.looks_at(now).map(|time| Duration::from_millis(time.ms_since(now).max(1)));
             let mut pause = due.map_or(POLL, |due| due.min(POLL));
@@ -148,6 +153,7 @@ impl Forwarder {
             tokio::select! {
                 () = &mut wake_up, if !is_woken => hand.look_again(),
                 () = &mut hold, if !is_held => heard_of_pause = true,
+                () = tray.filled() => {}
                 ended = &mut settling => ended.expect("who settles outlives who tries"),
                 () = tokio::time::sleep(pause) => {}
                 () = stop.begun() => {}
@@ -180,6 +186,7 @@ impl Forwarder {
         if let Some(claim) = claiming {
             self.take(&mut hand, &mut breaker, claim.await).await;
         }
+        hand.take_fresh(tray.close(), false);
         self.give_back(hand.let_go()).await;
         // After a reload another one serves this sink: a wake-up that came to this one meant that one, and so does a retry
         // that this one leaves behind.

@@ -31,6 +31,7 @@ mod rows;
 mod rules;
 mod shared;
 pub mod sqlite;
+mod tray;
 
 pub use export::Export;
 pub use inquiry::{Held, Inquiries, Inquiry, Late, Lateness, Ruling, UNASKED};
@@ -41,6 +42,7 @@ pub use rows::{
     Window,
 };
 pub use shared::{Breaker, Replica};
+pub use tray::{Lease, Tray};
 
 /// Why the store could not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -262,6 +264,9 @@ pub trait Store: Queries {
         by: Time,
         now: Time,
     ) -> Boxed<'_, Result<Claim, StoreError>>;
+
+    /// Who forwards to this sink here takes it from this tray, too, from now on, and from none before.
+    fn lay_out(&self, _sink: String, _tray: Arc<Tray>) {}
 
     /// Gives leases back that are known by their end: what was not begun is due again, before what became due since.
     fn release(&self, deliveries: Vec<i64>, lease: Time) -> Boxed<'_, Result<(), StoreError>>;

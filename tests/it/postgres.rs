@@ -8,7 +8,7 @@ use std::time::Duration;
 use callbackd::config::{Config, Environment};
 use callbackd::model::{ReceiptStatus, Status};
 use callbackd::store::postgres::{Address, Durability, Options, PostgresStore};
-use callbackd::store::{Fate, Filter, Item, Parsed, Queries as _, Store as _, StoreError};
+use callbackd::store::{Fate, Filter, Item, Parsed, Queries as _, Store as _, StoreError, Tray};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -20,6 +20,7 @@ use crate::store::{at, claim, record, rules, settle, settlement, try_record, upd
 use crate::stores::postgres::{address, ask, make, silence, try_open};
 
 mod engine;
+mod fresh;
 mod leases;
 mod service;
 
@@ -116,15 +117,20 @@ async fn all_in_order(stores: Vec<Arc<PostgresStore>>, keys: usize) {
         .map(|store| {
             let (store, done) = (Arc::clone(store), Arc::clone(&is_all_recorded));
             tokio::spawn(async move {
-                let mut told = Vec::new();
+                let (mut told, tray) = (Vec::new(), Tray::new(Duration::from_secs(300)));
+                store.lay_out("a".to_owned(), Arc::clone(&tray));
                 loop {
                     let over = done.load(Ordering::Acquire);
+                    // Some are leased as they are promised, the others are claimed.
+                    tray.set_room(fastrand::usize(0..4));
                     let claimed = store.claim("a".to_owned(), 5, 60_000, at(200), at(200)).await.expect("claimed");
-                    for delivery in &claimed.deliveries {
+                    let fresh = tray.take();
+                    let leased = claimed.deliveries.iter().map(|delivery| (delivery, claimed.until));
+                    for (delivery, lease) in leased.chain(fresh.iter().map(|(delivery, lease)| (delivery, lease.end))) {
                         let key = delivery.change.state.execution.key.clone();
                         // Noted before it is settled: once it is, another may be told the next.
                         told.push((std::time::Instant::now(), key, delivery.change.meta.sequence));
-                        let settled = settlement(delivery, claimed.until, Fate::Delivered, at(101));
+                        let settled = settlement(delivery, lease, Fate::Delivered, at(101));
                         store.settle(settled, Arc::new(rules()), at(101)).await.expect("settled");
                     }
                     if over && claimed.deliveries.is_empty() && claimed.next_due.is_none() {
@@ -381,7 +387,7 @@ async fn a_probe_says_what_a_database_is_and_makes_nothing() {
     let other = url.replace("postgres://callbackd@", &format!("postgres://{name}@"));
     probe(&other, 1, &format!("{name} may make no tables there; let its owner say: GRANT CREATE ON SCHEMA"));
     try_open(&server, &folder, Options::default()).await.close().await;
-    probe(&url, 0, "; schema 2; ");
+    probe(&url, 0, "; schema 3; ");
     ask(&server, &folder, "INSERT INTO callbackd_schema (version, oldest) VALUES (98, 1)");
     probe(&url, 0, "; schema 98, a newer callbackd's, beside which this one can go on; ");
     ask(&server, &folder, "INSERT INTO callbackd_schema (version, oldest) VALUES (99, 99)");

@@ -3,27 +3,20 @@
 //! A claim takes a commit, and a quick sink has taken all that is under way long before. So more is claimed than can
 //! begin at once: as much as the sink has lately taken during one claim. A slow sink has next to nothing ahead, and
 //! however much waits, no more than [`AHEAD_MAX`] are in memory beside those under way.
+//!
+//! Where a claim has found no more than it took, what is fresh may be laid on a tray instead of being claimed, as much as
+//! would be claimed.
 
 use std::collections::{HashSet, VecDeque};
 
 use crate::model::{Delivery, Moment, Time};
-use crate::store::Claim;
+use crate::store::{Claim, Lease};
 
 /// So many deliveries are claimed ahead at most.
 const AHEAD_MAX: usize = 256;
 
 /// The ids of deliveries, by their leases.
 pub(super) type Leases = Vec<(Time, Vec<i64>)>;
-
-/// A lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Lease {
-    /// By what the store knows it.
-    end: Time,
-    /// When it ends here. Where the store goes by the clock of another machine, and this one's was set, the steady one tells;
-    /// where it goes by this one, that tells.
-    until: Moment,
-}
 
 /// Claimed deliveries in the order in which they are due, and what is known of the others.
 #[derive(Debug, Default)]
@@ -39,6 +32,14 @@ pub(super) struct Hand {
     none_before: Option<Time>,
     /// Something may have come since the last claim was asked for, which that claim need not have seen.
     is_news: bool,
+    /// The claim that was asked for last: of how many, which are due until when; and whether its answer is still to come.
+    claim: (usize, Time),
+    is_asked: bool,
+    /// The last one has left nothing behind.
+    is_clear: bool,
+    /// Tries that ended since something fresh came, and in the time before that.
+    ended_since_fresh: usize,
+    pace: usize,
 }
 
 impl Hand {
@@ -51,12 +52,14 @@ impl Hand {
     /// The try of this delivery has ended.
     pub(super) fn ended(&mut self, delivery: i64) {
         self.ended += 1;
+        self.ended_since_fresh += 1;
         self.begun.remove(&delivery);
     }
 
     /// A try has ended, and nobody can say of what.
     pub(super) fn ended_unsaid(&mut self) {
         self.ended += 1;
+        self.ended_since_fresh += 1;
         self.begun.clear();
     }
 
@@ -88,14 +91,34 @@ impl Hand {
         (room + ahead).saturating_sub(self.ready.len())
     }
 
-    /// A claim is under way.
-    pub(super) fn asked(&mut self) {
+    /// How many may be laid on the tray, beside what was asked for, when `room` more could begin at once.
+    pub(super) fn takes(&self, room: usize) -> usize {
+        let ahead = (2 * self.ended_since_fresh.max(self.pace)).min(AHEAD_MAX);
+        let asked = if self.is_asked { self.claim.0 } else { 0 };
+        if self.is_clear { (room + ahead).saturating_sub(self.ready.len() + asked) } else { 0 }
+    }
+
+    /// Takes what lay on the tray; where nothing is to begin now, to give it back.
+    pub(super) fn take_fresh(&mut self, fresh: Vec<(Delivery, Lease)>, may_begin: bool) {
+        if fresh.is_empty() {
+            return;
+        }
+        // A moment in which little was laid there says little of the sink.
+        self.pace = std::mem::take(&mut self.ended_since_fresh).max(self.pace / 2);
+        if may_begin { self.ready.extend(fresh) } else { self.late.extend(fresh) }
+    }
+
+    /// A claim of so many that are due at `by` is under way.
+    pub(super) fn asked(&mut self, limit: usize, by: Time) {
         self.ended = 0;
         self.is_news = false;
+        (self.claim, self.is_asked) = ((limit, by), true);
     }
 
     /// Takes what was claimed, until then.
     pub(super) fn take(&mut self, claim: Claim, until: Moment, poll: Time, now: Time) {
+        self.is_asked = false;
+        self.is_clear = !claim.is_paused && claim.next_due != Some(self.claim.1);
         let lease = Lease { end: claim.until, until };
         self.ready.extend(claim.deliveries.into_iter().map(|delivery| (delivery, lease)));
         let none_before = claim.next_due.map_or(poll, |due| due.min(poll));
@@ -104,6 +127,7 @@ impl Hand {
 
     /// No claim is worth trying before `time`.
     pub(super) fn rest(&mut self, time: Time) {
+        (self.is_asked, self.is_clear) = (false, false);
         self.none_before = Some(time);
     }
 
@@ -112,8 +136,9 @@ impl Hand {
         self.none_before.filter(|time| *time > now)
     }
 
-    /// Everything that was not begun.
+    /// Everything that was not begun; nor is more to come before a claim was answered.
     pub(super) fn let_go(&mut self) -> Leases {
+        self.is_clear = false;
         by_lease(self.late.drain(..).chain(self.ready.drain(..)))
     }
 
@@ -183,7 +208,7 @@ mod tests {
         let (mut hand, mut last) = (Hand::default(), 0);
         let mut claims = |hand: &mut Hand, room| {
             let wanted = hand.wants(room, NOW);
-            hand.asked();
+            hand.asked(wanted, NOW);
             hand.take(claim(last..last + wanted as i64), moment(90, 90), NOW, NOW);
             last += wanted as i64;
             wanted
@@ -198,7 +223,7 @@ mod tests {
         assert_eq!(most, 32 + AHEAD_MAX, "however quick it is");
         // From now on it takes one at a time.
         let begun = begins(&mut hand);
-        hand.asked();
+        hand.asked(1, NOW);
         for id in &begun[..20] {
             hand.ended(*id);
             let wanted = claims(&mut hand, 1);
@@ -212,18 +237,54 @@ mod tests {
         let nothing = || Claim { next_due: Some(NOW.plus_ms(60_000)), ..Claim::default() };
         let poll = NOW.plus_ms(5000);
         let mut hand = Hand::default();
-        hand.asked();
+        hand.asked(1, NOW);
         hand.take(nothing(), moment(90, 90), poll, NOW);
         assert_eq!((hand.wants(1, NOW), hand.looks_at(NOW)), (0, Some(poll)), "nothing is due");
         hand.look_again();
         assert_eq!(hand.wants(1, NOW), 1);
-        hand.asked();
+        hand.asked(1, NOW);
         hand.look_again();
         hand.take(nothing(), moment(90, 90), poll, NOW);
         assert_eq!(hand.wants(1, NOW), 1, "the claim may have been made before it came");
-        hand.asked();
+        hand.asked(1, NOW);
         hand.take(nothing(), moment(90, 90), poll, NOW);
         assert_eq!((hand.wants(1, NOW), hand.wants(1, poll)), (0, 1), "and at last it polls");
+    }
+
+    #[test]
+    fn what_is_fresh_has_room_where_a_claim_has_left_nothing_behind() {
+        let lease = Lease { end: NOW.plus_ms(90_000), until: moment(90, 90) };
+        let fresh = |ids: Range<i64>| ids.map(|id| (delivery(id), lease)).collect();
+        let nothing_more = |ids| Claim { next_due: Some(NOW.plus_ms(60_000)), ..claim(ids) };
+        let mut hand = Hand::default();
+        assert_eq!(hand.takes(32), 0, "who knows what waits");
+        hand.asked(32, NOW);
+        hand.take(claim(0..32), moment(90, 90), NOW, NOW);
+        begins(&mut hand);
+        assert_eq!(hand.takes(4), 0, "more waits");
+        hand.asked(32, NOW);
+        hand.take(nothing_more(32..32), moment(90, 90), NOW, NOW);
+        assert_eq!((hand.takes(4), hand.takes(0)), (4, 0), "nothing is known of the sink");
+        (0..20).for_each(|id| hand.ended(id));
+        assert_eq!(hand.takes(4), 4 + 40);
+        hand.take_fresh(fresh(100..130), true);
+        assert_eq!(hand.takes(4), 4 + 40 - 30);
+        hand.asked(10, NOW);
+        assert_eq!(hand.takes(4), 4 + 40 - 30 - 10, "beside what is claimed");
+        hand.take(Claim { is_paused: true, ..Claim::default() }, moment(90, 90), NOW, NOW);
+        assert_eq!(hand.takes(4), 0, "it is paused");
+        hand.take(nothing_more(32..32), moment(90, 90), NOW, NOW);
+        begins(&mut hand);
+        // From now on nothing ends.
+        (200..210).for_each(|id| hand.take_fresh(fresh(id..id + 1), true));
+        assert_eq!(hand.takes(0), 0);
+        begins(&mut hand);
+        (100..300).for_each(|id| hand.ended(id));
+        assert_eq!(hand.takes(32), 32 + AHEAD_MAX, "however quick it is");
+        hand.take_fresh(fresh(300..302), false);
+        assert_eq!((begins(&mut hand), hand.let_go_late()), (vec![], vec![(NOW.plus_ms(90_000), vec![300, 301])]));
+        hand.let_go();
+        assert_eq!(hand.takes(32), 0);
     }
 
     #[test]

@@ -12,8 +12,10 @@ use crate::measure::Open;
 use crate::model::Time;
 use crate::store::{Breaker, StoreError};
 
-/// Whether the sink `$1` is paused, and its breaker.
-pub(super) const STANDS: &str = "SELECT EXISTS (SELECT 1 FROM sink_pauses p WHERE p.sink = $1), b.opened_at, b.probe_at
+/// Whether the sink `$1` is paused, and its breaker; and whether anything is linked to anything.
+pub(super) const STANDS: &str =
+    "SELECT EXISTS (SELECT 1 FROM sink_pauses p WHERE p.sink = $1), b.opened_at, b.probe_at,
+        EXISTS (SELECT 1 FROM links)
     FROM (VALUES (1)) one LEFT JOIN sink_breakers b ON b.sink = $1";
 
 /// Who probes says how it went; before that only patience that somebody else was asked for counts.

@@ -14,7 +14,7 @@ use tokio_postgres::{Client, Row};
 use super::connect::fault;
 use super::tx::Touches;
 use super::{PostgresStore, breaker, rules};
-use crate::model::{Delivery, Link, Rules, Time};
+use crate::model::{Link, Rules, Time};
 use crate::store::rules::{BYTES_MAX, Claimed, ReadySettlement};
 use crate::store::{Breaker, Claim, StoreError};
 
@@ -50,12 +50,12 @@ const CLAIM: &str = "WITH leased AS MATERIALIZED (
 const NEXT_DUE: &str =
     "SELECT least((SELECT min(due_at) FROM deliveries WHERE finished_at IS NULL AND status = 'leased' AND sink = $1),
                   (SELECT min(due_at) FROM deliveries WHERE finished_at IS NULL AND status = 'waiting' AND sink = $1))";
-const LINKS: &str =
-    "SELECT l.execution, h.source, h.key, h.id FROM links l JOIN execution_heads h ON h.id = l.with_execution
-    WHERE l.execution = ANY($1)
-    UNION ALL
-    SELECT l.with_execution, h.source, h.key, h.id FROM links l JOIN execution_heads h ON h.id = l.execution
-    WHERE l.with_execution = ANY($1)";
+/// By the indexes, whatever the planner thinks of tables that it knows little of: of a UNION it makes parallel parts, and
+/// starts processes for each claim; of a join of heads, a scan of them all.
+const LINKS: &str = "SELECT e.id, h.source, h.key, h.id FROM unnest($1::int8[]) AS e (id)
+    JOIN links l ON l.execution = e.id OR l.with_execution = e.id
+    JOIN LATERAL (SELECT * FROM execution_heads o
+                  WHERE o.id = CASE WHEN l.execution = e.id THEN l.with_execution ELSE l.execution END LIMIT 1) h ON TRUE";
 
 impl PostgresStore {
     pub(super) async fn claim_window(
@@ -85,7 +85,7 @@ impl PostgresStore {
             (&bytes, Type::INT8),
             (&probes, Type::BOOL),
         ];
-        let lost = Lost { astray: &self.astray, sink: &sink, until: until_us, is_heard: false };
+        let lost = Lost { astray: &self.trays.astray, sink: &sink, until: until_us, is_heard: false };
         let (rows, stands, next) = tokio::try_join!(
             biased;
             client.query_typed(CLAIM, claim),
@@ -98,11 +98,13 @@ impl PostgresStore {
             self.give_back_leases(rows.iter().map(|row| row.get(0)).collect(), until).await?;
             return Ok(Claim { until, is_paused: true, ..Claim::default() });
         }
+        // Where no rule links anything, nothing is looked up.
+        let is_linked = !rows.is_empty() && stands.is_some_and(|row| row.get(3));
         // Who was given something may try it, whatever was said a moment later.
         let stands = stands.filter(|_| rows.is_empty());
         let breaker = stands.map_or(Breaker::Own, |row| breaker::stands(row, apart, probes));
         let size: usize = rows.iter().map(|row| row.get::<_, &str>(12).len()).sum();
-        let mut next_due = match rows.len() < limit && size < BYTES_MAX {
+        let next_due = match rows.len() < limit && size < BYTES_MAX {
             true => next
                 .first()
                 .and_then(|row| row.get::<_, Option<i64>>(0))
@@ -111,7 +113,7 @@ impl PostgresStore {
         };
         let mut claimed: Vec<(i64, Claimed)> = rows.iter().map(|row| (row.get(13), read(row))).collect();
         claimed.sort_by_key(|(due, one)| (*due, one.id));
-        if !claimed.is_empty() {
+        if is_linked {
             let executions: Vec<i64> = claimed.iter().map(|(_, one)| one.execution).collect();
             let links = client.query_typed(LINKS, &[(&executions, Type::INT8_ARRAY)]).await.map_err(fault)?;
             for row in &links {
@@ -123,35 +125,22 @@ impl PostgresStore {
         }
         drop(client);
         lost.hear();
-        let mut deliveries: Vec<Delivery> = Vec::with_capacity(claimed.len());
-        for (_, one) in claimed {
-            let id = one.id;
-            match one.into_delivery(None) {
-                Ok(delivery) => deliveries.push(delivery),
-                // Not to hold up the others: a dead letter, which a later version may be able to read.
-                Err(e) => {
-                    let dead = ReadySettlement::unreadable(id, e.to_string(), until, now);
-                    let touches = Touches { deliveries: vec![id], ..Touches::default() };
-                    match self.call_waking(touches, move |tx| rules::settle(tx, &dead, &Rules::default(), now)).await {
-                        Ok(wake) if wake.is_empty() => {}
-                        // The next one of its execution is due.
-                        Ok(_) => next_due = Some(now),
-                        Err(e) => {
-                            tracing::warn!(delivery.id = id, error = %e, "cannot be read, and waits until its lease ends");
-                        }
-                    }
-                }
-            }
-        }
+        let bury = |dead: ReadySettlement| {
+            let touches = Touches { deliveries: vec![dead.delivery], ..Touches::default() };
+            self.call_waking(touches, move |tx| rules::settle(tx, &dead, &Rules::default(), now))
+        };
+        let claimed = claimed.into_iter().map(|(_, one)| one).collect();
+        let (deliveries, is_due) = rules::legible(claimed, (until, now), |_| None, bury).await;
+        let next_due = if is_due { Some(now) } else { next_due };
         Ok(Claim { deliveries, until, next_due, is_paused: false, breaker })
     }
 
     /// Gives back what was leased to this one by claims whose answers were lost, and what could not be given back before.
     async fn call_back(&self, client: &Client, sink: &str) -> Result<(), StoreError> {
-        while let Some((deliveries, lease)) = self.astray.let_go() {
+        while let Some((deliveries, lease)) = self.trays.astray.let_go() {
             self.give_back_these(client, deliveries, lease).await?;
         }
-        let lost = self.astray.of(sink);
+        let lost = self.trays.astray.of(sink);
         if lost.is_empty() {
             return Ok(());
         }
@@ -164,7 +153,7 @@ impl PostgresStore {
         let values: &super::tx::Values<'_> =
             &[(&sink, Type::TEXT), (&lost, Type::INT8_ARRAY), (&holder, Type::INT8), (&now, Type::INT8)];
         client.execute_typed(sql, values).await.map_err(fault)?;
-        self.astray.forget(sink, &lost);
+        self.trays.astray.forget(sink, &lost);
         Ok(())
     }
 
@@ -174,7 +163,7 @@ impl PostgresStore {
         match self.pool.get().await {
             Ok(client) => self.give_back_these(&client, deliveries, lease).await,
             Err(e) => {
-                self.astray.keep(deliveries, lease);
+                self.trays.astray.keep(deliveries, lease);
                 Err(e)
             }
         }
@@ -192,7 +181,7 @@ impl PostgresStore {
             &[(&deliveries, Type::INT8_ARRAY), (&lease, Type::INT8), (&holder, Type::INT8), (&now, Type::INT8)];
         let done = client.execute_typed(sql, values).await;
         done.map(drop).map_err(|e| {
-            self.astray.keep(deliveries, lease);
+            self.trays.astray.keep(deliveries, lease);
             fault(e)
         })
     }
@@ -211,14 +200,14 @@ impl Astray {
     /// More than these wait until they end.
     const MOST: usize = 1000;
 
-    fn add(&self, sink: &str, until: i64) {
+    pub(super) fn add(&self, sink: &str, until: i64) {
         let mut all = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() < Astray::MOST {
             all.insert((sink.to_owned(), until));
         }
     }
 
-    fn keep(&self, deliveries: Vec<i64>, lease: i64) {
+    pub(super) fn keep(&self, deliveries: Vec<i64>, lease: i64) {
         let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() < Astray::MOST {
             all.push((deliveries, lease));

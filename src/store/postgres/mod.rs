@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use self::connect::{Pool, fault};
+use self::fresh::Trays;
 use self::herald::Herald;
 use self::keeper::Keeper;
 use self::queries::Readers;
@@ -21,7 +22,7 @@ use self::writer::{CloseOnDrop, Commands, Desk, Health};
 use super::rules::{self, Asked, Ready, ReadyAgain, ReadyLateness, ReadyRuling, ReadySettlement};
 use super::{
     Claim, DeliveryFilter, Export, Extent, Inquiries, Lateness, Parsed, Pruned, Queries, Recorded, Ruling, Settlement,
-    Store, StoreError,
+    Store, StoreError, Tray,
 };
 use crate::Boxed;
 use crate::measure::Open;
@@ -33,6 +34,7 @@ mod claim;
 mod clocks;
 mod connect;
 mod deliver;
+mod fresh;
 mod herald;
 mod history;
 mod inquire;
@@ -72,7 +74,7 @@ pub struct PostgresStore {
     herald: Arc<Herald>,
     stop: Shutdown,
     writer: Mutex<Option<JoinHandle<()>>>,
-    astray: claim::Astray,
+    trays: Arc<Trays>,
 }
 
 impl PostgresStore {
@@ -91,6 +93,7 @@ impl PostgresStore {
             server::migrate(&mut client).await?;
             Arc::new(Place::take(&client, &options.name, &options.listens).await?)
         };
+        let trays = Arc::new(Trays::new(Arc::clone(&place)));
         let queue = Arc::new(Commands::new(options.queue_max, options.queue_bytes_max));
         let desk = |last| Desk {
             address: Arc::clone(&address),
@@ -99,7 +102,7 @@ impl PostgresStore {
             health: Arc::clone(&health),
             measures: Arc::clone(&options.measures),
             ids: Ids::new(last, place.slot()),
-            place: Arc::clone(&place),
+            trays: Arc::clone(&trays),
         };
         let writer = match begin(&pool, &address, desk).await {
             Ok(writer) => writer,
@@ -113,16 +116,15 @@ impl PostgresStore {
                 return Err(e);
             }
         };
-        let (stop, herald) = (Shutdown::new(), Arc::new(Herald::default()));
-        let woken = options.woken;
+        let (stop, herald, woken) = (Shutdown::new(), Arc::new(Herald::default()), options.woken);
         tokio::spawn(herald::listen(Arc::clone(&address), Arc::clone(&place), Arc::clone(&woken), stop.clone()));
         tokio::spawn(Arc::clone(&herald).tell(pool.clone(), Arc::clone(&place), stop.clone()));
         let (of, durability, theirs) = (Arc::clone(&place), options.durability, Arc::clone(&queue));
         let keeper = Keeper { place: of, address, durability, queue: theirs, health: Arc::clone(&health), woken };
         tokio::spawn(keeper.run(stop.clone()));
         let readers = Readers { pool: pool.clone(), here: Some(place.token()) };
-        let (writer, astray) = (Mutex::new(Some(writer)), claim::Astray::default());
-        Ok(PostgresStore { queue, health, pool, readers, place, herald, stop, writer, astray })
+        let writer = Mutex::new(Some(writer));
+        Ok(PostgresStore { queue, health, pool, readers, place, herald, stop, writer, trays })
     }
 
     fn call<T: Send + 'static>(
@@ -265,6 +267,10 @@ impl Store for PostgresStore {
         now: Time,
     ) -> Boxed<'_, Result<Claim, StoreError>> {
         Box::pin(self.claim_window(sink, limit, lease_ms, by, now))
+    }
+
+    fn lay_out(&self, sink: String, tray: Arc<Tray>) {
+        self.trays.set(sink, tray);
     }
 
     fn release(&self, deliveries: Vec<i64>, lease: Time) -> Boxed<'_, Result<(), StoreError>> {

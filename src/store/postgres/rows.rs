@@ -137,6 +137,11 @@ macro_rules! columns {
     };
 }
 
+/// The fields of a row, each behind its column's others.
+macro_rules! push {
+    ($to:ident, $row:ident, $($field:ident),*) => { $($to.$field.push($row.$field.clone());)* };
+}
+
 columns! {
     Receipts {
         id: i64 = INT8_ARRAY, source: String = TEXT_ARRAY, status: &'static str = TEXT_ARRAY, received_at: i64 = INT8_ARRAY,
@@ -203,11 +208,11 @@ columns! {
     Promised {
         id: i64 = INT8_ARRAY, execution: i64 = INT8_ARRAY, sink: String = TEXT_ARRAY, change: i64 = INT8_ARRAY, status: String = TEXT_ARRAY,
         due_at: Option<i64> = INT8_ARRAY, created_at: i64 = INT8_ARRAY, finished_at: Option<i64> = INT8_ARRAY,
-        reason: Option<String> = TEXT_ARRAY,
+        reason: Option<String> = TEXT_ARRAY, holder: Option<i64> = INT8_ARRAY,
     }
-    "INSERT INTO deliveries (id, execution, sink, change, status, due_at, created_at, finished_at, reason, attempts, until_linked)
+    "INSERT INTO deliveries (id, execution, sink, change, status, due_at, created_at, finished_at, reason, holder, attempts, until_linked)
      SELECT n.*, 0, FALSE FROM unnest($1::int8[], $2::int8[], $3::text[], $4::int8[], $5::text[], $6::int8[], $7::int8[], $8::int8[],
-                                      $9::text[]) AS n"
+                                      $9::text[], $10::int8[]) AS n"
 }
 
 columns! {
@@ -301,77 +306,34 @@ impl Writes {
         let to = &mut self.earlier;
         to.id.push(e.change);
         to.execution.push(e.id);
-        to.sequence.push(e.sequence);
-        to.previous.push(e.previous);
-        to.kind.push(e.kind.clone());
-        to.previous_status.push(e.previous_status.clone());
-        to.changed_tasks.push(e.changed_tasks.clone());
-        to.receipt.push(e.receipt);
-        to.received_at.push(e.received_at);
-        to.snapshot.push(e.snapshot.clone());
+        push!(to, e, sequence, previous, kind, previous_status, changed_tasks, receipt, received_at, snapshot);
     }
 
     pub(super) fn take_execution(&mut self, e: &mut Execution, latest: i64) {
         let (is_new, is_moved) = (std::mem::take(&mut e.is_new), std::mem::take(&mut e.is_moved));
         if is_new {
             let to = &mut self.heads;
-            to.id.push(e.id);
-            to.identity.push(e.identity.clone());
-            to.source.push(e.source.clone());
-            to.key.push(e.key.clone());
-            to.seen.push(e.seen.clone());
-            to.status.push(e.status.clone());
-            to.change.push(e.change);
-            to.sequence.push(e.sequence);
-            to.previous.push(e.previous);
-            to.kind.push(e.kind.clone());
-            to.previous_status.push(e.previous_status.clone());
-            to.changed_tasks.push(e.changed_tasks.clone());
-            to.receipt.push(e.receipt);
-            to.received_at.push(e.received_at);
-            to.snapshot.push(e.snapshot.clone());
+            push!(to, e, id, identity, source, key, seen, status, change, sequence, previous, kind, previous_status);
+            push!(to, e, changed_tasks, receipt, received_at, snapshot);
             to.latest.push(latest);
         } else if is_moved {
             let to = &mut self.moved_heads;
-            to.id.push(e.id);
-            to.seen.push(e.seen.clone());
-            to.status.push(e.status.clone());
-            to.change.push(e.change);
-            to.sequence.push(e.sequence);
-            to.previous.push(e.previous);
-            to.kind.push(e.kind.clone());
-            to.previous_status.push(e.previous_status.clone());
-            to.changed_tasks.push(e.changed_tasks.clone());
-            to.receipt.push(e.receipt);
-            to.received_at.push(e.received_at);
-            to.snapshot.push(e.snapshot.clone());
+            push!(to, e, id, seen, status, change, sequence, previous, kind, previous_status, changed_tasks, receipt);
+            push!(to, e, received_at, snapshot);
             to.latest.push(latest);
         }
     }
 
-    pub(super) fn take_delivery(&mut self, d: &mut Delivery) {
+    /// `holder` has what is leased as it is promised.
+    pub(super) fn take_delivery(&mut self, d: &mut Delivery, holder: i64) {
         let (is_new, is_moved) = (std::mem::take(&mut d.is_new), std::mem::take(&mut d.is_moved));
         if is_new {
             let to = &mut self.promised;
-            to.id.push(d.id);
-            to.execution.push(d.execution);
-            to.sink.push(d.sink.clone());
-            to.change.push(d.change);
-            to.status.push(d.status.clone());
-            to.due_at.push(d.due_at);
-            to.created_at.push(d.created_at);
-            to.finished_at.push(d.finished_at);
-            to.reason.push(d.reason.clone());
+            push!(to, d, id, execution, sink, change, status, due_at, created_at, finished_at, reason);
+            to.holder.push((d.status == "leased").then_some(holder));
         } else if is_moved {
             let to = &mut self.moved_deliveries;
-            to.id.push(d.id);
-            to.status.push(d.status.clone());
-            to.due_at.push(d.due_at);
-            to.attempts.push(d.attempts);
-            to.finished_at.push(d.finished_at);
-            to.until_linked.push(d.until_linked);
-            to.resume.push(d.resume.clone());
-            to.reason.push(d.reason.clone());
+            push!(to, d, id, status, due_at, attempts, finished_at, until_linked, resume, reason);
         }
     }
 }

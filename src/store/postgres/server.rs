@@ -17,6 +17,7 @@ use crate::store::{Replica, StoreError};
 const STEPS: &[(&str, i32)] = &[
     (include_str!("../migrations/postgres/0001_initial.sql"), 1),
     (include_str!("../migrations/postgres/0002_shared.sql"), 1),
+    (include_str!("../migrations/postgres/0003_deliveries.sql"), 1),
 ];
 
 /// Whether who needs at least the schema `oldest` has left this callbackd behind.

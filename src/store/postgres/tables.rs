@@ -18,7 +18,7 @@ const LOCK: &str = "SELECT id FROM execution_heads WHERE id = ANY($1) ORDER BY i
 impl Tx<'_> {
     /// Locks executions that the batch was not known to touch.
     pub(super) fn lock(&mut self, executions: &[i64]) -> Done {
-        if executions.iter().all(|id| self.executions.contains_key(id)) {
+        if executions.iter().all(|id| self.executions.contains_key(id) || self.locked.contains(id)) {
             return Ok(());
         }
         // What was read without their locks may be old.
@@ -221,10 +221,15 @@ impl Rows for Tx<'_> {
         Ok(())
     }
 
-    fn insert_delivery(&mut self, delivery: &NewDelivery<'_>) -> Done {
+    fn insert_delivery(&mut self, delivery: &NewDelivery<'_>) -> Done<bool> {
         let NewDelivery { id, execution, sink, change, now, begins } = *delivery;
+        let leased = match (begins, self.executions.get(&execution)) {
+            (Begins::Due, Some(of)) if of.change == change => self.fresh.lease(delivery, of),
+            _ => None,
+        };
         let (now, due) = (now.micros(), self.at_once(now));
         let (status, due_at, finished_at, reason) = match begins {
+            Begins::Due if leased.is_some() => ("leased", leased, None, None),
             Begins::Due => ("waiting", Some(due), None, None),
             Begins::Behind => ("waiting", None, None, None),
             Begins::Dead(reason) => ("dead", None, Some(now), Some(owned(reason))),
@@ -256,7 +261,7 @@ impl Rows for Tx<'_> {
             is_moved: false,
         };
         self.deliveries.insert(id, row);
-        Ok(())
+        Ok(leased.is_none())
     }
 
     fn is_behind(&mut self, execution: i64, sink: &str) -> Done<bool> {
@@ -282,7 +287,7 @@ impl Rows for Tx<'_> {
         // Whether one is leased is seen by this statement alone, because it waits for who leases.
         self.change(
             "UPDATE deliveries SET status = 'discarded', reason = 'superseded', due_at = NULL, finished_at = $3
-             WHERE execution = $1 AND sink = $2 AND finished_at IS NULL AND status = 'waiting'",
+             WHERE execution = $1 AND sink = $2 AND status = 'waiting'",
             &[(&execution, NUMBER), (&sink, TEXT), (&now.micros(), NUMBER)],
         )?;
         Ok(())
@@ -347,7 +352,7 @@ impl Rows for Tx<'_> {
     fn put_newer_behind(&mut self, execution: i64, sink: &str, delivery: i64) -> Done {
         self.change(
             "UPDATE deliveries SET due_at = NULL, until_linked = FALSE
-             WHERE execution = $1 AND sink = $2 AND finished_at IS NULL AND id > $3",
+             WHERE execution = $1 AND sink = $2 AND status IN ('waiting', 'leased') AND id > $3",
             &[(&execution, NUMBER), (&sink, TEXT), (&delivery, NUMBER)],
         )?;
         Ok(())
@@ -356,7 +361,7 @@ impl Rows for Tx<'_> {
     fn is_behind_older(&mut self, execution: i64, sink: &str, delivery: i64) -> Done<bool> {
         // Locked, so that nobody leases what is seen here as waiting.
         let sql = "SELECT id < $3 OR status = 'leased' FROM deliveries
-                   WHERE execution = $1 AND sink = $2 AND finished_at IS NULL AND id <> $3 ORDER BY id FOR UPDATE";
+                   WHERE execution = $1 AND sink = $2 AND status IN ('waiting', 'leased') AND id <> $3 ORDER BY id FOR UPDATE";
         let rows = self.rows(sql, &[(&execution, NUMBER), (&sink, TEXT), (&delivery, NUMBER)])?;
         Ok(rows.iter().any(|row| row.get(0)))
     }

@@ -49,6 +49,7 @@ impl LinkRows for Tx<'_> {
     fn insert_link(&mut self, id: i64, rule: &str, of: i64, with: i64, now: Time) -> Done {
         // A try that settles at this instant either sees the link or is seen by it.
         self.lock(&[of, with])?;
+        self.fresh.link([of, with]);
         self.rows(
             "INSERT INTO links (id, rule, execution, with_execution, created_at) VALUES ($1, $2, $3, $4, $5)",
             &[(&id, NUMBER), (&rule, TEXT), (&of, NUMBER), (&with, NUMBER), (&now.micros(), NUMBER)],
@@ -60,7 +61,7 @@ impl LinkRows for Tx<'_> {
         let now = self.at_once(now);
         let rows = self.change(
             "UPDATE deliveries SET due_at = $2, until_linked = FALSE
-             WHERE execution = $1 AND finished_at IS NULL AND status = 'waiting' AND until_linked RETURNING sink",
+             WHERE execution = $1 AND status = 'waiting' AND until_linked RETURNING sink",
             &[(&of, NUMBER), (&now, NUMBER)],
         )?;
         wake.extend(rows.iter().map(|row| row.get::<_, String>(0)));

@@ -9,7 +9,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::clocks::Apart;
 use super::connect::Session;
-use super::replicas::Place;
+use super::fresh::{self, Fresh, Trays};
 use super::rows::{Delivery, Execution, Writes};
 use crate::model::{Rules, Time};
 use crate::signature;
@@ -17,11 +17,15 @@ use crate::store::StoreError;
 
 /// Callbackds that can share one database: each gives out ids with a remainder of its own.
 pub(super) const SLOTS: i64 = 16;
+/// What is open of an execution, said so that the index of lines is the only one that will do (step 3 of the schema).
+const OPEN: &str = "status IN ('waiting', 'leased')";
 /// Deliveries of a line that are read at once: the one that is settled, and who comes after it.
-const LINE: i64 = 3;
+const LINE: usize = 3;
 
 /// What is locked is not held for long by one that the server hears nothing of any more: cut off, or stopped.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = 10000";
+/// And it has its number before it reads anything: see `news`.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = 10000;
+                     SELECT pg_current_xact_id()";
 
 /// Said of a commit about which the server warned.
 pub(super) const NOT_AWAITED: &str = "the database did not wait for its standbys";
@@ -121,9 +125,12 @@ pub(super) struct Tx<'w> {
     /// What is known of rows as this transaction has them.
     pub(super) known: HashMap<Vec<u8>, Option<i64>>,
     pub(super) executions: BTreeMap<i64, Execution>,
+    /// Of whom nothing was read.
+    pub(super) locked: BTreeSet<i64>,
     pub(super) deliveries: BTreeMap<i64, Delivery>,
     pub(super) lines: HashMap<(i64, String), Line>,
     pub(super) writes: Writes,
+    pub(super) fresh: Fresh<'w>,
 }
 
 /// Ids that rise, with the remainder of this callbackd's place.
@@ -154,88 +161,98 @@ impl Ids {
 }
 
 impl<'w> Tx<'w> {
-    pub(super) fn begin(wire: &'w Wire, ids: &'w mut Ids, place: &Place, touches: &Touches) -> Done<Tx<'w>> {
+    pub(super) fn begin(wire: &'w Wire, ids: &'w mut Ids, trays: &'w Trays, touches: &Touches) -> Done<Tx<'w>> {
         let client: &tokio_postgres::Client = &wire.client;
         let Touches { identities, deliveries, sinks, coalescing } = touches;
         let executions = "SELECT id FROM execution_heads WHERE identity = ANY($1)
                           UNION SELECT execution FROM deliveries WHERE id = ANY($2)";
-        // In the order of ids, as everybody does it, so that nobody waits for one who waits for him.
+        // In the order of ids, as everybody does it, so that nobody waits for one who waits for him. Of those about which
+        // nothing came, no more is read.
+        let locks = format!("SELECT id, latest FROM execution_heads WHERE id IN ({executions}) ORDER BY id FOR UPDATE");
         let heads = format!(
-            "SELECT {} FROM execution_heads WHERE id IN ({executions}) ORDER BY id FOR UPDATE",
+            "SELECT {} FROM execution_heads WHERE identity = ANY($1) ORDER BY id FOR UPDATE",
             Execution::COLUMNS
         );
-        let theirs =
-            format!("SELECT {} FROM deliveries d WHERE d.id = ANY($1) ORDER BY d.id FOR UPDATE", Delivery::COLUMNS);
+        // What is settled, each with the others of its line.
+        let theirs = format!(
+            "SELECT {}, {} FROM deliveries d
+             LEFT JOIN LATERAL (SELECT * FROM deliveries o WHERE o.execution = d.execution AND o.sink = d.sink AND o.{OPEN}
+                                    AND o.id <> d.id ORDER BY o.id LIMIT {}) n ON TRUE
+             WHERE d.id = ANY($1) ORDER BY d.id, n.id FOR UPDATE OF d",
+            Delivery::COLUMNS,
+            Delivery::COLUMNS.replace("d.", "n."),
+            LINE - 1
+        );
         // What a newer change may overtake: whether it is leased is not to change any more.
         let overtaken = format!(
             "SELECT {} FROM execution_heads h JOIN deliveries d ON d.execution = h.id
-             WHERE h.identity = ANY($1) AND d.sink = ANY($2) AND d.finished_at IS NULL ORDER BY d.id FOR UPDATE OF d",
+             WHERE h.identity = ANY($1) AND d.sink = ANY($2) AND d.{OPEN} ORDER BY d.id FOR UPDATE OF d",
             Delivery::COLUMNS
         );
-        // Those of what was there before, to every sink there is; and those of what is settled.
+        // Those of what was there before, to every sink there is.
         let lines = format!(
-            "SELECT q.execution, q.sink, {} FROM (
-                 SELECT h.id AS execution, s.sink FROM execution_heads h, unnest($3::text[]) AS s (sink) WHERE h.identity = ANY($1)
-                 UNION SELECT execution, sink FROM deliveries WHERE id = ANY($2)) q
-             LEFT JOIN LATERAL (SELECT * FROM deliveries n WHERE n.execution = q.execution AND n.sink = q.sink AND n.finished_at IS NULL
-                                ORDER BY n.id LIMIT {LINE}) d ON TRUE",
+            "SELECT h.id, s.sink, {} FROM execution_heads h CROSS JOIN unnest($2::text[]) AS s (sink)
+             LEFT JOIN LATERAL (SELECT * FROM deliveries n WHERE n.execution = h.id AND n.sink = s.sink AND n.{OPEN}
+                                ORDER BY n.id LIMIT {LINE}) d ON TRUE
+             WHERE h.identity = ANY($1)",
             Delivery::COLUMNS
         );
         let (bytes, numbers, texts) = (Type::BYTEA_ARRAY, Type::INT8_ARRAY, Type::TEXT_ARRAY);
         let both: &Values<'_> = &[(identities, bytes.clone()), (deliveries, numbers.clone())];
         let latest: &Values<'_> = &[(identities, bytes.clone()), (coalescing, texts.clone())];
-        let three: &Values<'_> = &[(identities, bytes), (deliveries, numbers.clone()), (sinks, texts)];
-        let (has_some, settles) = (!identities.is_empty() || !deliveries.is_empty(), !deliveries.is_empty());
-        let overtakes = !identities.is_empty() && !coalescing.is_empty();
+        let to_all: &Values<'_> = &[(identities, bytes), (sinks, texts)];
+        let (tells, settles) = (!identities.is_empty(), !deliveries.is_empty());
+        let overtakes = tells && !coalescing.is_empty();
         let none = async || Ok(Vec::new());
         let read = wire.runtime.block_on(async {
             // Sent at once, and carried out one after the other: each sees what the one before has locked.
             tokio::try_join!(
                 biased;
                 client.batch_execute(BEGIN),
-                // After the number of this transaction is taken: see `news`.
-                client.query_typed("SELECT pg_current_xact_id()::text", &[]),
-                client.query_typed("SELECT floor FROM line", &[]),
-                async { if has_some { client.query_typed(&heads, both).await } else { none().await } },
+                async { if settles { client.query_typed(&locks, both).await } else { none().await } },
+                async { if tells { client.query_typed(&heads, &both[..1]).await } else { none().await } },
+                // Behind the locks: nothing is linked any more that is read here.
+                client.query_typed(fresh::LOOK, &[]),
                 async { if settles { client.query_typed(&theirs, &[(deliveries, numbers)]).await } else { none().await } },
                 async { if overtakes { client.query_typed(&overtaken, latest).await } else { none().await } },
-                async { if has_some { client.query_typed(&lines, three).await } else { none().await } },
+                async { if tells { client.query_typed(&lines, to_all).await } else { none().await } },
             )
         });
-        let (_, _, floor, heads, theirs, overtaken, lines) = read?;
-        ids.above(floor.first().map_or(0, |row| row.get(0)));
+        let (_, locks, heads, look, theirs, overtaken, lines) = read?;
+        look.iter().for_each(|row| ids.above(row.get(0)));
+        locks.iter().for_each(|row| ids.above(row.get(1)));
         let mut tx = Tx {
             wire,
             ids,
-            holder: place.token(),
-            apart: place.apart(),
-            began: place.now(),
+            holder: trays.place.token(),
+            apart: trays.place.apart(),
+            began: trays.place.now(),
             known: identities.iter().map(|identity| (identity.clone(), None)).collect(),
             executions: BTreeMap::new(),
+            locked: locks.iter().map(|row| row.get(0)).collect(),
             deliveries: BTreeMap::new(),
             lines: HashMap::new(),
             writes: Writes::default(),
+            fresh: Fresh::new(trays, look.first()),
         };
-        for row in &heads {
-            tx.keep_execution(row);
-        }
+        heads.iter().for_each(|row| tx.keep_execution(row));
         for row in theirs.iter().chain(&overtaken) {
             let delivery = Delivery::read(row, 0);
             tx.deliveries.insert(delivery.id, delivery);
         }
         tx.keep_lines(&lines);
+        tx.keep_settled(&theirs);
         tx.keep_locked(identities, coalescing, &overtaken);
         Ok(tx)
     }
 
-    pub(super) fn keep_execution(&mut self, row: &Row) -> i64 {
+    pub(super) fn keep_execution(&mut self, row: &Row) {
         let execution = Execution::read(row);
         let id = execution.id;
         // What follows from here on has greater ids than all that has happened to it, whoever did that.
         self.ids.above(execution.latest);
         self.known.insert(execution.identity.clone(), Some(id));
         self.executions.insert(id, execution);
-        id
     }
 
     /// What was read of lines; an empty one stands there as well.
@@ -260,6 +277,23 @@ impl<'w> Tx<'w> {
         }
     }
 
+    /// The lines of what is settled, as they are before it.
+    fn keep_settled(&mut self, rows: &[Row]) {
+        const OTHER: usize = 12;
+        for of_one in rows.chunk_by(|a, b| a.get::<_, i64>(0) == b.get::<_, i64>(0)) {
+            let settled = Delivery::read(&of_one[0], 0);
+            let others = of_one.iter().filter(|row| row.get::<_, Option<i64>>(OTHER).is_some());
+            let others: Vec<_> = others.map(|row| Delivery::read(row, OTHER)).collect();
+            let line = self.lines.entry((settled.execution, settled.sink)).or_default();
+            line.is_all |= others.len() < LINE - 1;
+            line.open.extend(settled.finished_at.is_none().then_some(settled.id));
+            for other in others {
+                line.open.insert(other.id);
+                self.deliveries.entry(other.id).or_insert(other);
+            }
+        }
+    }
+
     /// The lines of these executions and sinks, which are these rows and no others.
     fn keep_locked(&mut self, identities: &[Vec<u8>], sinks: &[String], rows: &[Row]) {
         let executions = identities.iter().filter_map(|identity| *self.known.get(identity)?);
@@ -278,7 +312,7 @@ impl<'w> Tx<'w> {
             self.flush()?;
             let sql = format!(
                 "SELECT q.execution, q.sink, {} FROM (SELECT $1::int8 AS execution, $2::text AS sink) q
-                 LEFT JOIN LATERAL (SELECT * FROM deliveries n WHERE n.execution = $1 AND n.sink = $2 AND n.finished_at IS NULL
+                 LEFT JOIN LATERAL (SELECT * FROM deliveries n WHERE n.execution = $1 AND n.sink = $2 AND n.{OPEN}
                                     ORDER BY n.id LIMIT {LINE}) d ON TRUE",
                 Delivery::COLUMNS
             );
@@ -329,20 +363,19 @@ impl<'w> Tx<'w> {
         Ok(self.wire.runtime.block_on(writes.send(&self.wire.client))?)
     }
 
-    /// Sends what was gathered, and ends: in one round trip.
-    pub(super) fn commit(mut self) -> Done {
+    /// Sends what was gathered, and ends: in one round trip. With what it has leased, if it was.
+    pub(super) fn commit(mut self) -> (Done, Fresh<'w>) {
         let (writes, session) = (self.gather(), &self.wire.client);
         let (client, warned): (&tokio_postgres::Client, _) = (session, session.warnings());
-        self.wire.runtime.block_on(async {
+        let ended = self.wire.runtime.block_on(async {
             // What fails before it makes a ROLLBACK of this.
             tokio::try_join!(
                 biased;writes.send(client), client.batch_execute("COMMIT"))
-        })?;
+        });
         // Somebody ended its wait for the standbys: it is on this server alone, which may be the one that is given up.
-        match session.warnings() == warned {
-            true => Ok(()),
-            false => Err(Fault::Unsure(NOT_AWAITED)),
-        }
+        let is_awaited = session.warnings() == warned;
+        let ended = ended.map_err(Fault::Sql).and_then(|_| is_awaited.then_some(()).ok_or(Fault::Unsure(NOT_AWAITED)));
+        (ended, self.fresh)
     }
 
     fn gather(&mut self) -> Writes {
@@ -356,7 +389,7 @@ impl<'w> Tx<'w> {
                 writes.risen.id.push(of.id);
                 writes.risen.latest.push(latest);
             }
-            writes.take_delivery(delivery);
+            writes.take_delivery(delivery, self.holder);
         }
         for execution in self.executions.values_mut() {
             writes.take_execution(execution, latest);

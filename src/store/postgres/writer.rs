@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio_postgres::error::SqlState;
 
 use super::connect::{Address, explain};
-use super::replicas::Place;
+use super::fresh::Trays;
 use super::server::{self, Durability};
 use super::tx::{Done, Fault, Ids, Touches, Tx, Wire};
 use crate::measure::OfStore;
@@ -180,7 +180,7 @@ pub(super) struct Desk {
     pub(super) health: Arc<Health>,
     pub(super) measures: Arc<OfStore>,
     pub(super) ids: Ids,
-    pub(super) place: Arc<Place>,
+    pub(super) trays: Arc<Trays>,
 }
 
 /// However the writer's thread ends, nobody is to wait for it.
@@ -339,12 +339,19 @@ impl Desk {
         for command in batch.iter() {
             touches.add(command.touches());
         }
-        let begun = Tx::begin(wire, &mut self.ids, &self.place, &touches);
+        let begun = Tx::begin(wire, &mut self.ids, &self.trays, &touches);
         let mut tx = begun.map_err(|fault| (fault, true))?;
         for command in batch.iter_mut() {
             command.run(&mut tx).map_err(|fault| (fault, true))?;
         }
-        tx.commit().map_err(|fault| (fault, false))
+        let (committed, fresh) = tx.commit();
+        match &committed {
+            Ok(()) => fresh.lay(),
+            // The server has said that nothing was kept.
+            Err(Fault::Sql(e)) if e.code().is_some() => {}
+            Err(_) => fresh.lose(),
+        }
+        committed.map_err(|fault| (fault, false))
     }
 }
 

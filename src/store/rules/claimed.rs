@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::ReadySettlement;
+use crate::Boxed;
 use crate::model::{Change, ChangeMeta, Delivery, Link, State, Status, Time, Trace};
 use crate::store::StoreError;
 
@@ -56,6 +58,31 @@ impl Claimed {
             trace,
         })
     }
+}
+
+/// What of a claim can be told, and whether something else is due by now. What cannot be read is not to hold up the others:
+/// `bury` makes a dead letter of it, which a later version may be able to read, and says whose turn comes. `known` is as for
+/// [`Claimed::into_delivery`].
+pub(crate) async fn legible<'s>(
+    claimed: Vec<Claimed>,
+    (lease, now): (Time, Time),
+    known: impl Fn(&Claimed) -> Option<(State, Option<Trace>)>,
+    bury: impl Fn(ReadySettlement) -> Boxed<'s, Result<Vec<String>, StoreError>>,
+) -> (Vec<Delivery>, bool) {
+    let (mut deliveries, mut is_due) = (Vec::with_capacity(claimed.len()), false);
+    for one in claimed {
+        let (id, known) = (one.id, known(&one));
+        match one.into_delivery(known) {
+            Ok(delivery) => deliveries.push(delivery),
+            Err(e) => match bury(ReadySettlement::unreadable(id, e.to_string(), lease, now)).await {
+                Ok(wake) => is_due |= !wake.is_empty(),
+                Err(e) => {
+                    tracing::warn!(delivery.id = id, error = %e, "cannot be read, and waits until its lease ends")
+                }
+            },
+        }
+    }
+    (deliveries, is_due)
 }
 
 /// The keys of the tasks that a change changed, as they are stored.

@@ -19,7 +19,9 @@ mod ready;
 mod record;
 
 pub(crate) use again::ReadyAgain;
-pub(crate) use claimed::{ATTEMPTS, BYTES_MAX, CONTENT_BYTES, Claimed, LIST_BYTES, changed_tasks, without_content};
+pub(crate) use claimed::{
+    ATTEMPTS, BYTES_MAX, CONTENT_BYTES, Claimed, LIST_BYTES, changed_tasks, legible, without_content,
+};
 pub(crate) use deliver::{
     Can, DISCARDED, RETRIED, ReadySettlement, Touched, can_be, discard, one, retry, settle, settle_all,
 };
@@ -69,7 +71,8 @@ pub(crate) trait Rows {
     /// A change that leaves all as it is; the one before it is set aside.
     fn mark_head(&mut self, head: &MarkedHead<'_>) -> Result<(), Self::Fault>;
 
-    fn insert_delivery(&mut self, delivery: &NewDelivery<'_>) -> Result<(), Self::Fault>;
+    /// Whether it is to be claimed: it may be leased at once to who forwards here.
+    fn insert_delivery(&mut self, delivery: &NewDelivery<'_>) -> Result<bool, Self::Fault>;
     /// Whether anything of this execution and sink is open.
     fn is_behind(&mut self, execution: i64, sink: &str) -> Result<bool, Self::Fault>;
     /// Discards what waits of this execution and sink.

@@ -262,8 +262,9 @@ pub(crate) fn follow<X: Tables>(
         link::link(tx, place, rendered.status, known, wake)?;
     }
     for sink in &rendered.targets.sinks {
-        promise(tx, place, sink, rules.coalesces(sink))?;
-        wake.push(sink.clone());
+        if promise(tx, place, sink, rules.coalesces(sink))? {
+            wake.push(sink.clone());
+        }
     }
     for (sink, fault) in &rendered.targets.faults {
         insert(tx, place, sink, Begins::Dead(fault))?;
@@ -271,8 +272,9 @@ pub(crate) fn follow<X: Tables>(
     Ok(())
 }
 
-/// Promises the change to a sink. Behind an unfinished delivery of the same execution and sink it waits its turn.
-fn promise<X: Tables>(tx: &mut X, place: &Place, sink: &str, coalesce: bool) -> Result<(), X::Fault> {
+/// Promises the change to a sink. Behind an unfinished delivery of the same execution and sink it waits its turn. Whether
+/// it is to be claimed.
+fn promise<X: Tables>(tx: &mut X, place: &Place, sink: &str, coalesce: bool) -> Result<bool, X::Fault> {
     // The first change of an execution has nobody before it.
     if coalesce && place.sequence > 1 {
         tx.supersede(place.execution, sink, place.now)?;
@@ -281,7 +283,7 @@ fn promise<X: Tables>(tx: &mut X, place: &Place, sink: &str, coalesce: bool) -> 
     insert(tx, place, sink, if behind { Begins::Behind } else { Begins::Due })
 }
 
-fn insert<X: Tables>(tx: &mut X, place: &Place, sink: &str, begins: Begins<'_>) -> Result<(), X::Fault> {
+fn insert<X: Tables>(tx: &mut X, place: &Place, sink: &str, begins: Begins<'_>) -> Result<bool, X::Fault> {
     let (id, &Place { execution, change, now, .. }) = (tx.new_id(place.now), place);
     tx.insert_delivery(&NewDelivery { id, execution, sink, change, now, begins })
 }

@@ -7,7 +7,7 @@
 
 use rusqlite::{Row, params};
 
-use super::super::rules::{self, BYTES_MAX, Claimed, ReadySettlement};
+use super::super::rules::{self, BYTES_MAX, Claimed};
 use super::SqliteStore;
 use super::writer::{Fault, Tx};
 use crate::model::{Link, Rules, Time};
@@ -24,26 +24,10 @@ impl SqliteStore {
     ) -> Result<Claim, StoreError> {
         let until = now.plus_ms(lease_ms);
         let window = self.call(move |tx| claim(tx, &sink, limit, by, now, until)).await?;
-        let (mut deliveries, mut next_due) = (Vec::with_capacity(window.claimed.len()), window.next_due);
-        for one in window.claimed {
-            let id = one.id;
-            let known = (one.sequence == 1).then(|| self.fresh.take(one.execution)).flatten();
-            match one.into_delivery(known) {
-                Ok(delivery) => deliveries.push(delivery),
-                // Not to hold up the others: a dead letter, which a later version may be able to read.
-                Err(e) => {
-                    let dead = ReadySettlement::unreadable(id, e.to_string(), until, now);
-                    match self.call(move |tx| rules::settle(tx, &dead, &Rules::default(), now)).await {
-                        Ok(wake) if wake.is_empty() => {}
-                        // The next one of its execution is due.
-                        Ok(_) => next_due = Some(now),
-                        Err(e) => {
-                            tracing::warn!(delivery.id = id, error = %e, "cannot be read, and waits until its lease ends");
-                        }
-                    }
-                }
-            }
-        }
+        let known = |one: &Claimed| (one.sequence == 1).then(|| self.fresh.take(one.execution)).flatten();
+        let bury = |dead| self.call(move |tx| rules::settle(tx, &dead, &Rules::default(), now));
+        let (deliveries, is_due) = rules::legible(window.claimed, (until, now), known, bury).await;
+        let next_due = if is_due { Some(now) } else { window.next_due };
         Ok(Claim { deliveries, until, next_due, is_paused: window.is_paused, ..Claim::default() })
     }
 }

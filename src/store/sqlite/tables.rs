@@ -139,7 +139,7 @@ impl Rows for Tx<'_> {
         Ok(())
     }
 
-    fn insert_delivery(&mut self, delivery: &NewDelivery<'_>) -> Done {
+    fn insert_delivery(&mut self, delivery: &NewDelivery<'_>) -> Done<bool> {
         let NewDelivery { id, execution, sink, change, now, begins } = *delivery;
         let now = now.micros();
         let (status, due_at, finished_at, reason) = match begins {
@@ -149,7 +149,7 @@ impl Rows for Tx<'_> {
         };
         let row = params![id, execution, sink, change, status, due_at, now, finished_at, reason];
         self.sql.insert_delivery.execute(row)?;
-        Ok(())
+        Ok(true)
     }
 
     fn is_behind(&mut self, execution: i64, sink: &str) -> Done<bool> {

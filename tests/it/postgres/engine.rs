@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use callbackd::measure::Open;
 use callbackd::model::{ReceiptStatus, Route, Rules, SinkRule, Status, Time};
 use callbackd::store::postgres::{Address, Options, PostgresStore};
 use callbackd::store::sqlite::SqliteStore;
-use callbackd::store::{DeliveryFilter, Fate, Filter, Parsed, Queries as _, Store as _};
+use callbackd::store::{DeliveryFilter, Fate, Filter, Parsed, Queries as _, Store as _, Tray};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -134,6 +135,17 @@ async fn a_batch_costs_two_round_trips_however_many_callbacks_are_in_it() {
     let all = claimed.deliveries.iter().map(|one| settlement(one, claimed.until, Fate::Delivered, at(4))).collect();
     store.settle_all(all, plain(), at(4)).await.expect("settled");
     assert_eq!((claimed.deliveries.len(), count()), (10, 2), "or together");
+    let tray = Tray::new(Duration::from_secs(30));
+    store.lay_out("a".to_owned(), Arc::clone(&tray));
+    tray.set_room(10);
+    for n in 0..10 {
+        record(4, format!("f{n}"), Status::Running).await;
+    }
+    let fresh = tray.take();
+    assert_eq!((fresh.len(), count()), (10, 20), "leased as it is promised");
+    let all = fresh.iter().map(|(one, lease)| settlement(one, lease.end, Fate::Delivered, at(4))).collect();
+    store.settle_all(all, plain(), at(4)).await.expect("settled");
+    assert_eq!(count(), 2);
     let many: Vec<_> = (0..400).map(|n| tokio::spawn(record(5, format!("m{n}"), Status::Running))).collect();
     for one in many {
         one.await.expect("joined");
@@ -166,6 +178,27 @@ async fn queries_and_claims_have_so_many_connections_and_no_more() {
     let open = "SELECT count(*) FROM pg_stat_activity WHERE application_name = current_schema()";
     let open = ask(&server, &folder, open);
     assert!(open <= 2 + 3 + 1 + 1, "{open}");
+}
+
+/// Who listens to the stream waits for who writes, and has nobody wait for him.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_listens_takes_no_connection_from_who_claims_while_a_transaction_lasts() {
+    let (server, folder) = (server(), TempDir::new().expect("a folder"));
+    make(&server, &folder);
+    let store = try_open(&server, &folder, Options { connections: 1, ..Options::default() }).await;
+    record(&*store, "media", at(1), vec![update("i1", Status::Failed)]).await;
+    let (other, connection) =
+        tokio_postgres::connect(&address(&server, &folder), tokio_postgres::NoTls).await.expect("connects");
+    tokio::spawn(connection);
+    other.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.expect("begun");
+    let listens = Arc::clone(&store);
+    let news = tokio::spawn(async move { listens.news(0).await.expect("read") });
+    let asks = "SELECT count(*) FROM line WHERE floor > 0";
+    until("somebody wants to be told", async || (ask(&server, &folder, asks) == 1).then_some(())).await;
+    assert_eq!(claim(&*store, "a", at(1)).await.len(), 1);
+    assert!(!news.is_finished(), "it is not over");
+    other.batch_execute("ROLLBACK").await.expect("undone");
+    assert_eq!(news.await.expect("joined").items.len(), 1);
 }
 
 /// What the server says when it could not order two transactions: as others who speak its protocol do.
@@ -407,7 +440,9 @@ async fn several_that_start_at_once_make_one_schema() {
     for one in opening {
         stores.push(one.await.expect("joined").expect("opened"));
     }
-    assert_eq!(ask(&server, &folder, "SELECT count(*) FROM callbackd_schema"), 2, "each step once");
+    assert_eq!(ask(&server, &folder, "SELECT count(*) FROM callbackd_schema"), 3, "each step once");
+    let cleaned = "SELECT count(*) FROM pg_class WHERE oid = 'deliveries'::regclass AND 'autovacuum_vacuum_scale_factor=0.01' = ANY(reloptions)";
+    assert_eq!(ask(&server, &folder, cleaned), 1);
     let places: BTreeSet<u16> = stores[0].replicas().await.expect("listed").iter().map(|one| one.place).collect();
     assert_eq!(places, (0..6).collect());
 }
@@ -422,7 +457,7 @@ async fn a_newer_schema_that_only_adds_is_gone_on_with_and_another_is_not() {
         &folder,
         "ALTER TABLE deliveries ADD COLUMN weight INTEGER NOT NULL DEFAULT 1; ALTER TABLE receipts ADD COLUMN region TEXT;
          ALTER TABLE execution_heads ADD COLUMN region TEXT; CREATE TABLE regions (name TEXT);
-         INSERT INTO callbackd_schema (version, oldest) VALUES (3, 1)",
+         INSERT INTO callbackd_schema (version, oldest) VALUES (4, 1)",
     );
     let again = try_open(&server, &folder, Options::default()).await;
     for (store, key) in [(&stores[0], "i1"), (&again, "i2")] {
@@ -434,10 +469,10 @@ async fn a_newer_schema_that_only_adds_is_gone_on_with_and_another_is_not() {
     }
     assert!(!stores[0].is_closed());
     // And one that takes away what this one needs.
-    ask(&server, &folder, "INSERT INTO callbackd_schema (version, oldest) VALUES (4, 3)");
+    ask(&server, &folder, "INSERT INTO callbackd_schema (version, oldest) VALUES (5, 4)");
     let address = Address::parse(&address(&server, &folder), None, None).expect("an address");
     let refused = PostgresStore::open(address, Options::default()).await.err().expect("refused").to_string();
-    assert!(refused.contains("schema is 4") && refused.contains("has to know 3"), "{refused}");
+    assert!(refused.contains("schema is 5") && refused.contains("has to know 4"), "{refused}");
     until("who runs ends", async || (stores[0].is_closed() && again.is_closed()).then_some(())).await;
 }
 
