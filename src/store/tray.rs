@@ -202,7 +202,8 @@ mod tests {
         assert!(tray.expect(bytes));
         assert_eq!(tray.close().len(), 0);
         assert_eq!(tray.lay(vec![claimed(7)], lease()), Err(vec![7]));
-        assert_eq!((tray.held().coming, tray.held().bytes), (0, 0));
+        let held = tray.held();
+        assert_eq!((held.coming, held.bytes), (0, 0));
     }
 
     #[test]
