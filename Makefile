@@ -233,13 +233,16 @@ instructions:
 	$(call ran,instructions per callback: no more than $(INSTRUCTIONS_MAX))
 
 # The packages of a release. The same sources, built in the same place, make the same bytes: each date in them is that of
-# the last commit. `MAINTAINER="Name <address>"` says who built them.
+# the last commit. `MAINTAINER="Name <address>"` says who built them; `FEATURES=postgres` makes of each one that can share a
+# database (config/compose).
+FEATURES ?=
+WITH = $(if $(FEATURES),--features $(FEATURES))
 MAINTAINER ?= The authors of callbackd <callbackd@localhost>
 staged deb rpm image: export MAINTAINER := $(MAINTAINER)
 # Whoever else builds the same does it with the same date, or all that is written in C is built again.
 released instructions staged deb rpm static image: export SOURCE_DATE_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),0)
 released:
-	cargo build --release --locked --bin callbackd
+	cargo build --release --locked $(WITH) --bin callbackd
 
 staged: released
 	systemd/stage.sh $(TARGET)/release/callbackd $(TARGET)/release/package
@@ -258,13 +261,11 @@ $(CARGO_RPM):
 	$(install) cargo-generate-rpm --version $(CARGO_RPM_VERSION) --root $(TARGET)/tools/rpm-$(CARGO_RPM_VERSION)
 
 # A container's image of the static program alone (Containerfile), as an archive: PROFILE=dev is built quickly.
-# `make image FEATURES=postgres` is for several on one database (config/compose).
 PROFILE ?= release
-FEATURES ?=
 STATIC := $(shell uname -m)-unknown-linux-musl
 static:
 	@rustup target list --installed 2>/dev/null | grep -qx $(STATIC) || rustup target add $(STATIC)
-	cargo build --locked --profile $(PROFILE) --target $(STATIC) $(if $(FEATURES),--features $(FEATURES)) --bin callbackd
+	cargo build --locked --profile $(PROFILE) --target $(STATIC) $(WITH) --bin callbackd
 
 image: static
 	@mkdir -p $(TARGET)/packages

@@ -35,6 +35,6 @@ pub use receipt::{Receipt, ReceiptStatus};
 pub use retry::{Next, RetryPolicy};
 pub use route::{Expectation, LinkRule, Program, Route, Rules, SinkRule, Targets};
 pub use status::{Advance, Status};
-pub use time::Time;
+pub use time::{Moment, Time};
 pub use trace::Trace;
 pub use update::{ExecutionPart, Update};

@@ -1,6 +1,7 @@
 //! One instant: microseconds since the Unix epoch, always UTC, written as RFC 3339.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -94,6 +95,28 @@ impl Time {
         }
         text[end] = b'Z';
         use_text(std::str::from_utf8(&text[..=end]).expect("digits and punctuation"))
+    }
+}
+
+/// An instant by both clocks of this machine: the one that is set, and one that only goes forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// What the wall clock says.
+    pub wall: Time,
+    /// What tells nothing but how much time passed.
+    pub steady: Instant,
+}
+
+impl Moment {
+    /// So much later.
+    pub fn plus(self, by: Duration) -> Moment {
+        let ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        Moment { wall: self.wall.plus_ms(ms), steady: self.steady + by }
+    }
+
+    /// Whether it comes first by both: one that is set is not to say so alone.
+    pub fn is_before(self, other: Moment) -> bool {
+        self.wall < other.wall && self.steady < other.steady
     }
 }
 

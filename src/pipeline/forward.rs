@@ -20,7 +20,7 @@ use super::course::Course;
 use crate::Boxed;
 use crate::clock;
 use crate::measure::{self, OfSink, Words};
-use crate::model::{Attempt, Delivery, Next, Outcome, RetryPolicy, Rules, Time, WaitFor};
+use crate::model::{Attempt, Delivery, Moment, Next, Outcome, RetryPolicy, Rules, Time, WaitFor};
 use crate::shutdown::Shutdown;
 use crate::sinks::{Sink, Tried};
 use crate::store::{Claim, Fate, Settlement, Store, StoreError, WAITS_FOR_LINK};
@@ -81,7 +81,7 @@ impl Forwarder {
         let (woken, held) = (self.wake.of(&self.name), self.wake.of_pauses(&self.name));
         let mut breaker = self.breaker.breaker(self.service.breaker_failures, self.service.breaker_probe);
         self.measures.set_breaker(breaker.open());
-        let (mut hand, mut claiming) = (Hand::default(), None::<Boxed<'static, Result<Claim, StoreError>>>);
+        let (mut hand, mut claiming) = (Hand::default(), None::<Claiming>);
         let (mut under_way, mut heard_of_pause) = (JoinSet::<(i64, Report)>::new(), false);
         let course = Arc::new(Mutex::new(Course::begin(clock::now(), clock::steady())));
         // While nobody ran, too.
@@ -112,14 +112,15 @@ impl Forwarder {
                 hand.look_again();
                 self.set_back(Some(by_ms)).await;
             }
-            let now = clock::now();
+            let moment = moment();
+            let now = moment.wall;
             let allowed = breaker.allows(now, under_way.is_empty());
             let mut room = match allowed {
                 None => self.service.concurrency.saturating_sub(under_way.len()),
                 Some(probes) => usize::from(probes),
             };
             while room > 0
-                && let Some((delivery, lease)) = hand.next(later(now, self.service.timeout))
+                && let Some((delivery, lease)) = hand.next(moment.plus(self.service.timeout))
             {
                 let id = delivery.id;
                 let try_once =
@@ -136,7 +137,7 @@ impl Forwarder {
             let wanted = hand.wants(room, now).min(if allowed.is_some() { room } else { usize::MAX });
             if claiming.is_none() && wanted > 0 {
                 hand.asked();
-                claiming = Some(self.claim(wanted, by, now));
+                claiming = Some(self.claim(wanted, by, moment));
             }
             // Never longer than until it is seen whether the clock was set.
             let due = hand.looks_at(now).map(|time| Duration::from_millis(time.ms_since(now).max(1)));
@@ -192,21 +193,28 @@ impl Forwarder {
         woken.notify_one();
     }
 
-    fn claim(&self, limit: usize, by: Time, now: Time) -> Boxed<'static, Result<Claim, StoreError>> {
-        let (store, name) = (Arc::clone(&self.store), self.name.clone());
-        let lease_ms = self.service.timeout.as_millis() as u64 + 60_000;
-        Box::pin(async move { store.claim(name, limit, lease_ms, by, now).await })
+    /// A try has its time, and what follows from it a minute.
+    fn lease(&self) -> Duration {
+        self.service.timeout + Duration::from_secs(60)
     }
 
-    async fn take(&self, hand: &mut Hand, breaker: &mut Breaker, claim: Result<Claim, StoreError>) {
+    fn claim(&self, limit: usize, by: Time, asked: Moment) -> Claiming {
+        let (store, name, lease) = (Arc::clone(&self.store), self.name.clone(), self.lease());
+        Box::pin(async move {
+            let claim = store.claim(name, limit, lease.as_millis() as u64, by, asked.wall).await?;
+            Ok((claim, asked.plus(lease)))
+        })
+    }
+
+    async fn take(&self, hand: &mut Hand, breaker: &mut Breaker, claim: Result<(Claim, Moment), StoreError>) {
         let now = clock::now();
         match claim {
-            Ok(claim) => {
+            Ok((claim, ends)) => {
                 self.hear(breaker, claim.breaker, now);
                 if claim.is_paused {
                     self.give_back(hand.let_go()).await;
                 }
-                hand.take(claim, later(now, POLL), now);
+                hand.take(claim, ends, later(now, POLL), now);
             }
             Err(e) => {
                 tracing::warn!(sink.name = %self.name, error = %e, "deliveries cannot be claimed");
@@ -361,12 +369,19 @@ enum Report {
     Unclear,
 }
 
+fn moment() -> Moment {
+    Moment { wall: clock::now(), steady: clock::steady() }
+}
+
 fn later(now: Time, by: Duration) -> Time {
     now.plus_ms(by.as_millis() as u64)
 }
 
-/// What a claim under way comes to.
-async fn answer(claiming: &mut Option<Boxed<'static, Result<Claim, StoreError>>>) -> Result<Claim, StoreError> {
+/// A claim under way, and when its leases end for who asked for it.
+type Claiming = Boxed<'static, Result<(Claim, Moment), StoreError>>;
+
+/// What it comes to.
+async fn answer(claiming: &mut Option<Claiming>) -> Result<(Claim, Moment), StoreError> {
     match claiming {
         Some(claim) => claim.await,
         None => std::future::pending().await,

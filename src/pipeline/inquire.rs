@@ -12,7 +12,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
@@ -173,7 +173,7 @@ impl Inquirer {
             inquirer: &self,
             answers: HashMap::new(),
             report: Report::Unclear,
-            until: clock::now().plus_ms(self.pace.patience.as_millis() as u64),
+            until: clock::steady() + self.pace.patience,
             decided: None,
             stop,
         };
@@ -237,8 +237,8 @@ struct Asking<'i> {
     inquirer: &'i Inquirer,
     answers: HashMap<String, Answer>,
     report: Report,
-    /// No further question after this.
-    until: Time,
+    /// No further question after this, whatever clock is set.
+    until: Instant,
     /// When the first receipt of a line was decided, and what spreads its next question: the same for all of the line,
     /// so that they stay together.
     decided: Option<(Time, f64)>,
@@ -262,7 +262,7 @@ impl Asking<'_> {
         };
         let mut confirmed = Vec::with_capacity(updates.len());
         let (mut not_yet, mut unanswered) = (None, None);
-        let (is_in_time, count) = (clock::now() < self.until, updates.len());
+        let (is_in_time, count) = (clock::steady() < self.until, updates.len());
         for update in updates {
             // What is not confirmed whole is not recorded, so that the rest need not be asked about: a forged body may
             // name any number of executions, and each question is the account's.
@@ -271,7 +271,7 @@ impl Asking<'_> {
             }
             let key = update.short_key();
             let asked = Asked::from(&update);
-            if !self.answers.contains_key(&asked.key) && (self.stop.is_begun() || clock::now() >= self.until) {
+            if !self.answers.contains_key(&asked.key) && (self.stop.is_begun() || clock::steady() >= self.until) {
                 match is_in_time && !self.stop.is_begun() {
                     true => {
                         let asked = confirmed.len();

@@ -26,6 +26,7 @@ pub mod moving;
 mod news;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+mod queue;
 mod room;
 mod rows;
 mod rules;
@@ -87,9 +88,9 @@ pub struct Recorded {
 /// What was claimed.
 #[derive(Debug, Default)]
 pub struct Claim {
-    /// Leased to the caller until the lease ends.
+    /// Leased to the caller from when it asked, for as long as it asked for.
     pub deliveries: Vec<Delivery>,
-    /// The lease's end.
+    /// The lease's end as the store has it, by which it is known. By whose clock that is the store alone knows.
     pub until: Time,
     /// When the next delivery of this sink is due, if one waits: not later than asked for when there was more than was
     /// claimed.
@@ -127,7 +128,7 @@ pub enum Fate {
 pub struct Settlement {
     /// The delivery.
     pub delivery: i64,
-    /// The end of the lease under which it was tried: once it is leased anew, its new holder has the word.
+    /// The lease under which it was tried, by its end: once it is leased anew, its new holder has the word.
     pub lease: Time,
     /// How the try went.
     pub attempt: Attempt,
@@ -263,7 +264,7 @@ pub trait Store: Queries {
         now: Time,
     ) -> Boxed<'_, Result<Claim, StoreError>>;
 
-    /// Gives leases that end at `lease` back: what was not begun is due again, before what became due since.
+    /// Gives leases back that are known by their end: what was not begun is due again, before what became due since.
     fn release(&self, deliveries: Vec<i64>, lease: Time) -> Boxed<'_, Result<(), StoreError>>;
 
     /// Tells who shares the store how the breaker of this sink stands here: open, or closed again. While it is open, one of
@@ -299,8 +300,8 @@ pub trait Store: Queries {
     /// Makes due now what waits for a retry at this sink, `by` then at the latest: its peer is well again.
     fn hurry(&self, sink: String, by: Time, now: Time) -> Boxed<'_, Result<(), StoreError>>;
 
-    /// The clock was set back, by so much, or since this store was used last, as its ids tell: what waits for a time at this
-    /// sink is due sooner by as much. How many deliveries that were.
+    /// This machine's clock was set back, by so much, or since this store was used last, as its ids tell: where what waits for
+    /// a time at this sink waits by that clock, it is due sooner by as much. How many deliveries that were.
     fn set_back(&self, sink: String, by_ms: Option<u64>, now: Time) -> Boxed<'_, Result<u64, StoreError>>;
 
     /// The same for what is to be asked about `source`.

@@ -46,11 +46,11 @@ broken() {
 }
 
 broken "a writer that sleeps without saying so" queue 100 \
-  store/sqlite/queue.rs "inner.waiting = true;" ""
+  store/queue.rs "inner.waiting = true;" ""
 broken "a queue that takes more in after it closed" close 300 \
-  store/sqlite/queue.rs "if inner.closed {" "if false {"
+  store/queue.rs "if inner.closed {" "if false {"
 broken "a close that wakes nobody" close 100 \
-  store/sqlite/queue.rs "self.filled.notify_all();" ""
+  store/queue.rs "self.filled.notify_all();" ""
 broken "a batch that is told it was kept, though one of it was refused" "refused by SQLite" 300 \
   store/sqlite/writer.rs "commit(tx, &mut vec![command], health, replies, measures);" "command.reply(Ok(()));"
 broken "a wake-up before there is anything to wake for" way 300 \

@@ -20,6 +20,7 @@ use crate::store::{at, claim, record, rules, settle, settlement, try_record, upd
 use crate::stores::postgres::{address, ask, make, silence, try_open};
 
 mod engine;
+mod leases;
 mod service;
 
 fn server() -> String {
@@ -292,6 +293,12 @@ fn what_is_not_there_with_postgresql_is_said_by_check() {
     assert!(Config::from_toml(text, &Environment::default()).is_ok());
 }
 
+/// How many have said, from now on, that they are there.
+fn beaten(server: &str, folder: &TempDir) -> String {
+    let now = ask(server, folder, "SELECT ceil(extract(epoch FROM clock_timestamp()))");
+    format!("SELECT count(*) FROM replicas WHERE seen_at > to_timestamp({now})")
+}
+
 /// A command on a configuration of this store: whether it went well, and all that it said.
 fn said(folder: &TempDir, url: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let file = folder.path().join("callbackd.toml");
@@ -338,6 +345,47 @@ async fn a_doctor_says_why_a_database_cannot_be_asked_and_goes_on() {
     let text = doctor(&url);
     assert!(text.contains("1 callback was not understood"), "{text}");
     store.close().await;
+}
+
+#[tokio::test]
+async fn a_probe_says_what_a_database_is_and_makes_nothing() {
+    let (server, folder) = (server(), TempDir::new().expect("a folder"));
+    let url = address(&server, &folder);
+    let probe = |url: &str, code: i32, expected: &str| {
+        let (found, text) = said(&folder, url, &["check", "--probe"]);
+        assert!(found == Some(code) && text.contains(expected) && !text.contains("s3cret"), "{text}");
+        assert!(text.contains("sinks.any: "), "the sinks are tried all the same: {text}");
+    };
+    probe("postgres://u:s3cret@127.0.0.1:9/d", 1, "failed: store: 127.0.0.1:9/d: the database cannot be reached");
+    let stranger = url.replace("127.0.0.1", "localhost") + "&sslmode=require";
+    probe(&stranger, 1, "error performing TLS handshake: invalid peer certificate");
+    probe(&url, 1, "no schema of its search_path is there");
+    make(&server, &folder);
+    probe(&url, 0, ": PostgreSQL 15");
+    probe(
+        &url,
+        0,
+        ", without TLS; no store yet, which the first start makes; a 2xx means: on the server's disk; nobody follows it",
+    );
+    let made = "SELECT count(*) FROM pg_class WHERE relnamespace = current_schema()::regnamespace";
+    assert_eq!(ask(&server, &folder, made), 0);
+    // Somebody who may look, and nothing else.
+    let name = format!("looks_{}", std::process::id());
+    ask(
+        &server,
+        &folder,
+        &format!(
+            "CREATE ROLE {name} LOGIN; DO $$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO {name}', current_schema()); END $$"
+        ),
+    );
+    let other = url.replace("postgres://callbackd@", &format!("postgres://{name}@"));
+    probe(&other, 1, &format!("{name} may make no tables there; let its owner say: GRANT CREATE ON SCHEMA"));
+    try_open(&server, &folder, Options::default()).await.close().await;
+    probe(&url, 0, "; schema 2; ");
+    ask(&server, &folder, "INSERT INTO callbackd_schema (version, oldest) VALUES (98, 1)");
+    probe(&url, 0, "; schema 98, a newer callbackd's, beside which this one can go on; ");
+    ask(&server, &folder, "INSERT INTO callbackd_schema (version, oldest) VALUES (99, 99)");
+    probe(&url, 1, "the database's schema is 99, and who shares it has to know 99");
 }
 
 /// Ends every connection of those who share the folder's schema.

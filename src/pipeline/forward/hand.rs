@@ -6,21 +6,31 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use crate::model::{Delivery, Time};
+use crate::model::{Delivery, Moment, Time};
 use crate::store::Claim;
 
 /// So many deliveries are claimed ahead at most.
 const AHEAD_MAX: usize = 256;
 
-/// The ids of deliveries, by the ends of their leases.
+/// The ids of deliveries, by their leases.
 pub(super) type Leases = Vec<(Time, Vec<i64>)>;
+
+/// A lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lease {
+    /// By what the store knows it.
+    end: Time,
+    /// When it ends here. Where the store goes by the clock of another machine, and this one's was set, the steady one tells;
+    /// where it goes by this one, that tells.
+    until: Moment,
+}
 
 /// Claimed deliveries in the order in which they are due, and what is known of the others.
 #[derive(Debug, Default)]
 pub(super) struct Hand {
-    ready: VecDeque<(Delivery, Time)>,
+    ready: VecDeque<(Delivery, Lease)>,
     /// What was not begun in time, until it is given back.
-    late: Vec<(Delivery, Time)>,
+    late: Vec<(Delivery, Lease)>,
     /// The ids of what is under way.
     begun: HashSet<i64>,
     /// Tries that ended since the last claim was asked for.
@@ -50,19 +60,19 @@ impl Hand {
         self.begun.clear();
     }
 
-    /// The next one to begin, whose lease lasts until `until` at least. One whose lease ends before that is late. One that
+    /// The next one to begin, whose lease lasts longer than until `until`. One whose lease ends before that is late. One that
     /// is under way, because the clock went on and its lease was over before its try, begins when that try has ended:
     /// else the next change could be told while an earlier one is still on its way.
-    pub(super) fn next(&mut self, until: Time) -> Option<(Delivery, Time)> {
+    pub(super) fn next(&mut self, until: Moment) -> Option<(Delivery, Time)> {
         let mut place = 0;
         while let Some((delivery, lease)) = self.ready.get(place) {
-            if *lease < until {
+            if !until.is_before(lease.until) {
                 self.late.extend(self.ready.remove(place));
             } else if self.begun.contains(&delivery.id) {
                 place += 1;
             } else {
                 self.begun.insert(delivery.id);
-                return self.ready.remove(place);
+                return self.ready.remove(place).map(|(delivery, lease)| (delivery, lease.end));
             }
         }
         None
@@ -84,9 +94,10 @@ impl Hand {
         self.is_news = false;
     }
 
-    /// Takes what was claimed.
-    pub(super) fn take(&mut self, claim: Claim, poll: Time, now: Time) {
-        self.ready.extend(claim.deliveries.into_iter().map(|delivery| (delivery, claim.until)));
+    /// Takes what was claimed, until then.
+    pub(super) fn take(&mut self, claim: Claim, until: Moment, poll: Time, now: Time) {
+        let lease = Lease { end: claim.until, until };
+        self.ready.extend(claim.deliveries.into_iter().map(|delivery| (delivery, lease)));
         let none_before = claim.next_due.map_or(poll, |due| due.min(poll));
         self.none_before = (!self.is_news && none_before > now).then_some(none_before);
     }
@@ -112,12 +123,12 @@ impl Hand {
     }
 }
 
-fn by_lease(deliveries: impl Iterator<Item = (Delivery, Time)>) -> Leases {
+fn by_lease(deliveries: impl Iterator<Item = (Delivery, Lease)>) -> Leases {
     let mut all = Leases::new();
     for (delivery, lease) in deliveries {
         match all.last_mut() {
-            Some((end, ids)) if *end == lease => ids.push(delivery.id),
-            _ => all.push((lease, vec![delivery.id])),
+            Some((end, ids)) if *end == lease.end => ids.push(delivery.id),
+            _ => all.push((lease.end, vec![delivery.id])),
         }
     }
     all
@@ -126,15 +137,24 @@ fn by_lease(deliveries: impl Iterator<Item = (Delivery, Time)>) -> Leases {
 #[cfg(test)]
 mod tests {
     use std::ops::Range;
+    use std::sync::LazyLock;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::model::{Change, ChangeMeta, State, Update};
 
     const NOW: Time = Time::from_seconds(1_700_000_000);
 
+    static STEADY: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+    /// So many seconds from now by each of the clocks.
+    fn moment(wall: u64, steady: u64) -> Moment {
+        Moment { wall: NOW.plus_ms(wall * 1000), steady: *STEADY + Duration::from_secs(steady) }
+    }
+
     /// Whatever may begin begins.
     fn begins(hand: &mut Hand) -> Vec<i64> {
-        std::iter::from_fn(|| hand.next(NOW)).map(|(delivery, _)| delivery.id).collect()
+        std::iter::from_fn(|| hand.next(moment(0, 0))).map(|(delivery, _)| delivery.id).collect()
     }
 
     fn delivery(id: i64) -> Delivery {
@@ -164,7 +184,7 @@ mod tests {
         let mut claims = |hand: &mut Hand, room| {
             let wanted = hand.wants(room, NOW);
             hand.asked();
-            hand.take(claim(last..last + wanted as i64), NOW, NOW);
+            hand.take(claim(last..last + wanted as i64), moment(90, 90), NOW, NOW);
             last += wanted as i64;
             wanted
         };
@@ -193,25 +213,25 @@ mod tests {
         let poll = NOW.plus_ms(5000);
         let mut hand = Hand::default();
         hand.asked();
-        hand.take(nothing(), poll, NOW);
+        hand.take(nothing(), moment(90, 90), poll, NOW);
         assert_eq!((hand.wants(1, NOW), hand.looks_at(NOW)), (0, Some(poll)), "nothing is due");
         hand.look_again();
         assert_eq!(hand.wants(1, NOW), 1);
         hand.asked();
         hand.look_again();
-        hand.take(nothing(), poll, NOW);
+        hand.take(nothing(), moment(90, 90), poll, NOW);
         assert_eq!(hand.wants(1, NOW), 1, "the claim may have been made before it came");
         hand.asked();
-        hand.take(nothing(), poll, NOW);
+        hand.take(nothing(), moment(90, 90), poll, NOW);
         assert_eq!((hand.wants(1, NOW), hand.wants(1, poll)), (0, 1), "and at last it polls");
     }
 
     #[test]
     fn nothing_begins_that_its_lease_would_not_outlast_and_the_rest_is_given_back() {
         let mut hand = Hand::default();
-        hand.take(Claim { until: NOW, ..claim(0..2) }, NOW, NOW);
-        hand.take(claim(2..5), NOW, NOW);
-        let begun = hand.next(NOW.plus_ms(30_000)).map(|(delivery, lease)| (delivery.id, lease));
+        hand.take(Claim { until: NOW, ..claim(0..2) }, moment(0, 90), NOW, NOW);
+        hand.take(claim(2..5), moment(90, 90), NOW, NOW);
+        let begun = hand.next(moment(30, 30)).map(|(delivery, lease)| (delivery.id, lease));
         assert_eq!(begun, Some((2, NOW.plus_ms(90_000))));
         assert_eq!(hand.let_go_late(), [(NOW, vec![0, 1])]);
         assert_eq!(hand.let_go(), [(NOW.plus_ms(90_000), vec![3, 4])]);
@@ -219,18 +239,30 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_is_over_by_either_clock() {
+        let begins = |at| {
+            let mut hand = Hand::default();
+            hand.take(claim(0..1), moment(90, 90), NOW, NOW);
+            hand.next(at).is_some()
+        };
+        assert!(begins(moment(89, 89)));
+        assert!(!begins(moment(90, 0)), "set forward: so for who goes by it");
+        assert!(!begins(moment(0, 90)), "set back: not for who goes by another");
+    }
+
+    #[test]
     fn what_is_under_way_does_not_begin_again_before_it_has_ended() {
         let mut hand = Hand::default();
-        hand.take(claim(0..2), NOW, NOW);
+        hand.take(claim(0..2), moment(90, 90), NOW, NOW);
         assert_eq!(begins(&mut hand), [0, 1]);
         // The clock went on by hours: the same deliveries under new leases.
-        hand.take(claim(0..3), NOW, NOW);
+        hand.take(claim(0..3), moment(90, 90), NOW, NOW);
         assert_eq!(begins(&mut hand), [2]);
         hand.ended(1);
         assert_eq!(begins(&mut hand), [1]);
         hand.ended(2);
         assert_eq!(hand.let_go(), [(NOW.plus_ms(90_000), vec![0])]);
-        hand.take(claim(0..3), NOW, NOW);
+        hand.take(claim(0..3), moment(90, 90), NOW, NOW);
         hand.ended_unsaid();
         assert_eq!(begins(&mut hand), [0, 1, 2], "nothing waits for ever");
     }

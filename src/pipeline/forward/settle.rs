@@ -68,11 +68,11 @@ impl Forwarder {
         Ok(())
     }
 
-    /// The same for one, as long as nobody else may have its delivery.
+    /// The same for one, until nobody can have its lease any more.
     async fn settle_again(self: Arc<Self>, one: Settlement) {
-        let (delivery, lease) = (one.delivery, one.lease);
+        let (delivery, ends) = (one.delivery, clock::steady() + self.lease());
         let mut lot = vec![one];
-        while clock::now() < lease && !self.store.is_closed() {
+        while clock::steady() < ends && !self.store.is_closed() {
             tokio::time::sleep(STORE_PAUSE).await;
             match self.settle(lot).await {
                 Ok(()) => return,

@@ -5,8 +5,8 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::PostgresStore;
+use super::clocks::Apart;
 use super::connect::fault;
-use super::replicas::Place;
 use super::tx::Values;
 use crate::measure::Open;
 use crate::model::Time;
@@ -31,7 +31,8 @@ impl PostgresStore {
                 client.query_typed(sql, &[of_sink]).await.map_err(fault)?
             }
             Some(Open { since, probe_at }) => {
-                let (since, probe_at) = (self.place.of_server(since).micros(), self.place.of_server(probe_at).micros());
+                let apart = self.place.apart();
+                let (since, probe_at) = (apart.of_server(since).micros(), apart.of_server(probe_at).micros());
                 let opens = "INSERT INTO sink_breakers (sink, opened_at, probe_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING sink";
                 let values: &Values<'_> = &[of_sink.clone(), (&since, Type::INT8), (&probe_at, Type::INT8)];
                 let opened = client.query_typed(opens, values).await.map_err(fault)?;
@@ -50,8 +51,8 @@ impl PostgresStore {
 }
 
 /// What [`STANDS`] says of the breaker; that it is closed is said to who asked for a probe.
-pub(super) fn stands(row: &Row, place: &Place, probes: bool) -> Breaker {
-    let time = |at| row.get::<_, Option<i64>>(at).map(|us| place.of_here(Time::from_micros(us)));
+pub(super) fn stands(row: &Row, apart: Apart, probes: bool) -> Breaker {
+    let time = |at| row.get::<_, Option<i64>>(at).map(|us| apart.of_here(Time::from_micros(us)));
     match (time(1), time(2)) {
         (Some(since), Some(probe_at)) => Breaker::Open(Open { since, probe_at }),
         _ if probes => Breaker::Closed,

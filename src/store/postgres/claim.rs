@@ -66,13 +66,15 @@ impl PostgresStore {
         by: Time,
         now: Time,
     ) -> Result<Claim, StoreError> {
-        let until = now.plus_ms(lease_ms);
+        // At once: a clock may be set while a connection is waited for.
+        let apart = self.place.apart();
+        let until = apart.of_server(now.plus_ms(lease_ms));
         let client = self.pool.get().await?;
         let (most, bytes) = (i64::try_from(limit).unwrap_or(i64::MAX), BYTES_MAX as i64);
         let of_sink: &super::tx::Values<'_> = &[(&sink, Type::TEXT)];
         self.call_back(&client, &sink).await?;
-        let (by_us, holder, probes) = (by.micros(), self.place.token(), by > now);
-        let (now_us, until_us) = (self.place.of_server(now).micros(), self.place.of_server(until).micros());
+        let (by_us, holder, probes) = (apart.of_server(by).micros(), self.place.token(), by > now);
+        let (now_us, until_us) = (apart.of_server(now).micros(), until.micros());
         let claim: &super::tx::Values<'_> = &[
             (&sink, Type::TEXT),
             (&by_us, Type::INT8),
@@ -98,10 +100,13 @@ impl PostgresStore {
         }
         // Who was given something may try it, whatever was said a moment later.
         let stands = stands.filter(|_| rows.is_empty());
-        let breaker = stands.map_or(Breaker::Own, |row| breaker::stands(row, &self.place, probes));
+        let breaker = stands.map_or(Breaker::Own, |row| breaker::stands(row, apart, probes));
         let size: usize = rows.iter().map(|row| row.get::<_, &str>(12).len()).sum();
         let mut next_due = match rows.len() < limit && size < BYTES_MAX {
-            true => next.first().and_then(|row| row.get::<_, Option<i64>>(0)).map(Time::from_micros),
+            true => next
+                .first()
+                .and_then(|row| row.get::<_, Option<i64>>(0))
+                .map(|due| apart.of_here(Time::from_micros(due))),
             false => Some(by),
         };
         let mut claimed: Vec<(i64, Claimed)> = rows.iter().map(|row| (row.get(13), read(row))).collect();
@@ -125,8 +130,7 @@ impl PostgresStore {
                 Ok(delivery) => deliveries.push(delivery),
                 // Not to hold up the others: a dead letter, which a later version may be able to read.
                 Err(e) => {
-                    let lease = self.place.of_server(until);
-                    let dead = ReadySettlement::unreadable(id, e.to_string(), lease, now);
+                    let dead = ReadySettlement::unreadable(id, e.to_string(), until, now);
                     let touches = Touches { deliveries: vec![id], ..Touches::default() };
                     match self.call_waking(touches, move |tx| rules::settle(tx, &dead, &Rules::default(), now)).await {
                         Ok(wake) if wake.is_empty() => {}
@@ -152,11 +156,13 @@ impl PostgresStore {
             return Ok(());
         }
         let sql = "WITH back AS (
-                       UPDATE deliveries SET status = 'waiting', due_at = created_at, holder = NULL
+                       UPDATE deliveries SET status = 'waiting', due_at = least(created_at, $4), holder = NULL
                        WHERE finished_at IS NULL AND status = 'leased' AND sink = $1 AND due_at = ANY($2) AND holder = $3)
                    UPDATE sink_breakers SET holder = NULL, probe_at = 0 WHERE sink = $1 AND probe_at = ANY($2) AND holder = $3";
         let holder = self.place.token();
-        let values: &super::tx::Values<'_> = &[(&sink, Type::TEXT), (&lost, Type::INT8_ARRAY), (&holder, Type::INT8)];
+        let now = self.place.now().micros();
+        let values: &super::tx::Values<'_> =
+            &[(&sink, Type::TEXT), (&lost, Type::INT8_ARRAY), (&holder, Type::INT8), (&now, Type::INT8)];
         client.execute_typed(sql, values).await.map_err(fault)?;
         self.astray.forget(sink, &lost);
         Ok(())
@@ -164,7 +170,7 @@ impl PostgresStore {
 
     /// Gives leases back before their end: what was not begun is due again, and first.
     pub(super) async fn give_back_leases(&self, deliveries: Vec<i64>, lease: Time) -> Result<(), StoreError> {
-        let lease = self.place.of_server(lease).micros();
+        let lease = lease.micros();
         match self.pool.get().await {
             Ok(client) => self.give_back_these(&client, deliveries, lease).await,
             Err(e) => {
@@ -177,12 +183,13 @@ impl PostgresStore {
     async fn give_back_these(&self, client: &Client, deliveries: Vec<i64>, lease: i64) -> Result<(), StoreError> {
         // With a probe that was not made.
         let sql = "WITH back AS (
-                       UPDATE deliveries SET status = 'waiting', due_at = created_at, holder = NULL
+                       UPDATE deliveries SET status = 'waiting', due_at = least(created_at, $4), holder = NULL
                        WHERE id = ANY($1) AND status = 'leased' AND due_at = $2 RETURNING sink)
                    UPDATE sink_breakers SET holder = NULL, probe_at = 0 WHERE holder = $3 AND sink IN (SELECT sink FROM back)";
         let holder = self.place.token();
+        let now = self.place.now().micros();
         let values: &super::tx::Values<'_> =
-            &[(&deliveries, Type::INT8_ARRAY), (&lease, Type::INT8), (&holder, Type::INT8)];
+            &[(&deliveries, Type::INT8_ARRAY), (&lease, Type::INT8), (&holder, Type::INT8), (&now, Type::INT8)];
         let done = client.execute_typed(sql, values).await;
         done.map(drop).map_err(|e| {
             self.astray.keep(deliveries, lease);

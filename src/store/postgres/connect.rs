@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode};
 use tokio_postgres::error::{Severity, SqlState};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, Socket};
@@ -77,6 +77,13 @@ impl Address {
         let mut config = Address::read(url)?;
         if config.get_hosts().is_empty() {
             return Err("names no host; write one like \"postgres://callbackd@db.example.org/callbackd\"".to_owned());
+        }
+        if config.get_load_balance_hosts() == LoadBalanceHosts::Random {
+            return Err(
+                "asks for load_balance_hosts=random, and all connections are to meet in one server: leave that out, \
+                        and the host is asked first that answered last"
+                    .to_owned(),
+            );
         }
         let is_near = |host: &Host| match host {
             Host::Tcp(name) => name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
@@ -167,6 +174,15 @@ impl Address {
     /// Hangs up, whatever is still waited for: who waits hears that the connection is gone.
     pub(super) fn hang_up(&self) {
         std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner)).begin();
+    }
+
+    /// Whether who listens on the way can read what is said, for a person.
+    pub(super) fn secrecy(&self) -> &'static str {
+        match self.config.get_ssl_mode() {
+            SslMode::Disable => "without TLS",
+            SslMode::Require => "by TLS",
+            _ => "by TLS where the server has it",
+        }
     }
 
     /// The server's name, for a person.
@@ -356,6 +372,13 @@ mod tests {
         assert_eq!(mode("postgres://u@127.0.0.1/d"), SslMode::Disable);
         assert_eq!(mode("postgres://u@%2Frun%2Fpostgresql/d"), SslMode::Disable);
         assert_eq!(mode("postgres://u@localhost/d?sslmode=require"), SslMode::Require);
+    }
+
+    #[test]
+    fn hosts_among_which_it_is_to_be_drawn_are_refused() {
+        let said = |of: &str| Address::parse(&format!("postgres://a,b/d?load_balance_hosts={of}"), None, None);
+        assert!(said("disable").is_ok());
+        assert!(said("random").is_err_and(|why| why.contains("load_balance_hosts=random")));
     }
 
     #[test]

@@ -5,8 +5,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::PostgresStore;
 use super::connect::fault;
-use super::replicas::GONE;
-use super::tx::{Done, Touches, Tx, Values};
+use super::tx::{Done, Tx, Values};
 use crate::model::Time;
 use crate::shutdown::Shutdown;
 use crate::store::rules::{self, CHUNK, Can, DELIVERIES, DISCARDED, LOOK, RETRIED, Term, Touched, WINDOW, conditions};
@@ -14,10 +13,6 @@ use crate::store::{DeliveryFilter, StoreError};
 
 /// How many rows one transaction moves to another time.
 const STEP: i64 = 1000;
-/// What waits for a time at the sink `$1`.
-pub(super) const WAITING: (&str, &str) = ("deliveries", "finished_at IS NULL AND status = 'waiting' AND sink = $1");
-/// Ids may be ahead of the clock by a little: each is more than the last.
-const AHEAD_MS: u64 = 5000;
 
 impl PostgresStore {
     /// In steps, each a transaction, soonest first: what was hurried is due before what was not.
@@ -31,7 +26,9 @@ impl PostgresStore {
              hurried AS (UPDATE deliveries d SET due_at = $2 FROM these WHERE d.id = these.id)
              SELECT due_at, id, count(*) OVER () FROM these ORDER BY due_at DESC, id DESC LIMIT 1"
         );
-        let (client, now, by) = (self.pool.get().await?, now.micros(), by.micros());
+        let apart = self.place.apart();
+        let (now, by) = (apart.of_server(now).micros(), apart.of_server(by).micros());
+        let client = self.pool.get().await?;
         let mut after = (now, i64::MAX);
         loop {
             let values: &Values<'_> = &[
@@ -44,48 +41,6 @@ impl PostgresStore {
             match client.query_typed(&sql, values).await.map_err(fault)?.first() {
                 Some(row) if row.get::<_, i64>(2) == STEP => after = (row.get(0), row.get(1)),
                 _ => return Ok(()),
-            }
-        }
-    }
-
-    /// The clock was set back: moves what waits in `of`, a table with a condition on `$1`, soonest first and in steps, so that
-    /// callbacks are committed in between. What was moved is due before what was not.
-    pub(super) async fn move_back(
-        &self,
-        of: (&'static str, &'static str),
-        name: &str,
-        by_ms: Option<u64>,
-        now: Time,
-    ) -> Result<u64, StoreError> {
-        let ((table, waits), mut after, mut count) = (of, (now.micros(), i64::MAX), 0);
-        let sql = format!(
-            "WITH these AS (
-                 SELECT id, due_at FROM {table} WHERE {waits} AND due_at >= $2 AND (due_at > $2 OR id > $3)
-                 ORDER BY due_at, id LIMIT {STEP} FOR UPDATE),
-             moved AS (UPDATE {table} t SET due_at = greatest($4, t.due_at - $5) FROM these WHERE t.id = these.id)
-             SELECT count(*), (SELECT due_at FROM these ORDER BY due_at DESC, id DESC LIMIT 1),
-                    (SELECT id FROM these ORDER BY due_at DESC, id DESC LIMIT 1) FROM these"
-        );
-        loop {
-            let (sql, name, from) = (sql.clone(), name.to_owned(), after);
-            let step = move |tx: &mut Tx<'_>| -> Done<(i64, Option<(i64, i64)>)> {
-                let Some(by_us) = by_us(tx, by_ms, now)? else { return Ok((0, None)) };
-                let values: &Values<'_> = &[
-                    (&name, Type::TEXT),
-                    (&from.0, Type::INT8),
-                    (&from.1, Type::INT8),
-                    (&now.micros(), Type::INT8),
-                    (&by_us, Type::INT8),
-                ];
-                let rows = tx.change(&sql, values)?;
-                let Some(row) = rows.first() else { return Ok((0, None)) };
-                Ok((row.get(0), row.get::<_, Option<i64>>(1).zip(row.get(2))))
-            };
-            let (moved, last) = self.call(Touches::default(), step).await?;
-            count += moved.unsigned_abs();
-            match last.filter(|_| moved == STEP) {
-                Some(last) => after = last,
-                None => return Ok(count),
             }
         }
     }
@@ -163,27 +118,6 @@ pub(super) fn values(terms: &[Term]) -> Vec<(&(dyn ToSql + Sync), Type)> {
         }
     }
     terms.iter().map(value).collect()
-}
-
-/// Whether somebody is there who goes by the clock of another machine than the holder `$1`.
-const HAS_OTHERS: &str = "SELECT EXISTS (SELECT 1 FROM replicas o JOIN replicas h ON h.token = $1 AND h.name <> o.name
-    WHERE o.seen_at > clock_timestamp() - make_interval(secs => $2))";
-
-/// By how many microseconds the clock was set back, if so: by so much, or, where nobody saw it, as the ids tell. Among
-/// several they tell nothing: the clock of another may be ahead.
-fn by_us(tx: &mut Tx<'_>, by_ms: Option<u64>, now: Time) -> Done<Option<i64>> {
-    let ms = match by_ms {
-        Some(ms) => ms,
-        None => {
-            let ahead_ms = Time::from_micros(tx.last_id()).ms_since(now);
-            let of_others: &Values<'_> = &[(&tx.holder, Type::INT8), (&f64::from(GONE), Type::FLOAT8)];
-            if ahead_ms <= AHEAD_MS || tx.ask(HAS_OTHERS, of_others)?.first().is_some_and(|row| row.get(0)) {
-                return Ok(None);
-            }
-            ahead_ms
-        }
-    };
-    Ok(Some(i64::try_from(ms.saturating_mul(1000)).unwrap_or(i64::MAX)))
 }
 
 /// An operator's word: with a reason, or the pause is over.

@@ -2,15 +2,10 @@
 
 use tokio_postgres::types::Type;
 
-use super::PostgresStore;
 use super::tx::{Done, Tx};
 use crate::model::{Status, Time};
+use crate::store::Held;
 use crate::store::rules::{Asked, InquiryRows, LINE_MAX};
-use crate::store::{Held, StoreError};
-
-/// What is held, of the source `$1`, and waits; and what is expected to end.
-const HELD: (&str, &str) = ("inquiries", "source = $1 AND NOT leased AND key IS NOT NULL");
-const LATE: (&str, &str) = ("inquiries", "source = $1 AND NOT leased AND key IS NULL");
 
 pub(super) fn claim(
     tx: &mut Tx<'_>,
@@ -20,6 +15,7 @@ pub(super) fn claim(
     now: Time,
     until: Time,
 ) -> Done<(Vec<Asked>, Option<Time>)> {
+    let (now, until) = (tx.apart.of_server(now), tx.apart.of_server(until));
     let (now_us, most) = (now.micros(), i64::try_from(limit).unwrap_or(i64::MAX));
     let due = tx.rows(
         "SELECT id FROM inquiries WHERE source = $1 AND key IS NULL AND due_at <= $2 ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED",
@@ -52,7 +48,7 @@ pub(super) fn claim(
         let held = next(tx, "NOT NULL")?;
         next_due = next_due.into_iter().chain(held).min();
     }
-    Ok((claimed, next_due.map(Time::from_micros)))
+    Ok((claimed, next_due.map(|due| tx.apart.of_here(Time::from_micros(due)))))
 }
 
 fn claim_held(tx: &mut Tx<'_>, source: &str, key: &str, now: Time, until: Time) -> Done<Vec<Held>> {
@@ -104,17 +100,6 @@ fn claim_late(tx: &mut Tx<'_>, execution: i64, until: Time) -> Done<Option<Asked
 /// Makes due what waits because there was no answer.
 pub(super) fn hurry(tx: &mut Tx<'_>, source: &str, now: Time) -> Done {
     let sql = "UPDATE inquiries SET due_at = $2 WHERE source = $1 AND due_at > $2 AND NOT leased AND failures > 0";
-    tx.rows(sql, &[(&source, Type::TEXT), (&now.micros(), Type::INT8)]).map(drop)
-}
-
-impl PostgresStore {
-    /// The clock was set back: what waits is due sooner by as much. When nobody saw by how much, only what is held: an
-    /// execution that began since then is not to be late too soon.
-    pub(super) async fn ask_sooner(&self, source: String, by_ms: Option<u64>, now: Time) -> Result<(), StoreError> {
-        self.move_back(HELD, &source, by_ms, now).await?;
-        if by_ms.is_some() {
-            self.move_back(LATE, &source, by_ms, now).await?;
-        }
-        Ok(())
-    }
+    let now = tx.apart.of_server(now).micros();
+    tx.rows(sql, &[(&source, Type::TEXT), (&now, Type::INT8)]).map(drop)
 }

@@ -11,6 +11,7 @@ use super::connect::{Address, Session, fault, said};
 use super::herald::{Woken, Word};
 use super::replicas::{self, Beat, Place};
 use super::server::{self, Durability};
+use super::set_back;
 use super::writer::{Commands, Health};
 use crate::shutdown::Shutdown;
 use crate::store::StoreError;
@@ -79,6 +80,9 @@ impl Keeper {
             }
         };
         let asked = async {
+            if let Some(by_us) = self.place.set_back_us(client).await.map_err(fault)? {
+                tokio::spawn(set_back::all(Arc::clone(&self.queue), by_us, self.place.now()));
+            }
             let beat = self.place.beat(client).await.map_err(fault)?;
             let means = server::check(client, self.durability).await.map_err(StoreError::Unavailable)?;
             self.health.asked(Ok(means));

@@ -31,6 +31,7 @@ use crate::shutdown::Shutdown;
 
 mod breaker;
 mod claim;
+mod clocks;
 mod connect;
 mod deliver;
 mod herald;
@@ -41,12 +42,14 @@ mod news;
 mod options;
 mod outlook;
 pub mod portable;
+mod probe;
 mod prune;
 mod queries;
 mod read;
 mod replicas;
 mod rows;
 mod server;
+mod set_back;
 mod tables;
 mod ties;
 mod tx;
@@ -56,6 +59,7 @@ mod writer;
 pub use connect::Address;
 pub use herald::{Woken, Word};
 pub use options::Options;
+pub use probe::probe;
 pub use queries::open_read_only;
 pub use server::{Durability, Seen, look};
 
@@ -96,7 +100,7 @@ impl PostgresStore {
             health: Arc::clone(&health),
             measures: Arc::clone(&options.measures),
             ids: Ids::new(last, place.slot()),
-            holder: place.token(),
+            place: Arc::clone(&place),
         };
         let writer = match begin(&pool, &address, desk).await {
             Ok(writer) => writer,
@@ -287,9 +291,7 @@ impl Store for PostgresStore {
         let learned = settlements.iter().flat_map(|one| &one.learned);
         let identities = learned.map(|learned| identity(&learned.source, &learned.update.key)).collect();
         let touches = Touches::of(&rules, identities, settlements.iter().map(|one| one.delivery).collect());
-        let by_server = |one: Settlement| Settlement { lease: self.place.of_server(one.lease), ..one };
-        let ready: Vec<_> =
-            settlements.into_iter().map(|one| ReadySettlement::new(by_server(one), &rules, now)).collect();
+        let ready: Vec<_> = settlements.into_iter().map(|one| ReadySettlement::new(one, &rules, now)).collect();
         self.call_waking(touches, move |tx| rules::settle_all(tx, &ready, &rules, now))
     }
 
@@ -312,11 +314,12 @@ impl Store for PostgresStore {
     }
 
     fn set_back(&self, sink: String, by_ms: Option<u64>, now: Time) -> Boxed<'_, Result<u64, StoreError>> {
-        Box::pin(async move { self.move_back(deliver::WAITING, &sink, by_ms, now).await })
+        Box::pin(self.move_back(set_back::DELIVERIES, sink, by_ms, now))
     }
 
     fn set_back_inquiries(&self, source: String, by_ms: Option<u64>, now: Time) -> Boxed<'_, Result<(), StoreError>> {
-        Box::pin(self.ask_sooner(source, by_ms, now))
+        // An execution that began since then is not to be late too soon.
+        Box::pin(async move { self.move_back(set_back::HELD, source, by_ms, now).await.map(drop) })
     }
 
     fn pause(&self, sink: String, reason: Option<String>) -> Boxed<'_, Result<(), StoreError>> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
+use super::clocks::{Apart, Clocks};
 use super::connect::fault;
 use super::server;
 use super::tx::SLOTS;
@@ -18,8 +19,8 @@ use crate::store::{Replica, StoreError};
 /// Who was not heard of for so long is gone, in seconds.
 pub(super) const GONE: i32 = 30;
 
-/// Clocks that are less apart count as the same, in microseconds: leases have more than that to spare.
-const APART_US: u64 = 1_000_000;
+/// Less than this, in seconds, is the clock's own correction.
+const CORRECTED: f64 = 2.0;
 
 /// The place of this callbackd.
 pub(super) struct Place {
@@ -27,8 +28,7 @@ pub(super) struct Place {
     token: AtomicI64,
     /// How many are there, this one among them.
     alive: AtomicUsize,
-    /// By how much the server's clock is ahead of this machine's, in microseconds; 0 where they are all but the same.
-    ahead_us: AtomicI64,
+    clocks: Clocks,
 }
 
 impl Place {
@@ -63,7 +63,7 @@ impl Place {
                     slot: row.get(0),
                     token: AtomicI64::new(token),
                     alive: AtomicUsize::new(2),
-                    ahead_us: AtomicI64::new(0),
+                    clocks: Clocks::default(),
                 };
                 place.compare_clocks(client).await.map_err(fault)?;
                 place.take_over(client).await.map_err(fault)?;
@@ -92,32 +92,42 @@ impl Place {
         self.alive.load(Ordering::Relaxed) > 1
     }
 
-    /// The same instant by the server's clock: leases end by that one for all who share it.
-    pub(super) fn of_server(&self, time: Time) -> Time {
-        Time::from_micros(time.micros().saturating_add(self.ahead_us.load(Ordering::Relaxed)))
+    /// How far the server's clock and this machine's are apart at this moment: leases end, and waits are over, by the
+    /// server's for all who share it.
+    pub(super) fn apart(&self) -> Apart {
+        self.clocks.apart()
     }
 
-    /// The other way round.
-    pub(super) fn of_here(&self, time: Time) -> Time {
-        Time::from_micros(time.micros().saturating_sub(self.ahead_us.load(Ordering::Relaxed)))
+    /// What the server's clock says now.
+    pub(super) fn now(&self) -> Time {
+        self.apart().of_server(clock::now())
     }
 
-    /// Looks how far the two clocks are apart. A lease is told from others by its end: so nothing is changed for a little.
     async fn compare_clocks(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
-        let before = clock::now().micros();
+        let before = clock::steady();
         let rows = client.query_typed("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint", &[]).await?;
-        let there: i64 = rows.first().map_or(before, |row| row.get(0));
-        let here = before.midpoint(clock::now().micros());
-        let (ahead, known) = (there - here, self.ahead_us.load(Ordering::Relaxed));
-        if ahead.abs_diff(known) > APART_US {
-            let ahead = if ahead.unsigned_abs() > APART_US { ahead } else { 0 };
-            tracing::warn!(
-                clock.ahead_ms = ahead / 1000,
-                "the database's clock is not this machine's; leases end by the database's"
-            );
-            self.ahead_us.store(ahead, Ordering::Relaxed);
+        if let Some(row) = rows.first() {
+            self.clocks.look(row.get(0), before);
         }
+        // For who reads the log: the next one who asks would notice.
+        self.apart();
         Ok(())
+    }
+
+    /// By how many microseconds the server's clock was set back, or that of the server is behind which took over, as far as
+    /// those tell who were heard of later than now. Said once, to who asks first.
+    pub(super) async fn set_back_us(&self, client: &Client) -> Result<Option<i64>, tokio_postgres::Error> {
+        // One after the other: who waits for the rows finds them as they should be.
+        let sql = "WITH ahead AS MATERIALIZED (
+                 SELECT slot, seen_at FROM replicas WHERE seen_at > clock_timestamp() + make_interval(secs => $1)
+                 ORDER BY slot FOR UPDATE)
+             UPDATE replicas r SET seen_at = clock_timestamp() FROM ahead WHERE r.slot = ahead.slot
+             RETURNING (extract(epoch FROM ahead.seen_at - clock_timestamp()) * 1000000)::bigint";
+        let rows = client.query_typed(sql, &[(&CORRECTED, Type::FLOAT8)]).await?;
+        if !rows.is_empty() {
+            self.compare_clocks(client).await?;
+        }
+        Ok(rows.iter().map(|row| row.get(0)).max())
     }
 
     /// Says that this one is there; whether it may go on.

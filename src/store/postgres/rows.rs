@@ -183,6 +183,12 @@ columns! {
 }
 
 columns! {
+    /// Of what was sent already: deliveries came after it, with greater ids.
+    Risen { id: i64 = INT8_ARRAY, latest: i64 = INT8_ARRAY }
+    "UPDATE execution_heads h SET latest = n.latest FROM unnest($1::int8[], $2::int8[]) AS n (id, latest) WHERE h.id = n.id"
+}
+
+columns! {
     Earlier {
         id: i64 = INT8_ARRAY, execution: i64 = INT8_ARRAY, sequence: i32 = INT4_ARRAY, previous: Option<i64> = INT8_ARRAY,
         kind: String = TEXT_ARRAY, previous_status: Option<String> = TEXT_ARRAY, changed_tasks: Option<String> = TEXT_ARRAY,
@@ -244,6 +250,7 @@ pub(super) struct Writes {
     pub(super) receipts: Receipts,
     pub(super) heads: Heads,
     pub(super) moved_heads: MovedHeads,
+    pub(super) risen: Risen,
     pub(super) earlier: Earlier,
     pub(super) promised: Promised,
     pub(super) moved_deliveries: MovedDeliveries,
@@ -254,10 +261,20 @@ pub(super) struct Writes {
 
 impl Writes {
     pub(super) fn is_empty(&self) -> bool {
-        let Writes { receipts, heads, moved_heads, earlier, promised, moved_deliveries, attempts, asides, expected } =
-            self;
+        let Writes {
+            receipts,
+            heads,
+            moved_heads,
+            risen,
+            earlier,
+            promised,
+            moved_deliveries,
+            attempts,
+            asides,
+            expected,
+        } = self;
         let counts = [receipts.len(), heads.len(), moved_heads.len(), earlier.len(), promised.len()];
-        let more = [moved_deliveries.len(), attempts.len(), asides.len(), expected.len()];
+        let more = [risen.len(), moved_deliveries.len(), attempts.len(), asides.len(), expected.len()];
         counts.into_iter().chain(more).all(|count| count == 0)
     }
 
@@ -269,6 +286,7 @@ impl Writes {
             self.receipts.send(client),
             self.earlier.send(client),
             self.moved_heads.send(client),
+            self.risen.send(client),
             self.promised.send(client),
             self.moved_deliveries.send(client),
             self.attempts.send(client),

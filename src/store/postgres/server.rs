@@ -124,8 +124,32 @@ pub(super) async fn is_current(client: &Client) -> Result<bool, StoreError> {
     if !there.first().is_some_and(|row| row.get(0)) {
         return Ok(false);
     }
+    Ok(version(client).await? == newest())
+}
+
+/// The schema that this callbackd makes.
+pub(super) fn newest() -> i32 {
+    i32::try_from(STEPS.len()).unwrap_or(i32::MAX)
+}
+
+/// Which one is there, by the table that tells.
+pub(super) async fn version(client: &Client) -> Result<i32, StoreError> {
     let rows = client.query_typed("SELECT max(version) FROM callbackd_schema", &[]).await.map_err(fault)?;
-    Ok(rows.first().and_then(|row| row.get::<_, Option<i32>>(0)) == i32::try_from(STEPS.len()).ok())
+    Ok(rows.first().and_then(|row| row.get::<_, Option<i32>>(0)).unwrap_or(0))
+}
+
+/// Whether this one may go on beside those who made the schema `version`, which it does not know.
+pub(super) async fn may_go_on_beside(client: &Client, version: i32) -> Result<(), StoreError> {
+    let rows = client.query_typed("SELECT max(oldest) FROM callbackd_schema", &[]).await.map_err(fault)?;
+    let oldest: i32 = rows.first().and_then(|row| row.get(0)).unwrap_or(version);
+    match is_too_new(oldest) {
+        false => Ok(()),
+        true => Err(StoreError::Unusable(format!(
+            "the database's schema is {version}, and who shares it has to know {oldest}; this callbackd knows {}: replace \
+             it by the newer one",
+            STEPS.len()
+        ))),
+    }
 }
 
 /// Brings the schema up to date. Several may come at once: one does it, the others wait for it.
@@ -133,19 +157,10 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
     let tx = client.transaction().await.map_err(fault)?;
     tx.batch_execute(LOCK).await.map_err(fault)?;
     tx.batch_execute("CREATE TABLE IF NOT EXISTS callbackd_schema (version INTEGER NOT NULL)").await.map_err(fault)?;
-    let rows = tx.query_typed("SELECT max(version) FROM callbackd_schema", &[]).await.map_err(fault)?;
-    let version = rows.first().and_then(|row| row.get::<_, Option<i32>>(0)).unwrap_or(0);
+    let version = version(tx.client()).await?;
     let done = usize::try_from(version).unwrap_or(0);
     if done > STEPS.len() {
-        let rows = tx.query_typed("SELECT max(oldest) FROM callbackd_schema", &[]).await.map_err(fault)?;
-        let oldest: i32 = rows.first().and_then(|row| row.get(0)).unwrap_or(version);
-        if is_too_new(oldest) {
-            return Err(StoreError::Unusable(format!(
-                "the database's schema is {done}, and who shares it has to know {oldest}; this callbackd knows {}: \
-                 replace it by the newer one",
-                STEPS.len()
-            )));
-        }
+        may_go_on_beside(tx.client(), version).await?;
         tracing::info!("the database belongs to a newer callbackd already, beside which this one can go on");
     }
     for (at, (step, oldest)) in STEPS.iter().enumerate().skip(done) {

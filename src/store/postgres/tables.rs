@@ -53,9 +53,10 @@ impl Tx<'_> {
     /// The first that is open of this execution and sink, if it waits behind another: it is due now.
     fn first_in_line(&mut self, execution: i64, sink: &str, now: Time) -> Done<bool> {
         let Some(&first) = self.line(execution, sink)?.open.first() else { return Ok(false) };
+        let due = self.at_once(now);
         match self.held(first)? {
             Some(held) if held.due_at.is_none() => {
-                (held.due_at, held.is_moved) = (Some(now.micros()), true);
+                (held.due_at, held.is_moved) = (Some(due), true);
                 Ok(true)
             }
             _ => Ok(false),
@@ -222,9 +223,9 @@ impl Rows for Tx<'_> {
 
     fn insert_delivery(&mut self, delivery: &NewDelivery<'_>) -> Done {
         let NewDelivery { id, execution, sink, change, now, begins } = *delivery;
-        let now = now.micros();
+        let (now, due) = (now.micros(), self.at_once(now));
         let (status, due_at, finished_at, reason) = match begins {
-            Begins::Due => ("waiting", Some(now), None, None),
+            Begins::Due => ("waiting", Some(due), None, None),
             Begins::Behind => ("waiting", None, None, None),
             Begins::Dead(reason) => ("dead", None, Some(now), Some(owned(reason))),
         };
@@ -292,13 +293,14 @@ impl Rows for Tx<'_> {
     }
 
     fn settle(&mut self, settled: &Settled<'_>) -> Done<bool> {
+        let apart = self.apart;
         let Some(held) = self.held(settled.delivery)? else { return Ok(false) };
         if held.status != "leased" || held.due_at != Some(settled.lease.micros()) {
             return Ok(false);
         }
         let place = (held.execution, held.sink.clone());
         settled.status.clone_into(&mut held.status);
-        held.due_at = settled.due_at.map(Time::micros);
+        held.due_at = settled.due_at.map(|due| apart.of_server(due).micros());
         held.attempts += i32::from(settled.counts);
         held.finished_at = settled.finished_at.map(Time::micros);
         held.until_linked = settled.until_linked;
@@ -364,10 +366,11 @@ impl Rows for Tx<'_> {
     }
 
     fn begin_anew(&mut self, delivery: i64, due: bool, now: Time) -> Done {
+        let due_at = due.then(|| self.at_once(now));
         self.change(
             "UPDATE deliveries SET status = 'waiting', due_at = $2, finished_at = NULL, attempts = 0, created_at = $3,
                     until_linked = FALSE WHERE id = $1",
-            &[(&delivery, NUMBER), (&due.then_some(now.micros()), NUMBER), (&now.micros(), NUMBER)],
+            &[(&delivery, NUMBER), (&due_at, NUMBER), (&now.micros(), NUMBER)],
         )?;
         Ok(())
     }

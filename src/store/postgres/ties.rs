@@ -57,10 +57,11 @@ impl LinkRows for Tx<'_> {
     }
 
     fn wake_linked(&mut self, of: i64, now: Time, wake: &mut Vec<String>) -> Done {
+        let now = self.at_once(now);
         let rows = self.change(
             "UPDATE deliveries SET due_at = $2, until_linked = FALSE
              WHERE execution = $1 AND finished_at IS NULL AND status = 'waiting' AND until_linked RETURNING sink",
-            &[(&of, NUMBER), (&now.micros(), NUMBER)],
+            &[(&of, NUMBER), (&now, NUMBER)],
         )?;
         wake.extend(rows.iter().map(|row| row.get::<_, String>(0)));
         Ok(())
@@ -72,11 +73,12 @@ impl InquiryRows for Tx<'_> {
         let to = &mut self.writes.expected;
         to.id.push(execution);
         to.source.push(source.to_owned());
-        to.due_at.push(by.micros());
+        to.due_at.push(self.apart.of_server(by).micros());
         Ok(())
     }
 
     fn insert_held(&mut self, receipt: i64, source: &str, key: &str, due_at: Time) -> Done {
+        let due_at = self.apart.of_server(due_at);
         self.rows(
             "INSERT INTO inquiries (id, source, key, due_at, leased, asked, failures) VALUES ($1, $2, $3, $4, FALSE, 0, 0)",
             &[(&receipt, NUMBER), (&source, TEXT), (&&*text(key), TEXT), (&due_at.micros(), NUMBER)],
@@ -87,10 +89,11 @@ impl InquiryRows for Tx<'_> {
     fn line_due(&mut self, source: &str, key: &str) -> Done<Option<Time>> {
         let sql = "SELECT min(due_at) FROM inquiries WHERE source = $1 AND key = $2 AND NOT leased";
         let due: Option<i64> = self.one(sql, &[(&source, TEXT), (&&*text(key), TEXT)])?;
-        Ok(due.map(Time::from_micros))
+        Ok(due.map(|due| self.apart.of_here(Time::from_micros(due))))
     }
 
     fn line_waits(&mut self, receipt: i64, due_at: Time, now: Time) -> Done {
+        let (due_at, now) = (self.apart.of_server(due_at), self.apart.of_server(now));
         self.rows(
             "UPDATE inquiries SET due_at = $2
              WHERE source = (SELECT source FROM inquiries WHERE id = $1) AND key = (SELECT key FROM inquiries WHERE id = $1)
@@ -101,6 +104,7 @@ impl InquiryRows for Tx<'_> {
     }
 
     fn asked(&mut self, id: i64, due_at: Option<Time>, answered: bool, marked: Option<Time>) -> Done {
+        let due_at = due_at.map(|due| self.apart.of_server(due));
         self.rows(
             "UPDATE inquiries SET leased = FALSE, due_at = $2, asked = asked + $3::bool::int,
                     failures = CASE WHEN $3 THEN 0 ELSE failures + 1 END, overdue_at = coalesce(overdue_at, $4) WHERE id = $1",

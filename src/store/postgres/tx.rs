@@ -7,7 +7,9 @@ use tokio::runtime::Runtime;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::clocks::Apart;
 use super::connect::Session;
+use super::replicas::Place;
 use super::rows::{Delivery, Execution, Writes};
 use crate::model::{Rules, Time};
 use crate::signature;
@@ -113,6 +115,9 @@ pub(super) struct Tx<'w> {
     pub(super) wire: &'w Wire,
     ids: &'w mut Ids,
     pub(super) holder: i64,
+    /// What waits for a time waits by the server's clock.
+    pub(super) apart: Apart,
+    began: Time,
     /// What is known of rows as this transaction has them.
     pub(super) known: HashMap<Vec<u8>, Option<i64>>,
     pub(super) executions: BTreeMap<i64, Execution>,
@@ -149,7 +154,7 @@ impl Ids {
 }
 
 impl<'w> Tx<'w> {
-    pub(super) fn begin(wire: &'w Wire, ids: &'w mut Ids, holder: i64, touches: &Touches) -> Done<Tx<'w>> {
+    pub(super) fn begin(wire: &'w Wire, ids: &'w mut Ids, place: &Place, touches: &Touches) -> Done<Tx<'w>> {
         let client: &tokio_postgres::Client = &wire.client;
         let Touches { identities, deliveries, sinks, coalescing } = touches;
         let executions = "SELECT id FROM execution_heads WHERE identity = ANY($1)
@@ -202,7 +207,9 @@ impl<'w> Tx<'w> {
         let mut tx = Tx {
             wire,
             ids,
-            holder,
+            holder: place.token(),
+            apart: place.apart(),
+            began: place.now(),
             known: identities.iter().map(|identity| (identity.clone(), None)).collect(),
             executions: BTreeMap::new(),
             deliveries: BTreeMap::new(),
@@ -281,6 +288,11 @@ impl<'w> Tx<'w> {
         Ok(self.lines.entry(place).or_default())
     }
 
+    /// From when on that is due which is due at once: this machine's clock may have been set since it said `now`.
+    pub(super) fn at_once(&self, now: Time) -> i64 {
+        self.apart.of_server(now).min(self.began).micros()
+    }
+
     pub(super) fn new_id(&mut self, now: Time) -> i64 {
         self.ids.next(now)
     }
@@ -336,11 +348,18 @@ impl<'w> Tx<'w> {
     fn gather(&mut self) -> Writes {
         let mut writes = std::mem::take(&mut self.writes);
         let latest = self.ids.last();
+        for delivery in self.deliveries.values_mut() {
+            // Where the head was sent before: whoever goes on with the execution is to know of this id, too.
+            let of =
+                self.executions.get(&delivery.execution).filter(|of| delivery.is_new && !of.is_new && !of.is_moved);
+            if let Some(of) = of {
+                writes.risen.id.push(of.id);
+                writes.risen.latest.push(latest);
+            }
+            writes.take_delivery(delivery);
+        }
         for execution in self.executions.values_mut() {
             writes.take_execution(execution, latest);
-        }
-        for delivery in self.deliveries.values_mut() {
-            writes.take_delivery(delivery);
         }
         writes
     }

@@ -14,11 +14,12 @@ use tokio::sync::oneshot;
 use tokio_postgres::error::SqlState;
 
 use super::connect::{Address, explain};
+use super::replicas::Place;
 use super::server::{self, Durability};
 use super::tx::{Done, Fault, Ids, Touches, Tx, Wire};
 use crate::measure::OfStore;
 use crate::store::StoreError;
-use crate::store::sqlite::queue::{Queue, Taken};
+use crate::store::queue::{Queue, Taken};
 
 /// A transaction that takes longer is a database that does not answer.
 const STUCK: Duration = Duration::from_secs(5);
@@ -179,7 +180,7 @@ pub(super) struct Desk {
     pub(super) health: Arc<Health>,
     pub(super) measures: Arc<OfStore>,
     pub(super) ids: Ids,
-    pub(super) holder: i64,
+    pub(super) place: Arc<Place>,
 }
 
 /// However the writer's thread ends, nobody is to wait for it.
@@ -338,7 +339,7 @@ impl Desk {
         for command in batch.iter() {
             touches.add(command.touches());
         }
-        let begun = Tx::begin(wire, &mut self.ids, self.holder, &touches);
+        let begun = Tx::begin(wire, &mut self.ids, &self.place, &touches);
         let mut tx = begun.map_err(|fault| (fault, true))?;
         for command in batch.iter_mut() {
             command.run(&mut tx).map_err(|fault| (fault, true))?;

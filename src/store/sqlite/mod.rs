@@ -10,11 +10,11 @@ use std::thread::JoinHandle;
 use self::call::Command;
 use self::checkpoint::Log;
 use self::fresh::Fresh;
-use self::queue::Queue;
 use self::read::Readers;
 use self::reply::Replies;
 use self::writer::Health;
 use super::lent::Lent;
+use super::queue::Queue;
 use super::rules::{self, Asked, Ready, ReadyAgain, ReadyLateness, ReadyRuling, ReadySettlement};
 use super::{
     Claim, DeliveryFilter, Export, Extent, Inquiries, Lateness, Parsed, Pruned, Queries, Recorded, Ruling, Settlement,
@@ -41,8 +41,8 @@ mod pause;
 #[cfg(test)]
 mod plans;
 pub mod portable;
+mod probe;
 mod prune;
-pub(super) mod queue;
 mod read;
 mod reply;
 mod room;
@@ -53,6 +53,7 @@ mod unload;
 mod writer;
 
 pub use backup::{Contents, Copied};
+pub use probe::probe;
 pub use survey::{Backlog, Oddity, Schema, Survey, Traffic};
 
 /// Whoever held a lease is gone.

@@ -173,6 +173,12 @@ pub(super) fn checkpointer(path: &Path) -> Result<Connection, StoreError> {
 fn version_of(conn: &Connection, path: &Path) -> Result<usize, StoreError> {
     let version: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(unusable(path))?;
     let version = usize::try_from(version).unwrap_or(usize::MAX);
+    is_known(version, path)?;
+    Ok(version)
+}
+
+/// Whether this callbackd can read and write a store of this schema.
+pub(super) fn is_known(version: usize, path: &Path) -> Result<(), StoreError> {
     if version > MIGRATIONS.len() {
         return Err(StoreError::Unusable(format!(
             "{} has schema {version}, newer than this callbackd, which knows schema {}; install the callbackd that \
@@ -181,7 +187,7 @@ fn version_of(conn: &Connection, path: &Path) -> Result<usize, StoreError> {
             MIGRATIONS.len()
         )));
     }
-    Ok(version)
+    Ok(())
 }
 
 fn migrate(conn: &Connection, path: &Path) -> Result<(), StoreError> {

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, Statement};
 
+use super::super::queue::{Queue, Taken};
 use super::call::Command;
 use super::checkpoint::{self, Log};
 use super::identity::Recent;
-use super::queue::{Queue, Taken};
 use super::reply::Replies;
 use super::room::Watch;
 use crate::measure::OfStore;

@@ -3,10 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::queue::{Queue, Taken};
-
-#[path = "../../../src/store/sqlite/queue.rs"]
-mod queue;
+use crate::queue::{Queue, Taken};
 
 /// What happens with two who put, and one who closes in between.
 pub(crate) fn scenario() {

@@ -31,6 +31,9 @@ mod store {
 #[path = "../../../src/store/moving/mod.rs"]
 pub mod moving;
 
+#[path = "../../../src/store/queue.rs"]
+mod queue;
+
 #[path = "../../../src/store/rules/mod.rs"]
 mod rules;
 

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use callbackd::model::{ReceiptStatus, Route, Rules, SinkRule, Status};
+use callbackd::measure::Open;
+use callbackd::model::{ReceiptStatus, Route, Rules, SinkRule, Status, Time};
 use callbackd::store::postgres::{Address, Options, PostgresStore};
 use callbackd::store::sqlite::SqliteStore;
 use callbackd::store::{DeliveryFilter, Fate, Filter, Parsed, Queries as _, Store as _};
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{replicas, server};
+use super::{beaten, replicas, server};
 use crate::rig::{receipt, until};
 use crate::store::{at, claim, prune, record, rules, settle, settlement, try_record, update};
 use crate::stores::postgres::{address, ask, make, try_open};
@@ -243,6 +244,34 @@ async fn two_that_record_crosswise_both_get_through() {
     assert_eq!(stores[0].receipts(Filter::default()).await.expect("listed").len(), 202);
 }
 
+/// Links are looked for between a change and its deliveries: by then the execution's row is written, without their ids.
+#[tokio::test]
+async fn deliveries_rise_whoever_makes_them_also_where_links_are_looked_for_in_between() {
+    let (server, folder) = (server(), TempDir::new().expect("a folder"));
+    let stores = replicas(&server, &folder, 2).await;
+    let record = async |of: usize, now, status, to: std::ops::Range<usize>| {
+        let to = to.map(|n| format!("s{n}")).collect();
+        let rules = Rules { routes: vec![Route { from: vec!["media".to_owned()], when: None, to }], ..rules() };
+        let mut update = update("i1", status);
+        update.execution.subject = Some("a key to link by".to_owned());
+        let recorded = stores[of].record(receipt("media", now, "<a/>"), Parsed::Updates(vec![update]), Arc::new(rules));
+        assert_eq!(recorded.await.expect("recorded").outcome, ReceiptStatus::Accepted);
+    };
+    record(0, at(1000), Status::Running, 0..9).await;
+    // By another, whose clock is behind, to the last of the nine alone.
+    record(1, at(1), Status::Failed, 8..9).await;
+    let told = async |of: usize, now| -> Vec<(i64, u32)> {
+        let claimed = claim(&*stores[of], "s8", now).await;
+        claimed.iter().map(|delivery| (delivery.id, delivery.change.meta.sequence)).collect()
+    };
+    let first = claim(&*stores[0], "s8", at(1001)).await;
+    assert_eq!(first[0].change.meta.sequence, 1);
+    let again = Fate::Waiting { due_at: at(2000), until_linked: None, resume: None, free: false };
+    settle(&*stores[0], &first[0], again, at(1001)).await;
+    assert_eq!(told(1, at(1002)).await, [], "the second waits for the first");
+    assert_eq!(told(1, at(2000)).await, [(first[0].id, 1)]);
+}
+
 /// Notes which transaction changed each row.
 fn note_changes(server: &str, folder: &TempDir, table: &str, verb: &str) {
     ask(
@@ -284,28 +313,51 @@ async fn another_ones_clock_that_is_ahead_is_not_this_one_set_back() {
 #[tokio::test]
 async fn a_large_backlog_is_moved_in_steps() {
     let (server, folder) = (server(), TempDir::new().expect("a folder"));
-    let stores = replicas(&server, &folder, 1).await;
+    let stores = replicas(&server, &folder, 2).await;
     let store = &*stores[0];
     record(store, "media", at(0), vec![update("i1", Status::Running)]).await;
     // 2500 that wait, some at the same instant, and were tried.
-    let (now, later) = (at(1000), at(2000).micros());
+    let now = callbackd::clock::now();
+    let later = now.plus_ms(2_000_000).micros();
     let fill = format!(
         "INSERT INTO deliveries SELECT n * 16, h.id, 'c', h.change, 'waiting', {later} + (n / 50) * 1000000, 1, n, NULL, false, NULL, 'no', NULL
          FROM generate_series(1, 2500) n, execution_heads h"
     );
     ask(&server, &folder, &fill);
     note_changes(&server, &folder, "deliveries", "UPDATE");
-    assert_eq!(store.set_back("c".to_owned(), Some(100_000), now).await.expect("moved"), 2500);
-    assert_eq!(noted(&server, &folder), (2500, 1000));
-    let wrong = format!(
-        "SELECT count(*) FROM deliveries WHERE sink = 'c' AND due_at <> {later} + (id / 16 / 50) * 1000000 - 100000000"
+    // A sink of which a probe is a long time away, what is held, and what is expected to end.
+    let open = Open { since: now, probe_at: now.plus_ms(2_000_000) };
+    store.share_breaker("c".to_owned(), Some(open)).await.expect("shared");
+    let asks = format!(
+        "INSERT INTO inquiries (id, source, key, due_at, leased, asked, failures)
+         VALUES (1, 'media', 'k', {later}, FALSE, 0, 0), (2, 'media', NULL, {later}, FALSE, 0, 0)"
     );
-    assert_eq!(ask(&server, &folder, &wrong), 0, "each by as much, once");
-    store.hurry("c".to_owned(), at(100_000), now).await.expect("hurried");
+    ask(&server, &folder, &asks);
+    // One machine's clock is not the one that all go by.
+    assert_eq!(store.set_back("c".to_owned(), Some(100_000), now).await.expect("looked"), 0);
+    store.set_back_inquiries("media".to_owned(), Some(100_000), now).await.expect("looked");
+    let moved = format!(
+        "SELECT count(*) FROM (SELECT due_at FROM inquiries UNION ALL SELECT probe_at FROM sink_breakers) t
+                         WHERE due_at < {later}"
+    );
+    assert_eq!((noted(&server, &folder).0, ask(&server, &folder, &moved)), (0, 0));
+    // The server's was set back by a hundred seconds: so say they who were heard of later than now.
+    ask(&server, &folder, "UPDATE replicas SET seen_at = clock_timestamp() + interval '100 seconds'");
+    until("it is noticed", async || (ask(&server, &folder, &moved) == 3).then_some(())).await;
+    let beaten = beaten(&server, &folder);
+    until("both have looked again", async || (ask(&server, &folder, &beaten) == 2).then_some(())).await;
+    assert_eq!(noted(&server, &folder), (2500, 1000));
+    let by =
+        format!("FROM (SELECT {later} + (id / 16 / 50) * 1000000 - due_at AS by FROM deliveries WHERE sink = 'c') t");
+    let by = (
+        ask(&server, &folder, &format!("SELECT min(by) {by}")),
+        ask(&server, &folder, &format!("SELECT max(by) {by}")),
+    );
+    assert!(by.0 == by.1 && (90_000_000..=100_000_000).contains(&by.0), "each by as much, once: {by:?}");
+    store.hurry("c".to_owned(), Time::from_micros(i64::MAX), now).await.expect("hurried");
     assert_eq!(noted(&server, &folder), (2500, 1000));
     let due = format!("SELECT count(*) FROM deliveries WHERE sink = 'c' AND due_at = {}", now.micros());
     assert_eq!(ask(&server, &folder, &due), 2500);
-    store.set_back_inquiries("media".to_owned(), Some(1000), now).await.expect("moved");
 
     // One behind many that are not meant: it is looked for in steps, too.
     let fill = "INSERT INTO deliveries SELECT n * 16, h.id, 'e', h.change, CASE WHEN n = 14000 THEN 'dead' ELSE 'delivered' END, NULL, 1, n, n, false, NULL, 'no', NULL

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use callbackd::measure::Open;
@@ -12,7 +12,7 @@ use callbackd::store::{Breaker, Claim, Export, Fate, Filter, Queries as _, Store
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{MEDIA, config, replicas, server};
+use super::{MEDIA, beaten, config, replicas, server};
 use crate::callbacks::{Step, cos};
 use crate::clock::{Clock, faketime};
 use crate::daemon::{Daemon, soon};
@@ -437,6 +437,108 @@ fn a_lease_ends_by_the_servers_clock() {
     assert_eq!(clock.daemon.post(MEDIA, &[], cos(Step::Failed, "run-2")).status, 200);
     soon("it is leased", || (hook.seen().len() == 2).then_some(()));
     assert_eq!(ask(&server, &folder, leased), 2);
+}
+
+/// What a lease is known by is what the store wrote, whatever a clock says when its try has ended.
+#[test]
+fn a_clock_that_is_set_during_a_try_makes_nothing_be_told_again() {
+    let Some(library) = faketime() else { return };
+    let (server, folder) = (server(), TempDir::new().expect("a folder"));
+    make(&server, &folder);
+    let (answers, asked) = (Arc::new(Mutex::new(())), Arc::new(AtomicUsize::new(0)));
+    let hook = Hook::start({
+        let (answers, asked) = (Arc::clone(&answers), Arc::clone(&asked));
+        move || {
+            asked.fetch_add(1, Ordering::AcqRel);
+            drop(answers.lock());
+            Reply::Status(200)
+        }
+    });
+    let mut clock = Clock::new(&library, &config(&address(&server, &folder), &hook.url()));
+    let count = |status| ask(&server, &folder, &format!("SELECT count(*) FROM deliveries WHERE status = '{status}'"));
+    for (tries, set) in [DAY, -DAY, 0].into_iter().enumerate() {
+        let held = answers.lock().expect("sound");
+        assert_eq!(clock.daemon.post(MEDIA, &[], cos(Step::Failed, format!("run-{tries}"))).status, 200);
+        soon("it is under way", || (asked.load(Ordering::Acquire) == tries + 1).then_some(()));
+        assert_eq!(count("leased"), 1);
+        clock.set(set);
+        // And beyond the next beat, when it looks at the server's clock.
+        let beaten = beaten(&server, &folder);
+        soon("it says that it is there", || (ask(&server, &folder, &beaten) == 1).then_some(()));
+        drop(held);
+        soon("its end is recorded", || (count("delivered") == tries + 1).then_some(()));
+    }
+    assert_eq!((count("leased"), hook.taken().len(), asked.load(Ordering::Acquire)), (0, 3, 3));
+}
+
+/// All that is waited for is due by the server's clock: who has a clock that is wrong, or is set, neither keeps it from the
+/// others nor moves it.
+#[test]
+fn what_waits_is_due_by_the_servers_clock_whoevers_clock_is_set() {
+    let Some(library) = faketime() else { return };
+    let (server, folder) = (server(), TempDir::new().expect("a folder"));
+    make(&server, &folder);
+    let answer = Arc::new(AtomicU16::new(503));
+    let hook = Hook::start({
+        let answer = Arc::clone(&answer);
+        move || Reply::Status(answer.load(Ordering::Acquire))
+    });
+    let config =
+        config(&address(&server, &folder), &hook.url()).replace("\"20ms\"", "\"1h\"").replace("\"100ms\"", "\"1h\"");
+    let mut clock = Clock::new(&library, &config);
+    let within = "due_at BETWEEN extract(epoch FROM clock_timestamp()) * 1000000
+                  AND extract(epoch FROM clock_timestamp() + interval '1 hour') * 1000000";
+    let waiting = format!("SELECT count(*) FROM deliveries WHERE status = 'waiting' AND attempts = 1 AND {within}");
+    for (tries, set) in [DAY, -DAY].into_iter().enumerate() {
+        clock.set(set);
+        assert_eq!(clock.daemon.post(MEDIA, &[], cos(Step::Failed, format!("run-{tries}"))).status, 200);
+        soon("it waits for its retry", || (ask(&server, &folder, &waiting) == tries + 1).then_some(()));
+    }
+    let due = "SELECT sum(due_at / 1000000) FROM deliveries WHERE status = 'waiting'";
+    let before = ask(&server, &folder, due);
+    answer.store(200, Ordering::Release);
+    clock.set(-2 * DAY);
+    // The forwarder looks at its clock before it tells what comes now.
+    assert_eq!(clock.daemon.post(MEDIA, &[], cos(Step::Failed, "run-2")).status, 200);
+    soon("it is told", || (!hook.taken().is_empty()).then_some(()));
+    clock.set(0);
+    assert_eq!(clock.daemon.post(MEDIA, &[], cos(Step::Failed, "run-3")).status, 200);
+    soon("that, too", || (hook.taken().len() == 2).then_some(()));
+    assert_eq!((ask(&server, &folder, due), ask(&server, &folder, &waiting)), (before, 2));
+}
+
+/// Whoever is given another configuration of a sink knows nothing of it any more: so it is tried anew, by all of them.
+#[test]
+fn a_sink_that_is_configured_anew_at_one_is_tried_anew_by_all() {
+    let (server, folder) = (server(), TempDir::new().expect("a folder"));
+    make(&server, &folder);
+    let is_well = Arc::new(AtomicBool::new(false));
+    let hook = Hook::start({
+        let is_well = Arc::clone(&is_well);
+        move || Reply::Status(if is_well.load(Ordering::Acquire) { 200 } else { 503 })
+    });
+    // Nothing is tried again, nor probed, while this test runs, but for what it is about.
+    let config = config(&address(&server, &folder), &hook.url())
+        .replace("retry_first = \"20ms\"\nretry_longest = \"100ms\"", "retry_first = \"24h\"\nretry_longest = \"24h\"")
+        .replace("breaker_probe = \"50ms\"", "breaker_probe = \"24h\"\nbreaker_failures = 1");
+    let (one, other) = (Daemon::run(&config), Daemon::run(&config));
+    assert_eq!(one.post(MEDIA, &[], cos(Step::Failed, "run-1")).status, 200);
+    let open = "SELECT count(*) FROM sink_breakers";
+    soon("its breaker is open", || (ask(&server, &folder, open) == 1).then_some(()));
+    soon("for both", || {
+        let is_open = |daemon: &Daemon| daemon.said("only probes from now on") == 1;
+        (is_open(&one) && is_open(&other)).then_some(())
+    });
+    // A word that is lost: what changes without one is seen by looking, once a beat. So two beats have to pass first.
+    for _ in 0..2 {
+        let beaten = beaten(&server, &folder);
+        soon("both look", || (ask(&server, &folder, &beaten) == 2).then_some(()));
+    }
+    is_well.store(true, Ordering::Release);
+    one.configure(&config.replace("[[routes]]", "timeout = \"7s\"\n[[routes]]"));
+    one.hup();
+    soon("it is told", || (hook.taken().len() == 1).then_some(()));
+    soon("its breaker is closed", || (ask(&server, &folder, open) == 0).then_some(()));
 }
 
 const DAY: i64 = 86_400;
