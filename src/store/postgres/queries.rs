@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use super::connect::{Address, Pool};
-use super::{news, outlook, read, replicas};
+use super::{PostgresStore, news, outlook, read, replicas};
 use crate::Boxed;
 use crate::model::{Attempt, Task};
+use crate::store::lent::Lent;
 use crate::store::{DeliveryRow, Filter, News, Outlook, Queries, ReceiptRow, Replica, SinkRow, StoreError, Window};
 
 /// Who asks.
@@ -90,5 +91,11 @@ impl Queries for Readers {
 
     fn replicas(&self) -> Boxed<'_, Result<Vec<Replica>, StoreError>> {
         Box::pin(async move { replicas::all(&*self.pool.get().await?, self.here).await })
+    }
+}
+
+impl Lent for PostgresStore {
+    fn readers(&self) -> &dyn Queries {
+        &self.readers
     }
 }
