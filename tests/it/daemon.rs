@@ -292,6 +292,12 @@ impl Daemon {
         finished(self.command(args))
     }
 
+    /// Runs a line that callbackd has printed, as a shell would.
+    pub(crate) fn cli_pasted(&self, line: &str) -> Done {
+        let line = line.strip_prefix("callbackd ").map(|rest| format!("{BINARY} {rest}")).expect("a command");
+        finished(self.started(Command::new("/bin/sh"), &["-c", &line]))
+    }
+
     /// Runs a command at a terminal, which both its outputs go to, as a person would.
     pub(crate) fn cli_at_a_terminal(&self, args: &[&str]) -> Done {
         let line = format!("{BINARY} {} --config {CONFIG}", args.join(" "));
