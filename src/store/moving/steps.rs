@@ -50,6 +50,8 @@ impl Move {
     pub async fn begin(&mut self) -> Result<Begun, StoreError> {
         let (from, to) = (self.from.stand().await?, self.to.stand().await?);
         let begun = self.judge(&from, &to)?;
+        // What cannot be read is no reason to mark the other.
+        self.all = self.from.count().await?;
         let (here, there) = (self.from.place().name(), self.to.place().url.clone());
         if !self.to.hold(Mark::Filling(here.clone())).await? {
             return refused(format!("{there} is in use; stop who uses it, or name another store"));
@@ -99,7 +101,6 @@ impl Move {
 
     /// Copies what comes after all that the other has, while the store may be used.
     pub async fn fill(&mut self, watch: Watch<'_>) -> Result<(), StoreError> {
-        self.all = self.from.count().await?;
         let (all, had) = (self.all, self.to.count().await?);
         let (from, to) = (&mut *self.from, &mut *self.to);
         pass(from, to, How::Fill, &mut |seen| watch(had + seen, all)).await.map(drop)

@@ -38,13 +38,19 @@ where
 /// The server's own identifier stays with all that follow it. Where there is none, its address has to do.
 pub(super) async fn place(client: &Client, address: &Address) -> Result<Place, StoreError> {
     let schema: Option<String> = one(client, "SELECT current_schema()::text").await?;
+    let Some(schema) = schema else {
+        return Err(StoreError::Unusable(format!(
+            "{}: there is no schema of that name that this user may look into; `CREATE SCHEMA` makes one, and `GRANT` lets the \
+             user in",
+            address.url()
+        )));
+    };
     let base: String = one(client, "SELECT current_database()::text").await?;
     let server = one::<String>(client, "SELECT system_identifier::text FROM pg_control_system()").await;
-    let other = schema.as_ref().filter(|schema| *schema != "public");
-    let other = other.map(|schema| format!("?options=-csearch_path%3D{schema}")).unwrap_or_default();
+    let other = if schema == "public" { String::new() } else { format!("?options=-csearch_path%3D{schema}") };
     let formerly = format!("postgres://{}{other}", address.place());
     let store = match server {
-        Ok(server) => format!("postgres:{server}/{base}/{}", schema.unwrap_or_default()),
+        Ok(server) => format!("postgres:{server}/{base}/{schema}"),
         Err(_) => formerly.clone(),
     };
     Ok(Place { url: address.url().to_owned(), store, formerly })

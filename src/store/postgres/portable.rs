@@ -32,7 +32,8 @@ pub async fn to_read(address: Address) -> Result<Opened, StoreError> {
     let base = open(&address).await?;
     if !server::is_current(&base.client).await? {
         return Err(StoreError::Unusable(format!(
-            "{} holds no store of this callbackd's schema; start the daemon once to bring it up to date",
+            "{} holds no store of this callbackd's schema; start the daemon once to bring it up to date, or use the callbackd \
+             that it belongs to",
             base.place.url
         )));
     }

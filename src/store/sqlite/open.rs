@@ -162,10 +162,12 @@ pub(super) fn glance(path: &Path) -> Result<Connection, StoreError> {
 
 /// Refuses a file of several names: SQLite's log goes by one of them, so that under another one what it holds is missing.
 pub(super) fn has_one_name(path: &Path) -> Result<(), StoreError> {
-    let names = path.metadata().map_or(1, |file| file.nlink());
-    if names == 1 {
-        return Ok(());
-    }
+    let Ok(file) = path.metadata() else { return Ok(()) };
+    let names = match file.is_file() {
+        true if file.nlink() <= 1 => return Ok(()),
+        true => file.nlink(),
+        false => return Err(StoreError::Unusable(format!("{} is no file", path.display()))),
+    };
     Err(StoreError::Unusable(format!(
         "{} is one of {names} names of the same file (hard links), and what SQLite writes beside a file goes by its name; remove \
          the others, which `find -samefile` finds, and use the name that was used until now; for a copy, `callbackd backup`",

@@ -12,7 +12,6 @@ use rusqlite::{Connection, OptionalExtension, Row as SqlRow, ToSql, params, para
 
 use super::super::rules::{hash_of, short_key};
 use super::open::{self, Lock};
-use super::read::fault;
 use crate::Boxed;
 use crate::store::StoreError;
 use crate::store::moving::{
@@ -47,9 +46,15 @@ pub fn to_fill(path: &Path) -> Result<Opened, StoreError> {
     Ok(Opened(Box::new(File { place, path: path.to_owned(), conn: None, lock: None, seen: Mark::Plain })))
 }
 
+/// Of two stores, one is at fault.
+fn fault(path: &Path) -> impl Fn(rusqlite::Error) -> StoreError + use<> {
+    let path = path.display().to_string();
+    move |e| StoreError::Unavailable(format!("{path}: {e}"))
+}
+
 /// Refuses to begin on a store that was moved, or is being filled.
 pub(super) fn refuse(conn: &Connection, path: &Path) -> Result<(), StoreError> {
-    mark(conn).map_err(fault)?.refusal(&place(path)?)
+    mark(conn).map_err(fault(path))?.refusal(&place(path)?)
 }
 
 /// By its canonical path, also where it is not there yet.
@@ -84,15 +89,17 @@ fn glance(path: &Path) -> Result<Option<Standing>, StoreError> {
         found => found.map_err(said)?,
     };
     open::has_one_name(path)?;
+    let fault = fault(path);
     let conn = if has_log { open::reader_of_any(path)?.0 } else { open::glance(path)? };
     open::is_ours(&conn, path)?;
     let there = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)";
     let mut is_empty = true;
     for table in TABLES {
-        is_empty &= !conn.query_row(there, [table.name], |row| row.get::<_, bool>(0)).map_err(fault)?
-            || !conn
-                .query_row(&format!("SELECT EXISTS (SELECT 1 FROM {})", table.name), [], |row| row.get::<_, bool>(0))
-                .map_err(fault)?;
+        // Older stores lack some.
+        let any = format!("SELECT EXISTS (SELECT 1 FROM {})", table.name);
+        let is =
+            |sql: &str, values: &[&str]| conn.query_row(sql, params_from_iter(values), |row| row.get::<_, bool>(0));
+        is_empty &= !(is(there, &[table.name]).map_err(&fault)? && is(&any, &[]).map_err(&fault)?);
     }
     Ok(Some(Standing { mark: mark(&conn).map_err(fault)?, is_empty }))
 }
@@ -100,7 +107,7 @@ fn glance(path: &Path) -> Result<Option<Standing>, StoreError> {
 /// Checkpoints are its own: there is no thread for them.
 fn writer(path: &Path) -> Result<Connection, StoreError> {
     let conn = open::writer(path)?;
-    conn.execute_batch("PRAGMA wal_autocheckpoint = 2000; PRAGMA cache_size = -65536;").map_err(fault)?;
+    conn.execute_batch("PRAGMA wal_autocheckpoint = 2000; PRAGMA cache_size = -65536;").map_err(fault(path))?;
     Ok(conn)
 }
 
@@ -280,13 +287,15 @@ impl File {
         &'a mut self,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
     ) -> Boxed<'a, Result<T, StoreError>> {
+        let fault = fault(&self.path);
         done(self.conn().and_then(|conn| work(conn).map_err(fault)))
     }
 
     fn look(&mut self) -> Result<Standing, StoreError> {
+        let fault = fault(&self.path);
         let standing = match &self.conn {
             Some(conn) if self.lock.is_some() => {
-                Standing { mark: mark(conn).map_err(fault)?, is_empty: counted(conn).map_err(fault)? == 0 }
+                Standing { mark: mark(conn).map_err(&fault)?, is_empty: counted(conn).map_err(&fault)? == 0 }
             }
             _ => glance(&self.path)?.unwrap_or(Standing { mark: Mark::Plain, is_empty: true }),
         };
@@ -295,6 +304,7 @@ impl File {
     }
 
     fn say(&mut self, mark: Mark) -> Result<(), StoreError> {
+        let fault = fault(&self.path);
         set(self.conn()?, &mark).map_err(fault)?;
         self.seen = mark;
         Ok(())
@@ -305,7 +315,7 @@ impl File {
         if self.lock.is_none() {
             let Some(lock) = Lock::try_take(&self.path)? else { return Ok(false) };
             let conn = writer(&self.path)?;
-            if mark(&conn).map_err(fault)? != self.seen {
+            if mark(&conn).map_err(fault(&self.path))? != self.seen {
                 return Err(meanwhile(&self.place));
             }
             (self.conn, self.lock) = (Some(conn), Some(lock));

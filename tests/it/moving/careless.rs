@@ -155,7 +155,7 @@ fn what_is_somebody_elses_is_refused_and_stays_as_it_is() {
         ("version.db", "a database of somebody else"),
         ("names.db", "a database of somebody else"),
         ("text.db", "not a database"),
-        ("folder.db", "folder.db"),
+        ("folder.db", "is no file"),
     ] {
         let url = format!("sqlite:{}", theirs.path().join(name).display());
         for args in [["--from", FILE, "--to", &url], ["--from", &url, "--to", "sqlite:new.db"]] {
@@ -211,6 +211,18 @@ fn a_move_that_is_refused_leaves_nothing_behind() {
     went_well(&daemon.cli(&["move", "--from", FILE, "--to", &other.url]));
     is_refused(&daemon.path("."), FILE, "sqlite:new.db", "was moved to");
     assert!(!daemon.path("new.db").exists());
+    // The way back, out of what cannot be read.
+    went_well(&daemon.cli(&["move", "--undo", "--from", FILE]));
+    went_well(&daemon.cli(&["move", "--from", FILE, "--to", "sqlite:b.db"]));
+    let version = |to: usize| {
+        let conn = rusqlite::Connection::open(daemon.path("b.db")).expect("opens");
+        conn.execute_batch(&format!("PRAGMA user_version = {to}")).expect("set");
+    };
+    version(4);
+    let refused = daemon.cli(&["move", "--from", "sqlite:b.db", "--to", FILE]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("has schema 4"), "{}", refused.stderr);
+    version(5);
+    went_well(&daemon.cli(&["move", "--undo", "--from", FILE]));
 }
 
 #[test]
