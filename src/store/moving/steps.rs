@@ -129,7 +129,7 @@ impl Move {
         let tally = pass(&mut *self.from, &mut *self.to, How::Whole, &mut |seen| watch(seen, all)).await?;
         self.to.settle().await?;
         let (here, there) = (self.from.place().name(), self.to.place().name());
-        // That it is still this one who fills it is looked at once more, before anything is given up.
+        // Before anything is given up: that it is still this one who fills it, and that its standbys have what was written.
         self.to.set_mark(Mark::Filling(here)).await?;
         self.from.set_mark(Mark::Moved(there)).await?;
         self.to.set_mark(Mark::Plain).await?;
