@@ -409,7 +409,7 @@ mod tests {
             "postgres:///d?password=s3cret",
         ] {
             let why = Address::parse(url, None, None).err().expect("a fault");
-            assert!(!why.contains("s3cret") && why.contains("postgres://"), "{why}");
+            assert!(!why.contains("s3cret") && (why.contains("postgres://") || why.contains("`%40`")), "{why}");
         }
         let address = Address::parse("postgres://u:s3cret@db/d", None, None).expect("an address");
         assert_eq!((address.place().as_str(), address.url()), ("db/d", "postgres://u@db/d"));
