@@ -97,9 +97,11 @@ impl Opened {
             }
         };
         if !other.0.hold(left.clone()).await? {
+            // Nobody's lock outlives him; that he is silent is noticed late.
+            let killed =
+                if there.url.starts_with("sqlite:") { "" } else { " (one that was killed counts for another 30 s)" };
             return refused(format!(
-                "{} is in use; stop every callbackd that uses it (one that was killed counts for another 30 s in a PostgreSQL), \
-                 and run this again",
+                "{} is in use; stop every callbackd that uses it{killed}, and run this again",
                 there.url
             ));
         }
