@@ -18,6 +18,7 @@ use self::queries::Readers;
 use self::replicas::Place;
 use self::tx::{Ids, Touches, Tx, identity};
 use self::writer::{CloseOnDrop, Commands, Desk, Health};
+use super::lent::Lent;
 use super::rules::{self, Asked, Ready, ReadyAgain, ReadyLateness, ReadyRuling, ReadySettlement};
 use super::{
     Claim, DeliveryFilter, Export, Extent, Inquiries, Lateness, Parsed, Pruned, Queries, Recorded, Ruling, Settlement,
@@ -158,6 +159,12 @@ async fn begin(pool: &Pool, address: &Address, desk: impl FnOnce(i64) -> Desk) -
     let heard = tokio::task::spawn_blocking(move || begins.recv()).await;
     let never = || Err(StoreError::Unusable(format!("{}: the writer did not begin", address.place())));
     heard.ok().and_then(Result::ok).unwrap_or_else(never).map(|()| writer)
+}
+
+impl Lent for PostgresStore {
+    fn readers(&self) -> &dyn Queries {
+        &self.readers
+    }
 }
 
 impl Store for PostgresStore {

@@ -14,6 +14,7 @@ use self::queue::Queue;
 use self::read::Readers;
 use self::reply::Replies;
 use self::writer::Health;
+use super::lent::Lent;
 use super::rules::{self, Asked, Ready, ReadyAgain, ReadyLateness, ReadyRuling, ReadySettlement};
 use super::{
     Claim, DeliveryFilter, Export, Extent, Inquiries, Lateness, Parsed, Pruned, Queries, Recorded, Ruling, Settlement,
@@ -41,7 +42,6 @@ mod pause;
 mod plans;
 pub mod portable;
 mod prune;
-mod queries;
 pub(super) mod queue;
 mod read;
 mod reply;
@@ -168,6 +168,12 @@ impl Drop for CloseOnDrop {
         self.0.close();
         // What was queued after the end: dropping the commands tells their callers.
         self.0.take(&mut Vec::new(), std::time::Duration::ZERO);
+    }
+}
+
+impl Lent for SqliteStore {
+    fn readers(&self) -> &dyn Queries {
+        &self.readers
     }
 }
 
