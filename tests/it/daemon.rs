@@ -510,7 +510,14 @@ impl Connection {
 
     fn more(&mut self) -> io::Result<()> {
         let mut bytes = [0; 4096];
-        match self.stream.read(&mut bytes)? {
+        // A read with a deadline is interrupted where the machine was stopped for a moment.
+        let read = loop {
+            match self.stream.read(&mut bytes) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
+        match read {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             read => {
                 self.unread.extend_from_slice(&bytes[..read]);
