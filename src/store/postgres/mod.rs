@@ -37,6 +37,7 @@ mod herald;
 mod history;
 mod inquire;
 mod keeper;
+mod mark;
 mod news;
 mod options;
 mod outlook;
@@ -148,7 +149,7 @@ impl PostgresStore {
 async fn begin(pool: &Pool, address: &Address, desk: impl FnOnce(i64) -> Desk) -> Result<JoinHandle<()>, StoreError> {
     let last = {
         let client = pool.get().await?;
-        portable::is_to_be_used(&client, address).await?;
+        mark::is_to_be_used(&client, address).await?;
         replicas::last_id(&client).await?
     };
     let desk = desk(last);

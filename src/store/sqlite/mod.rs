@@ -103,7 +103,7 @@ struct Threads {
 /// That there is a store, as far as this user may look.
 pub fn find(path: &Path) -> Result<(), StoreError> {
     match path.try_exists() {
-        Ok(true) => Ok(()),
+        Ok(true) => open::has_one_name(path),
         Ok(false) => Err(StoreError::NotFound(format!("there is no store at {}", path.display()))),
         // The daemon's folder is its own: others have to be root to look into it.
         Err(e) => Err(StoreError::Unusable(format!("the store at {} cannot be looked at: {e}", path.display()))),
