@@ -312,7 +312,6 @@ impl Store for PostgresStore {
     }
 
     fn set_back_inquiries(&self, source: String, by_ms: Option<u64>, now: Time) -> Boxed<'_, Result<(), StoreError>> {
-        // An execution that began since then is not to be late too soon.
         Box::pin(async move { self.move_back(set_back::HELD, source, by_ms, now).await.map(drop) })
     }
 
