@@ -21,6 +21,10 @@ REPORT := $(TARGET)/check.report
 comma := ,
 
 ran = @echo "  ran       $(1)" >>$(REPORT)
+# What $(3) shows is $(1). It has to run as root, and on a machine that is there for testing (CI=true), whoever it runs as;
+# elsewhere it is said that $(2) was left out.
+as_root = @if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then $(strip $(3)); echo "  ran       $(1)" >>$(REPORT); \
+	else echo "left out: $(strip $(2))"; echo "  left out  $(strip $(2))" >>$(REPORT); fi
 # Quick to build counts more than quick to run; in one folder, because much of one serves the next.
 install = cargo install --locked --debug --config profile.dev.debug=false --target-dir $(TARGET)/tools/build
 
@@ -107,13 +111,9 @@ otlp:
 	cargo clippy --locked --lib --features otlp -- -D warnings
 	cargo test --locked --features otlp --test it -- otlp:: config:: traces::
 	@echo "  ran       otlp: built with the feature, traces at a fake collector that checks the protocol (no real one)" >>$(REPORT)
-	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
-	  tests/peers/otlp.sh $(TARGET)/debug/callbackd; \
-	  echo "  ran       otlp: what is sent, decoded by OpenTelemetry's own definitions" >>$(REPORT); \
-	else \
-	  echo "left out: otlp by OpenTelemetry's definitions (needs pip and a network; tests/peers/otlp.sh)"; \
-	  echo "  left out  otlp by OpenTelemetry's definitions (needs pip and a network; tests/peers/otlp.sh)" >>$(REPORT); \
-	fi
+	$(call as_root,otlp: what is sent$(comma) decoded by OpenTelemetry's own definitions,\
+	  otlp by OpenTelemetry's definitions (needs pip and a network; tests/peers/otlp.sh),\
+	  tests/peers/otlp.sh $(TARGET)/debug/callbackd)
 
 # Several machines are a feature: the contract of the store, its model, and what several daemons share, on a PostgreSQL that is
 # started here.
@@ -126,15 +126,11 @@ postgres:
 	$(call ran,postgres: the store's contract and model$(comma) several daemons on one PostgreSQL$(comma) and the move there and back)
 
 # Several daemons behind HAProxy, on a Patroni cluster and on one server behind PgBouncer, all of which are killed, stopped and
-# cut off. As root it has to run; on a machine that is there for testing (CI=true) too, whoever it runs as.
+# cut off.
 cluster:
-	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
-	  tests/peers/cluster.sh; \
-	  echo "  ran       cluster: Patroni$(comma) etcd$(comma) PgBouncer and HAProxy$(comma) killed and cut off under load" >>$(REPORT); \
-	else \
-	  echo "left out: cluster test (needs root; sudo tests/peers/cluster.sh)"; \
-	  echo "  left out  cluster test (needs root; sudo tests/peers/cluster.sh)" >>$(REPORT); \
-	fi
+	$(call as_root,cluster: Patroni$(comma) etcd$(comma) PgBouncer and HAProxy$(comma) killed and cut off under load,\
+	  cluster test (needs root; sudo tests/peers/cluster.sh),\
+	  tests/peers/cluster.sh)
 
 # Power cuts: what the disk could hold then, of a recorded life of the daemon; and that losses would be found.
 POWER_CUTS ?= 1000
@@ -178,92 +174,57 @@ interleavings:
 	tests/interleavings/run.sh
 	$(call ran,interleavings: many orders of the steps of threads and tasks$(comma) and broken on purpose)
 
-# As root it has to run; on a machine that is there for testing (CI=true) too, whoever it runs as.
 network:
-	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
-	  tests/peers/network.sh; \
-	  echo "  ran       network: the daemon behind a bad line" >>$(REPORT); \
-	else \
-	  echo "left out: network test (needs root; sudo tests/peers/network.sh)"; \
-	  echo "  left out  network test (needs root; sudo tests/peers/network.sh)" >>$(REPORT); \
-	fi
+	$(call as_root,network: the daemon behind a bad line,\
+	  network test (needs root; sudo tests/peers/network.sh),\
+	  tests/peers/network.sh)
 
-# The same.
 systemd:
 	@cargo build --locked --bin callbackd
-	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
-	  tests/peers/systemd.sh $(TARGET)/debug/callbackd; \
-	  echo "  ran       systemd: the units in a container" >>$(REPORT); \
-	else \
-	  echo "left out: systemd test (needs root; sudo tests/peers/systemd.sh)"; \
-	  echo "  left out  systemd test (needs root; sudo tests/peers/systemd.sh)" >>$(REPORT); \
-	fi
+	$(call as_root,systemd: the units in a container,\
+	  systemd test (needs root; sudo tests/peers/systemd.sh),\
+	  tests/peers/systemd.sh $(TARGET)/debug/callbackd)
 
-# As root, or on a machine that is there for testing, it has to run: pip brings the signer over the network.
+# pip brings the signer over the network.
 signer:
 	@cargo build --locked --bin callbackd
-	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
-	  tests/peers/huawei_signer.sh $(TARGET)/debug/callbackd; \
-	  echo "  ran       Huawei Cloud's own signer on what is sent to SecMaster" >>$(REPORT); \
-	else \
-	  echo "left out: Huawei Cloud's own signer (needs pip and a network; tests/peers/huawei_signer.sh)"; \
-	  echo "  left out  Huawei Cloud's own signer (needs pip and a network; tests/peers/huawei_signer.sh)" >>$(REPORT); \
-	fi
+	$(call as_root,Huawei Cloud's own signer on what is sent to SecMaster,\
+	  Huawei Cloud's own signer (needs pip and a network; tests/peers/huawei_signer.sh),\
+	  tests/peers/huawei_signer.sh $(TARGET)/debug/callbackd)
 
-# The same, for a validator of JSON Schema.
+# The same for a validator of JSON Schema.
 schema:
 	@cargo build --locked --bin callbackd
-	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
-	  tests/peers/schema.sh $(TARGET)/debug/callbackd; \
-	  echo "  ran       the JSON Schemas: what is shipped, what check refuses, what the fixtures make" >>$(REPORT); \
-	else \
-	  echo "left out: the JSON Schemas (needs pip and a network; tests/peers/schema.sh)"; \
-	  echo "  left out  the JSON Schemas (needs pip and a network; tests/peers/schema.sh)" >>$(REPORT); \
-	fi
+	$(call as_root,the JSON Schemas: what is shipped$(comma) what check refuses$(comma) what the fixtures make,\
+	  the JSON Schemas (needs pip and a network; tests/peers/schema.sh),\
+	  tests/peers/schema.sh $(TARGET)/debug/callbackd)
 
-# The same: Schemathesis asks the admin API what its description makes up.
+# Schemathesis asks the admin API what its description makes up.
 openapi:
 	@cargo build --locked --bin callbackd
-	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
-	  SEED=$(SEED) tests/peers/openapi.sh $(TARGET)/debug/callbackd; \
-	  echo "  ran       Schemathesis on the admin API$(comma) as /openapi.json describes it" >>$(REPORT); \
-	else \
-	  echo "left out: Schemathesis on the admin API (needs pip and a network; tests/peers/openapi.sh)"; \
-	  echo "  left out  Schemathesis on the admin API (needs pip and a network; tests/peers/openapi.sh)" >>$(REPORT); \
-	fi
+	$(call as_root,Schemathesis on the admin API$(comma) as /openapi.json describes it,\
+	  Schemathesis on the admin API (needs pip and a network; tests/peers/openapi.sh),\
+	  SEED=$(SEED) tests/peers/openapi.sh $(TARGET)/debug/callbackd)
 
-# The same: a real PostgreSQL and a real Zabbix are installed and started for it.
+# A real PostgreSQL and a real Zabbix are installed and started for it.
 zabbix:
-	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
-	  tests/peers/zabbix.sh; \
-	  echo "  ran       zabbix: sink and apply against a real one" >>$(REPORT); \
-	else \
-	  echo "left out: Zabbix test (needs root; sudo tests/peers/zabbix.sh)"; \
-	  echo "  left out  Zabbix test (needs root; sudo tests/peers/zabbix.sh)" >>$(REPORT); \
-	fi
+	$(call as_root,zabbix: sink and apply against a real one,\
+	  Zabbix test (needs root; sudo tests/peers/zabbix.sh),\
+	  tests/peers/zabbix.sh)
 
-# The same: a real Prometheus is had from Debian, and its Python client from pip.
+# A real Prometheus is had from Debian, and its Python client from pip.
 metrics:
 	@cargo build --locked --bin callbackd
-	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
-	  tests/peers/prometheus.sh $(TARGET)/debug/callbackd; \
-	  echo "  ran       metrics: scraped by a real Prometheus, which tries the rules and the dashboard" >>$(REPORT); \
-	else \
-	  echo "left out: metrics at a real Prometheus (needs apt and pip; tests/peers/prometheus.sh)"; \
-	  echo "  left out  metrics at a real Prometheus (needs apt and pip; tests/peers/prometheus.sh)" >>$(REPORT); \
-	fi
+	$(call as_root,metrics: scraped by a real Prometheus$(comma) which tries the rules and the dashboard,\
+	  metrics at a real Prometheus (needs apt and pip; tests/peers/prometheus.sh),\
+	  tests/peers/prometheus.sh $(TARGET)/debug/callbackd)
 
-# The page in Chromium. As root, or on a machine that is there for testing, it has to run: npm brings what drives the browser
-# over the network. `PICTURES=1 make page` makes the pictures in docs/ anew.
+# The page in Chromium; npm brings what drives the browser over the network. `PICTURES=1 make page` makes the pictures in docs/ anew.
 page:
 	@cargo build --locked --bin callbackd
-	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
-	  tests/peers/page.sh $(TARGET)/debug/callbackd; \
-	  echo "  ran       page: every view in Chromium$(comma) and what is done there" >>$(REPORT); \
-	else \
-	  echo "left out: the page in Chromium (needs chromium, node, npm and a network; tests/peers/page.sh)"; \
-	  echo "  left out  the page in Chromium (needs chromium, node, npm and a network; tests/peers/page.sh)" >>$(REPORT); \
-	fi
+	$(call as_root,page: every view in Chromium$(comma) and what is done there,\
+	  the page in Chromium (needs chromium$(comma) node$(comma) npm and a network; tests/peers/page.sh),\
+	  tests/peers/page.sh $(TARGET)/debug/callbackd)
 
 # What a callback costs, as instructions that callgrind counts: nearly the same everywhere (a hundredth up or
 # down, as commits gather more or less), so that a limit can hold.
@@ -310,18 +271,14 @@ image: static
 	@mkdir -p $(TARGET)/packages
 	systemd/image.sh $(TARGET)/$(STATIC)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/callbackd $(TARGET)/packages/callbackd.oci.tar
 
-# Both packages and the image, each on what it is made for. As root it has to run.
+# Both packages and the image, each on what it is made for.
 packages:
-	@if [[ $$(id -u) == 0 || $${CI:-} == true ]]; then \
+	$(call as_root,packages: .deb from installation to purge$(comma) upgraded under load; .rpm; container image,\
+	  packages (needs root; sudo make packages),\
 	  $(MAKE) --no-print-directory deb rpm; \
 	  tests/peers/packages.sh $(TARGET)/packages/callbackd.deb $(TARGET)/packages/callbackd.rpm; \
 	  $(MAKE) --no-print-directory image PROFILE=dev; \
-	  tests/peers/image.py $(TARGET)/packages/callbackd.oci.tar; \
-	  echo "  ran       packages: .deb from installation to purge$(comma) upgraded under load; .rpm; container image" >>$(REPORT); \
-	else \
-	  echo "left out: packages (needs root; sudo make packages)"; \
-	  echo "  left out  packages (needs root; sudo make packages)" >>$(REPORT); \
-	fi
+	  tests/peers/image.py $(TARGET)/packages/callbackd.oci.tar)
 
 # Formats everything.
 fmt:

@@ -345,6 +345,32 @@ class Measures:
                     [drain["rate"] / rate for rate in self.drains])
         remove(store)
 
+    def backlog(self):
+        """With a sink that is down and millions waiting for it, and with nothing that waits, in equal stores."""
+        executions = 200_000 if self.quick else 2_000_000
+        down, stores = f"http://127.0.0.1:{harness.free_port()}/", {}
+        for waiting in (0, executions):
+            say(f"  fills a store: {number(executions)} executions, {number(waiting)} waiting")
+            stores[waiting] = FOLDER / f"backlog-{waiting}.db"
+            filled = harness.configure(stores[waiting], to=down)
+            subprocess.run([self.paths["fill"], filled, str(executions), str(waiting)], check=True, stdout=sys.stderr)
+        os.sync()
+        ratios, memory = [], []
+        for _ in range(ROUNDS):
+            rates = {}
+            for waiting, store in stores.items():
+                with Daemon(store, to=down) as daemon:
+                    rates[waiting] = self.loaded(daemon, connections=64, seconds=self.seconds)["rate"]
+                    if waiting:
+                        memory.append(daemon.memory("VmHWM"))
+            ratios.append(rates[executions] / rates[0])
+        note = f"{number(executions)} executions, all of them waiting"
+        row("ingest_backlog", "ingest while all that is stored waits for a sink that is down / while nothing does", ratios,
+            at_least=0.9, note=note)
+        row("memory_backlog", "memory, high water under load, with that backlog", memory, "MiB", at_most=48, note=note)
+        for store in stores.values():
+            remove(store)
+
     def instructions(self):
         """Callgrind's count, which is nearly the same on every machine."""
         for connections in (64, 1):
@@ -358,7 +384,7 @@ class Measures:
                 [count / bare], note=f"of {number(bare)}", **reach)
 
 
-PARTS = ("ingest", "single", "forwarding", "together", "watched", "footprint", "large", "instructions")
+PARTS = ("ingest", "single", "forwarding", "together", "watched", "footprint", "backlog", "large", "instructions")
 
 
 def main():
@@ -369,7 +395,7 @@ def main():
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--picture", type=pathlib.Path)
     options = parser.parse_args()
-    paths = harness.build(["bench"] + ["fill"] * ("large" in options.only), options.profile)
+    paths = harness.build(["bench"] + ["fill"] * bool({"backlog", "large"} & set(options.only)), options.profile)
     Daemon.path = paths["callbackd"]
     measures, failed, where = Measures(paths, options.quick), {}, harness.where()
     for part in PARTS:

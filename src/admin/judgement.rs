@@ -116,6 +116,15 @@ impl Commands {
             None => format!("callbackd {words}"),
         }
     }
+
+    /// What was said, with the file in each command that stands there in backticks.
+    pub fn complete(&self, said: &str) -> String {
+        let part = |(nth, part): (usize, &str)| match part.strip_prefix("callbackd ").filter(|_| nth % 2 == 1) {
+            Some(words) if words.contains(' ') && !words.contains(" --config ") => self.say(words),
+            _ => part.to_owned(),
+        };
+        said.split('`').enumerate().map(part).collect::<Vec<_>>().join("`")
+    }
 }
 
 /// Of what can be wrong, what is judged and how it is mended.
@@ -413,5 +422,13 @@ mod tests {
         assert_eq!(said(DEFAULT_FILE), "callbackd sinks test any");
         assert_eq!(said("/srv/a b.toml"), "callbackd sinks test any --config '/srv/a b.toml'");
         assert_eq!(Commands::of(None).say("doctor"), "callbackd doctor");
+        let complete = |text: &str| Commands::of(Some(Path::new("c.toml"))).complete(text);
+        let said = "it was moved; `callbackd move --undo --from a.db` lets it be used";
+        assert_eq!(complete(said), "it was moved; `callbackd move --undo --from a.db --config c.toml` lets it be used");
+        for same in
+            ["another `callbackd move` works on it", "run callbackd move --help", "`callbackd man x --config d.toml`"]
+        {
+            assert_eq!(complete(same), same);
+        }
     }
 }

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::admin::judgement::Commands;
 use crate::config::{Environment, Faults};
 use crate::store::StoreError;
 use crate::{app, telemetry};
@@ -129,7 +130,7 @@ impl Cli {
         match ended {
             Ok(()) => 0,
             Err(failure) => {
-                failure.tell();
+                failure.tell(&Commands::of(context.file.as_deref()));
                 failure.exit_code()
             }
         }
@@ -167,14 +168,16 @@ impl Failure {
         }
     }
 
-    fn tell(&self) {
+    /// With commands as they can be typed for this configuration.
+    fn tell(&self, commands: &Commands) {
+        let complain = |text: &str| print::complain(&commands.complete(text));
         match self {
             Failure::Told | Failure::Closed => {}
             // Faults of the configuration begin with their place, as compilers and editors like it.
-            Failure::Config(text) => print::complain(text),
-            Failure::App(e) if e.exit_code() == EXIT_CONFIG => print::complain(&e.to_string()),
-            Failure::Failed(text) | Failure::Usage(text) => print::complain(&format!("error: {text}")),
-            Failure::App(e) => print::complain(&format!("error: {e}")),
+            Failure::Config(text) => complain(text),
+            Failure::App(e) if e.exit_code() == EXIT_CONFIG => complain(&e.to_string()),
+            Failure::Failed(text) | Failure::Usage(text) => complain(&format!("error: {text}")),
+            Failure::App(e) => complain(&format!("error: {e}")),
         }
     }
 }

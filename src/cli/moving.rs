@@ -12,7 +12,8 @@ use serde_json::json;
 use super::progress::Progress;
 use super::reach::Context;
 use super::{Failure, block_on, print};
-use crate::store::moving::{Begun, Move, Opened, Tally};
+use crate::admin::judgement::shell;
+use crate::store::moving::{Begun, Move, Opened, Other, Tally};
 use crate::store::sqlite::portable;
 
 /// So often it is looked whether the store is still used.
@@ -23,15 +24,19 @@ pub(super) struct Moving {
     /// The store as it is: sqlite:FILE or postgres://…
     #[arg(long, value_name = "URL")]
     from: String,
-    /// The store to be: a new one, or one that was moved to the first
+    /// The store to be: a new one, or one that was moved to the first; with --undo, where the first went, if it is reached
+    /// otherwise now
     #[arg(long, value_name = "URL", required_unless_present = "undo")]
     to: Option<String>,
     /// Only compare the two, row by row; nothing is written
     #[arg(long, conflicts_with = "undo")]
     verify: bool,
-    /// Let a store that was moved be used again, without what the other has taken since
-    #[arg(long, conflicts_with = "to")]
+    /// Let a store that was moved be used again, without what the other has taken since; that one is not used any more
+    #[arg(long)]
     undo: bool,
+    /// With --undo: the other store is gone for good, and must never be used again
+    #[arg(long, requires = "undo", conflicts_with = "to")]
+    gone: bool,
     /// What was moved, as a JSON object
     #[arg(long)]
     json: bool,
@@ -48,7 +53,8 @@ impl Moving {
     pub(super) fn run(&self, context: &Context<'_>) -> Result<(), Failure> {
         block_on(async {
             match &self.to {
-                None => self.undo(context).await,
+                _ if self.undo => self.undo(context).await,
+                None => Err(Failure::Usage("--to is missing".to_owned())),
                 Some(to) => {
                     let from = opened(&self.from, For::Reading, context).await?;
                     let purpose = if self.verify { For::Reading } else { For::Filling };
@@ -62,11 +68,47 @@ impl Moving {
 
     async fn undo(&self, context: &Context<'_>) -> Result<(), Failure> {
         let mut store = opened(&self.from, For::Reading, context).await?;
-        let to = store.undo().await?;
-        print::stdout(|out| {
-            let place = print::plain(store.place());
-            writeln!(out, "{place} may be used again; what {} has taken since is not in it", print::plain(&to))
+        let place = print::plain(store.place()).into_owned();
+        let other = match store.went().await? {
+            Some(went) => Some(self.other(&place, &went, context).await?),
+            None => None,
+        };
+        let is_gone = matches!(other, Some(Other::Gone));
+        let undone = store.undo(other).await?;
+        let went = print::plain(&undone.went);
+        print::stdout(|out| match (is_gone, undone.was_under_way) {
+            (true, _) => writeln!(
+                out,
+                "{place} may be used again; what {went} has taken since is not in it, and nothing keeps a callbackd from using \
+                 that one: see that none ever does"
+            ),
+            (false, true) => writeln!(out, "{place} may be used again; {went} is not whole, and can be deleted"),
+            (false, false) => writeln!(
+                out,
+                "{place} may be used again; what {went} has taken since is not in it, and no callbackd begins on that one any more"
+            ),
         })
+    }
+
+    /// The store that might be used since.
+    async fn other(&self, place: &str, went: &str, context: &Context<'_>) -> Result<Other, Failure> {
+        let named = self.to.as_deref().unwrap_or(went);
+        match (opened(named, For::Reading, context).await, self.gone) {
+            (Ok(_), true) => {
+                Err(Failure::Failed(format!("{} is there, and not gone: leave out --gone", print::plain(went))))
+            }
+            (Ok(other), false) if self.to.is_some() => Ok(Other::Named(other)),
+            (Ok(other), false) => Ok(Other::There(other)),
+            (Err(_), true) => Ok(Other::Gone),
+            (Err(Failure::Failed(why) | Failure::Usage(why)), false) => Err(Failure::Failed(format!(
+                "{why}; {place} went to {}, which nobody may use any more when this one is used: name it as it is reached now (`callbackd \
+                 move --undo --from {} --to URL`); if it is gone for good, `callbackd move --undo --from {} --gone`",
+                print::plain(went),
+                shell(place),
+                shell(place),
+            ))),
+            (Err(other), false) => Err(other),
+        }
     }
 
     async fn copy(&self, mut stores: Move) -> Result<(), Failure> {

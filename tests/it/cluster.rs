@@ -218,6 +218,14 @@ impl Drop for Over<'_> {
     }
 }
 
+/// Prints what was done to them, and how long callbacks were not taken after.
+fn teller(began: Instant) -> impl Fn(&str, Duration) {
+    move |what, first| {
+        let (at, first) = (began.elapsed().as_secs(), first.as_millis());
+        println!("  at {at:>3} s  {what}; the next callback was taken after {first} ms");
+    }
+}
+
 #[test]
 #[ignore = "needs Patroni and namespaces: tests/peers/cluster.sh"]
 fn on_a_patroni_cluster_whose_leader_is_killed_and_switched_over_and_whose_etcd_is_lost() {
@@ -238,10 +246,7 @@ fn on_a_patroni_cluster_whose_leader_is_killed_and_switched_over_and_whose_etcd_
         within(30, "HAProxy", || get(PROXY, "/").filter(|(status, _)| *status == 404));
         let to = [PROXY.to_owned(), Lines::LISTEN.to_owned()];
         under_load(&to, &mut daemons, &hook, |load, daemons| {
-            let told = |what: &str, first: Duration| {
-                let (at, first) = (began.elapsed().as_secs(), first.as_millis());
-                println!("  at {at:>3} s  {what}; the next callback was taken after {first} ms");
-            };
+            let told = teller(began);
             kill_replicas(daemons, 3, load, rng);
             told("replicas were killed", load.goes_on(40));
 
@@ -331,10 +336,7 @@ fn on_one_server_behind_pgbouncer_both_of_which_are_killed() {
         let mut daemons = replicas([Single::URL, Single::URL, Single::DIRECT_AS_CALLBACKD], &hook.url());
         let to = [PROXY.to_owned()];
         under_load(&to, &mut daemons, &hook, |load, daemons| {
-            let told = |what: &str, first: Duration| {
-                let (at, first) = (began.elapsed().as_secs(), first.as_millis());
-                println!("  at {at:>3} s  {what}; the next callback was taken after {first} ms");
-            };
+            let told = teller(began);
             kill_replicas(daemons, 2, load, rng);
             told("replicas were killed", load.goes_on(40));
             for _ in 0..3 {

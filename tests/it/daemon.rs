@@ -292,6 +292,12 @@ impl Daemon {
         finished(self.command(args))
     }
 
+    /// Runs a line that callbackd has printed, as a shell would.
+    pub(crate) fn cli_pasted(&self, line: &str) -> Done {
+        let line = line.strip_prefix("callbackd ").map(|rest| format!("{BINARY} {rest}")).expect("a command");
+        finished(self.started(Command::new("/bin/sh"), &["-c", &line]))
+    }
+
     /// Runs a command at a terminal, which both its outputs go to, as a person would.
     pub(crate) fn cli_at_a_terminal(&self, args: &[&str]) -> Done {
         let line = format!("{BINARY} {} --config {CONFIG}", args.join(" "));
@@ -504,7 +510,14 @@ impl Connection {
 
     fn more(&mut self) -> io::Result<()> {
         let mut bytes = [0; 4096];
-        match self.stream.read(&mut bytes)? {
+        // A read with a deadline is interrupted where the machine was stopped for a moment.
+        let read = loop {
+            match self.stream.read(&mut bytes) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
+        match read {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             read => {
                 self.unread.extend_from_slice(&bytes[..read]);

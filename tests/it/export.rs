@@ -152,6 +152,13 @@ fn open(folder: &TempDir) -> Arc<SqliteStore> {
     Arc::new(SqliteStore::open(&folder.path().join("store.db"), &Options::default()).expect("opens"))
 }
 
+/// The id of a receipt that nobody could read.
+async fn quarantined(store: &SqliteStore) -> i64 {
+    let ill = Parsed::Quarantined("not understood".to_owned());
+    let kept = store.record(receipt("nobody", at(1), "what it was"), ill, Arc::new(Rules::default())).await;
+    kept.expect("recorded").receipt
+}
+
 #[tokio::test]
 async fn a_crash_between_export_and_going_repeats_lines_and_loses_none() {
     let folder = TempDir::new().expect("a folder");
@@ -194,9 +201,7 @@ async fn what_came_after_its_line_was_written_keeps_an_execution_until_that_is_w
 async fn what_is_read_again_after_a_line_was_written_goes_in_another_one() {
     let folder = TempDir::new().expect("a folder");
     let store = open(&folder);
-    let ill = Parsed::Quarantined("not understood".to_owned());
-    let ill = store.record(receipt("nobody", at(1), "what it was"), ill, Arc::new(Rules::default())).await;
-    let ill = ill.expect("recorded").receipt;
+    let ill = quarantined(&store).await;
     record(&*store, "nobody", at(2), vec![update("a", Status::Failed)]).await;
     let (other, handle) = (Arc::clone(&store), tokio::runtime::Handle::current());
     let late = Kept::new(move || {
@@ -220,9 +225,7 @@ async fn what_is_read_again_after_a_line_was_written_goes_in_another_one() {
 async fn a_refused_receipt_that_is_vouched_for_after_its_line_was_written_stays() {
     let folder = TempDir::new().expect("a folder");
     let store = open(&folder);
-    let ill = Parsed::Quarantined("not understood".to_owned());
-    let refused = store.record(receipt("nobody", at(1), "what it was"), ill, Arc::new(Rules::default())).await;
-    let refused = refused.expect("recorded").receipt;
+    let refused = quarantined(&store).await;
     let path = folder.path().join("store.db");
     let set = move |status: &str| {
         let conn = rusqlite::Connection::open(&path).expect("opens");

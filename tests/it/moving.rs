@@ -18,6 +18,8 @@ use crate::daemon::{Daemon, Done, soon};
 use crate::peers::ci::FakeCi;
 use crate::peers::hook::{Closed, Hook, Reply};
 
+mod careless;
+
 const MEDIA: &str = "/callbacks/media/t0ken";
 const SECRET: &str = "s3cret";
 const FILE: &str = "sqlite:callbackd.db";
@@ -43,13 +45,22 @@ impl Other {
     fn mark(&self, state: &str, place: &str) {
         #[cfg(feature = "postgres")]
         if crate::stores::postgres::server().is_some() {
+            self.ask("DROP TABLE IF EXISTS callbackd_move");
             self.ask("CREATE TABLE callbackd_move (state TEXT NOT NULL, place TEXT NOT NULL)");
             self.ask(&format!("INSERT INTO callbackd_move VALUES ('{state}', '{place}')"));
-            self.ask("ALTER TABLE line RENAME TO line_of_another");
+            self.ask("ALTER TABLE IF EXISTS line RENAME TO line_of_another");
             return;
         }
+        self.ask("DROP TABLE IF EXISTS moves");
         self.ask("CREATE TABLE moves (state TEXT NOT NULL, place TEXT NOT NULL) STRICT");
         self.ask(&format!("INSERT INTO moves VALUES ('{state}', '{place}')"));
+    }
+
+    /// As if who was killed had been silent for long.
+    fn forget(&self) {
+        if !self.url.starts_with("sqlite:") {
+            self.ask("UPDATE replicas SET seen_at = clock_timestamp() - interval '1 hour'");
+        }
     }
 
     /// Runs a statement in it; the number that it answers, and 0 where it cannot be asked yet.
@@ -491,9 +502,18 @@ fn what_cannot_be_moved_is_said() {
     #[cfg(not(feature = "postgres"))]
     assert!(said(&daemon, &["--from", FILE, "--to", "postgres://h/d"]).contains("is not built into this callbackd"));
     went_well(&moved(&daemon, &["--from", FILE, "--to", "sqlite:b.db"]));
-    // Another one that is in use, or not whole.
+    // Another one that was left, in use, or not whole.
     went_well(&moved(&daemon, &["--undo", "--from", FILE]));
-    assert!(said(&daemon, &["--from", FILE, "--to", "sqlite:b.db"]).contains("no move has brought"));
+    assert!(said(&daemon, &["--from", FILE, "--to", "sqlite:b.db"]).contains("with rows of its own"));
+    went_well(&moved(&daemon, &["--from", FILE, "--to", "sqlite:e.db"]));
+    assert!(said(&daemon, &["--undo", "--from", "sqlite:b.db"]).contains("went on to"));
+    assert!(said(&daemon, &["--from", FILE, "--to", "sqlite:f.db"]).contains("was moved to"));
+    went_well(&moved(&daemon, &["--undo", "--from", FILE, "--to", "sqlite:e.db"]));
+    let mut other = Daemon::prepare();
+    other.configure(&config(FILE, &closed.url()));
+    many(&mut other, 1);
+    let in_use = format!("sqlite:{}", other.path("callbackd.db").display());
+    assert!(said(&daemon, &["--from", FILE, "--to", &in_use]).contains("no move has brought"));
     daemon.start();
     let mut child = daemon.cli_going_on(&["move", "--from", FILE, "--to", "sqlite:c.db"]);
     soon("it waits for the daemon", || daemon.path("c.db").exists().then_some(()));
@@ -501,7 +521,8 @@ fn what_cannot_be_moved_is_said() {
     assert!(line.contains("stop every callbackd"), "{line}");
     child.kill().expect("killed");
     child.wait().expect("waited for");
-    assert!(said(&daemon, &["--from", "sqlite:b.db", "--to", "sqlite:c.db"]).contains("is being filled out of"));
+    assert!(said(&daemon, &["--from", &in_use, "--to", "sqlite:c.db"]).contains("is being filled out of"));
+    assert!(said(&daemon, &["--from", "sqlite:b.db", "--to", "sqlite:g.db"]).contains("was left for"));
     assert!(said(&daemon, &["--from", "sqlite:c.db", "--to", "sqlite:d.db"]).contains("is not whole"));
     assert!(said(&daemon, &["--undo", "--from", "sqlite:c.db"]).contains("is not whole"));
     daemon.terminate();
@@ -515,7 +536,7 @@ fn what_cannot_be_moved_is_said() {
 #[cfg(feature = "postgres")]
 mod postgres {
     use callbackd::model::Status;
-    use callbackd::store::moving::Move;
+    use callbackd::store::moving::{Move, Other};
     use callbackd::store::postgres::{Address, Options, PostgresStore, portable};
     use callbackd::store::sqlite::portable as file;
     use callbackd::store::sqlite::{self, SqliteStore};
@@ -563,8 +584,11 @@ mod postgres {
             ask(&server, &folder, "SELECT count(*) FROM replicas WHERE seen_at > clock_timestamp() - interval '30 s'"),
             0
         );
-        let went = portable::to_read(url()).await.expect("opens").undo().await.expect("undone");
-        assert_eq!(went, format!("sqlite:{}", path.canonicalize().expect("there").display()));
+        let other = Other::There(file::to_read(&path).expect("opens"));
+        let undone = portable::to_read(url()).await.expect("opens").undo(Some(other)).await.expect("undone");
+        assert_eq!(undone.went, format!("sqlite:{}", path.canonicalize().expect("there").display()));
+        let refused = SqliteStore::open(&path, &sqlite::Options::default()).err().expect("refused").to_string();
+        assert!(refused.contains("was left for postgres://"), "{refused}");
         let again = try_open(&server, &folder, Options::default()).await;
         record(&*again, "media", at(4), vec![update("i4", Status::Failed)]).await;
     }

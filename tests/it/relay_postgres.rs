@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use callbackd::config::{Config, Environment};
 use callbackd::model::{ReceiptStatus, Status};
-use callbackd::store::moving::Move;
+use callbackd::store::moving::{Begun, Move};
 use callbackd::store::postgres::{Address, Durability, Options, PostgresStore, portable};
 use callbackd::store::sqlite::{self, SqliteStore};
 use callbackd::store::{Parsed, Store as _, StoreError};
@@ -120,6 +120,13 @@ async fn a_commit_that_did_not_wait_for_its_standbys_does_not_count() {
     warns(true);
     is_unsure(stores.end(&mut |_, _| {}).await.expect_err("unsure"));
     warns(false);
+    // Before the rows are at the standbys, the other store is not given up.
+    drop(stores);
+    SqliteStore::open(&path, &sqlite::Options::default()).expect("it was not moved").close().await;
+    let mut stores = opened().await;
+    assert_eq!(stores.begin().await.expect("begins"), Begun::Again);
+    assert!(stores.hold().await.expect("held"));
+    stores.end(&mut |_, _| {}).await.expect("moved");
     let done = opened().await.begin().await.expect_err("it is at its end").to_string();
     assert!(done.contains("nothing is left to do"), "{done}");
 

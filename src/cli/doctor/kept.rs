@@ -46,7 +46,7 @@ pub(super) async fn look(
         }
     };
     if let Err(e) = survey.is_to_be_used() {
-        findings.wrong("store", e.to_string(), "do as it says, or mend store.url");
+        findings.wrong("store", judge.commands.complete(&e.to_string()), "do as it says, or mend store.url");
         return Ok(());
     }
     private(path, findings);

@@ -47,7 +47,7 @@ pub(super) async fn look(
         Err(e) => {
             findings.wrong(
                 "store",
-                format!("{place}: {e}"),
+                judge.commands.complete(&format!("{place}: {e}")),
                 "do as it says, or mend the database, or store.url and store.password",
             );
             return Ok(());

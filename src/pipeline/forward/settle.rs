@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Forwarder, STORE_PAUSE, moment};
+use super::{Forwarder, STORE_PAUSE};
 use crate::clock;
 use crate::store::{Fate, Settlement, StoreError};
 
@@ -70,9 +70,9 @@ impl Forwarder {
 
     /// The same for one, until nobody can have its lease any more.
     async fn settle_again(self: Arc<Self>, one: Settlement) {
-        let (delivery, ends) = (one.delivery, moment().plus(self.lease()));
+        let (delivery, ends) = (one.delivery, clock::steady() + self.lease());
         let mut lot = vec![one];
-        while moment().is_before(ends) && !self.store.is_closed() {
+        while clock::steady() < ends && !self.store.is_closed() {
             tokio::time::sleep(STORE_PAUSE).await;
             match self.settle(lot).await {
                 Ok(()) => return,

@@ -3,18 +3,31 @@
 //! A `Ground` is a store as the move sees it: tables of `Row`s in the order of their ids, in the one shape that is
 //! written down here, whatever a store makes of it. Leases are nobody's in it. The move itself is [`Move`]: it copies
 //! while the store is used, and once nobody uses it any more, compares all rows of both by their digests, writes what
-//! differs, and marks the one as moved and the other as whole. Nothing that it needs to go on after it was killed is
+//! differs, and marks the one as moved and the other as whole (`mark`; `undo` is the way back without the rows). Nothing that it needs to go on after it was killed is
 //! anywhere but in the two stores.
 
 use crate::Boxed;
 use crate::signature;
 use crate::store::StoreError;
 
+mod mark;
 mod pass;
 mod steps;
+mod undo;
 
+pub(crate) use mark::{Mark, Name, Place};
 pub use pass::{Counted, Difference, Tally};
 pub use steps::{Begun, Move, Opened};
+pub use undo::{Other, Undone};
+
+/// What is said where two work on one store.
+pub(crate) fn meanwhile(place: &Place) -> StoreError {
+    let url = &place.url;
+    StoreError::Refused(format!(
+        "another `callbackd move`, or a callbackd, has worked on {url} meanwhile; this one has given nothing up: see what it says \
+         now, and run this again"
+    ))
+}
 
 /// Rows that are read at once, at most.
 pub(crate) const ROWS: usize = 2000;
@@ -167,71 +180,29 @@ impl Row {
     }
 }
 
-/// What a store says of itself to who would use it.
+/// How a store stands before anything is done to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Mark {
-    /// It is to be used.
-    Plain,
-    /// It is being filled out of that one, and not whole.
-    Filling(String),
-    /// It is being moved to that one, and not to be used any more.
-    Leaving(String),
-    /// It was moved to that one.
-    Moved(String),
-}
-
-impl Mark {
-    /// As it is stored: a word and a place; `None` for what needs no mark.
-    pub(crate) fn parts(&self) -> Option<(&'static str, &str)> {
-        match self {
-            Mark::Plain => None,
-            Mark::Filling(from) => Some(("filling", from)),
-            Mark::Leaving(to) => Some(("leaving", to)),
-            Mark::Moved(to) => Some(("moved", to)),
-        }
-    }
-
-    pub(crate) fn of(state: &str, place: String) -> Mark {
-        match state {
-            "filling" => Mark::Filling(place),
-            "leaving" => Mark::Leaving(place),
-            _ => Mark::Moved(place),
-        }
-    }
-
-    /// Why no callbackd begins on a store that says so.
-    pub(crate) fn refusal(&self, place: &str) -> Result<(), StoreError> {
-        Err(StoreError::Unusable(match self {
-            Mark::Plain => return Ok(()),
-            Mark::Filling(from) => format!(
-                "{place} is not whole: it is being filled out of {from}; `callbackd move --from {from} --to {place}` goes on with it"
-            ),
-            Mark::Leaving(to) => format!(
-                "{place} is being moved to {to}; `callbackd move --from {place} --to {to}` ends that, and \
-                 `callbackd move --undo --from {place}` gives it up"
-            ),
-            Mark::Moved(to) => format!(
-                "{place} was moved to {to}: make that the store.url; `callbackd move --undo --from {place}` lets this one be \
-                 used again, without what the other has taken since"
-            ),
-        }))
-    }
+pub(crate) struct Standing {
+    pub(crate) mark: Mark,
+    /// It holds no row, or is not there yet.
+    pub(crate) is_empty: bool,
 }
 
 /// A store as the move sees it.
 pub(crate) trait Ground: Send {
-    /// Where it is, without secrets; what it is called in the other's mark.
-    fn place(&self) -> &str;
+    /// Where it is, without secrets.
+    fn place(&self) -> &Place;
 
-    /// What it says of itself.
-    fn mark(&mut self) -> Boxed<'_, Result<Mark, StoreError>>;
+    /// How it stands. Looking makes and changes nothing: where there is none yet, there is none afterwards.
+    fn stand(&mut self) -> Boxed<'_, Result<Standing, StoreError>>;
 
-    /// Says it, on stable storage.
+    /// Says of itself, on stable storage, what it is from now on; refused where somebody else has changed what it said since
+    /// this one looked, or said it.
     fn set_mark(&mut self, mark: Mark) -> Boxed<'_, Result<(), StoreError>>;
 
-    /// Keeps everybody else from using it, from now on until the mark says that it may be: whether nobody does. `to` is
-    /// where it is moved.
-    fn hold(&mut self, to: String) -> Boxed<'_, Result<bool, StoreError>>;
+    /// Keeps everybody else from using it, from now on until the mark says that it may be: whether nobody does. Where that
+    /// takes a mark, it is this one. A store to be filled is made now, where there is none. Refused like `set_mark`.
+    fn hold(&mut self, mark: Mark) -> Boxed<'_, Result<bool, StoreError>>;
 
     /// How many rows there are, about.
     fn count(&mut self) -> Boxed<'_, Result<u64, StoreError>>;
@@ -263,18 +234,5 @@ mod tests {
         assert_ne!(of(&[text("a")]), of(&[Cell::Bytes(b"a".to_vec())]));
         assert_eq!(of(&[text("a\0b")]), of(&[text("a\u{2400}b")]));
         assert_ne!(Row { id: 1, cells: Vec::new() }.digest(), Row { id: 2, cells: Vec::new() }.digest());
-    }
-
-    #[test]
-    fn a_store_that_is_not_to_be_used_says_what_to_do() {
-        let why = |mark: Mark| mark.refusal("sqlite:a.db").expect_err("refused").to_string();
-        assert!(why(Mark::Moved("postgres://h/d".to_owned())).contains("was moved to postgres://h/d"));
-        assert!(why(Mark::Filling("sqlite:b.db".to_owned())).contains("move --from sqlite:b.db --to sqlite:a.db"));
-        assert!(why(Mark::Leaving("sqlite:b.db".to_owned())).contains("--undo --from sqlite:a.db"));
-        Mark::Plain.refusal("sqlite:a.db").expect("to be used");
-        for mark in [Mark::Filling("x".to_owned()), Mark::Leaving("x".to_owned()), Mark::Moved("x".to_owned())] {
-            let (state, place) = mark.parts().expect("stored");
-            assert_eq!(Mark::of(state, place.to_owned()), mark);
-        }
     }
 }

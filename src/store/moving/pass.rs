@@ -164,7 +164,7 @@ async fn write(
             let Difference { table, id, how } = difference(table, wrong, &groups, &written);
             return Err(StoreError::Unusable(format!(
                 "{table} {id} was written to {}, and reads otherwise: {how}; nothing was given up, and the store is where it was",
-                to.place()
+                to.place().url
             )));
         }
     }

@@ -7,8 +7,9 @@
 //! 4. All rows of both are compared, and what differs is written.
 //! 5. The store is marked as moved, then the other as whole. In between neither can be used, and never both.
 
+use super::mark::undoing;
 use super::pass::{How, Tally, pass};
-use super::{Ground, Mark};
+use super::{Ground, Mark, Standing};
 use crate::store::StoreError;
 
 /// Told how many rows of how many were seen.
@@ -42,50 +43,64 @@ impl Move {
 
     /// Where from, and where to.
     pub fn places(&self) -> (&str, &str) {
-        (self.from.place(), self.to.place())
+        (&self.from.place().url, &self.to.place().url)
     }
 
-    /// Looks whether this move may be made, and marks the other store as being filled.
+    /// Looks whether this move may be made, and marks the other store as being filled. Until then nothing is made or changed.
     pub async fn begin(&mut self) -> Result<Begun, StoreError> {
-        let (here, there) = (self.from.place().to_owned(), self.to.place().to_owned());
-        if here == there {
-            return Err(StoreError::Refused(format!("{here} is both where from and where to")));
+        let (from, to) = (self.from.stand().await?, self.to.stand().await?);
+        let begun = self.judge(&from, &to)?;
+        // What cannot be read is no reason to mark the other.
+        self.all = self.from.count().await?;
+        let (here, there) = (self.from.place().name(), self.to.place().url.clone());
+        if !self.to.hold(Mark::Filling(here.clone())).await? {
+            return refused(format!("{there} is in use; stop who uses it, or name another store"));
         }
-        let (from, to) = (self.from.mark().await?, self.to.mark().await?);
-        let refused = |why: String| Err(StoreError::Refused(why));
-        match &from {
+        // Somebody may have begun on it, and ended, since it was looked at.
+        if to.is_empty && to.mark == Mark::Plain && self.to.count().await? > 0 {
+            self.to.set_mark(Mark::Plain).await?;
+            return refused(in_use(&there));
+        }
+        self.to.set_mark(Mark::Filling(here)).await?;
+        Ok(begun)
+    }
+
+    fn judge(&self, from: &Standing, to: &Standing) -> Result<Begun, StoreError> {
+        let (from_place, to_place) = (self.from.place(), self.to.place());
+        let (here, there) = (&from_place.url, &to_place.url);
+        if from_place.store == to_place.store {
+            return refused(format!("{here} is both where from and where to"));
+        }
+        match &from.mark {
             Mark::Plain => {}
-            Mark::Leaving(to) | Mark::Moved(to) if *to == there => {}
-            other => {
-                other.refusal(&here)?;
-            }
+            Mark::Leaving(to) | Mark::Moved(to) if to_place.is(to) => {}
+            other => other.refusal(from_place)?,
         }
-        match to {
-            Mark::Filling(from) if from == here => Ok(Begun::Again),
-            Mark::Filling(from) => refused(format!("{there} is being filled out of {from}; name another store")),
-            Mark::Plain if matches!(from, Mark::Moved(_)) => {
+        match &to.mark {
+            Mark::Filling(from) if from_place.is(from) => Ok(Begun::Again),
+            Mark::Filling(from) => refused(format!("{there} is being filled out of {}; name another store", from.url)),
+            Mark::Plain if matches!(from.mark, Mark::Moved(_)) => {
                 refused(format!("{here} was moved to {there} already, which is whole: nothing is left to do"))
             }
-            Mark::Plain if self.to.count().await? > 0 => {
-                refused(format!("{there} is in use: it holds rows that no move has brought; name an empty one"))
-            }
-            // The way back: what was moved here from there holds nothing that the other has not.
-            Mark::Moved(to) | Mark::Leaving(to) if to != here => {
-                refused(format!("{there} is a store that goes to {to}; name another one"))
-            }
-            Mark::Plain | Mark::Moved(_) | Mark::Leaving(_) => {
-                if !self.to.hold(here.clone()).await? {
-                    return refused(format!("{there} is in use by a callbackd; stop it first, or name another store"));
-                }
-                self.to.set_mark(Mark::Filling(here)).await?;
-                Ok(Begun::Anew)
-            }
+            Mark::Plain if !to.is_empty => refused(in_use(there)),
+            Mark::Plain => Ok(Begun::Anew),
+            // The way back: what was moved here from there holds nothing that the other has not; unless that was lost since.
+            Mark::Moved(other) if from_place.is(other) && from.is_empty && !to.is_empty => refused(format!(
+                "{here} holds nothing, and {there}, which was moved to it, would hold nothing afterwards; {} lets that one be \
+                 used again",
+                undoing(there)
+            )),
+            Mark::Moved(other) if from_place.is(other) => Ok(Begun::Anew),
+            // It may hold what nobody else does.
+            Mark::Moved(other) | Mark::Leaving(other) | Mark::Left(other) => refused(format!(
+                "{there} is a store with rows of its own, which goes to {}; name another one, or delete it first",
+                other.url
+            )),
         }
     }
 
     /// Copies what comes after all that the other has, while the store may be used.
     pub async fn fill(&mut self, watch: Watch<'_>) -> Result<(), StoreError> {
-        self.all = self.from.count().await?;
         let (all, had) = (self.all, self.to.count().await?);
         let (from, to) = (&mut *self.from, &mut *self.to);
         pass(from, to, How::Fill, &mut |seen| watch(had + seen, all)).await.map(drop)
@@ -104,8 +119,8 @@ impl Move {
 
     /// Whether the store is nobody's from now on.
     pub async fn hold(&mut self) -> Result<bool, StoreError> {
-        let to = self.to.place().to_owned();
-        self.from.hold(to).await
+        let to = self.to.place().name();
+        self.from.hold(Mark::Leaving(to)).await
     }
 
     /// Compares all rows, writes what differs, and gives the other store the word. Only what is held may be ended.
@@ -113,7 +128,9 @@ impl Move {
         let all = self.all;
         let tally = pass(&mut *self.from, &mut *self.to, How::Whole, &mut |seen| watch(seen, all)).await?;
         self.to.settle().await?;
-        let there = self.to.place().to_owned();
+        let (here, there) = (self.from.place().name(), self.to.place().name());
+        // Before anything is given up: that it is still this one who fills it, and that its standbys have what was written.
+        self.to.set_mark(Mark::Filling(here)).await?;
         self.from.set_mark(Mark::Moved(there)).await?;
         self.to.set_mark(Mark::Plain).await?;
         Ok(tally)
@@ -129,26 +146,14 @@ impl Move {
 impl Opened {
     /// Where it is, without secrets.
     pub fn place(&self) -> &str {
-        self.0.place()
+        &self.0.place().url
     }
+}
 
-    /// Lets a store that was moved, or was to be, be used again: where it had gone.
-    pub async fn undo(&mut self) -> Result<String, StoreError> {
-        let place = self.place().to_owned();
-        let refused = |why: String| Err(StoreError::Refused(why));
-        let went = match self.0.mark().await? {
-            Mark::Plain => return refused(format!("{place} was not moved: nothing is to be undone")),
-            Mark::Moved(to) | Mark::Leaving(to) => to,
-            Mark::Filling(from) => {
-                return refused(format!(
-                    "{place} is not whole: it is being filled out of {from}; to give that up, delete it"
-                ));
-            }
-        };
-        if !self.0.hold(went.clone()).await? {
-            return refused(format!("{place} is in use"));
-        }
-        self.0.set_mark(Mark::Plain).await?;
-        Ok(went)
-    }
+fn in_use(place: &str) -> String {
+    format!("{place} is in use: it holds rows that no move has brought; name an empty one")
+}
+
+pub(super) fn refused<T>(why: String) -> Result<T, StoreError> {
+    Err(StoreError::Refused(why))
 }

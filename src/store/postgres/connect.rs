@@ -34,6 +34,8 @@ const GREETING: Duration = Duration::from_secs(8);
 #[derive(Clone)]
 pub struct Address {
     config: Config,
+    /// As it was written, without a password.
+    url: String,
     /// One for each host.
     each: Arc<[Config]>,
     /// Of these, who answered last.
@@ -91,7 +93,7 @@ impl Address {
         };
         let stays_here = config.get_hosts().iter().all(is_near) && ca_file.is_none();
         let complete = |config: &mut Config| {
-            if let Some(password) = password {
+            if let Some(password) = password.filter(|_| config.get_password().is_none()) {
                 config.password(password);
             }
             if !url.contains("sslmode=") {
@@ -114,14 +116,21 @@ impl Address {
             SslMode::Disable => Tls(None),
             _ => Tls(Some(outbound::tls_client(ca_file)?)),
         };
-        Ok(Address { config, each: each.into(), last: Arc::default(), tls, held: Arc::default() })
+        let url = without_password(url);
+        Ok(Address { config, url, each: each.into(), last: Arc::default(), tls, held: Arc::default() })
     }
 
     fn read(url: &str) -> Result<Config, String> {
         // What the parser says could quote the password.
-        Config::from_str(url).map_err(|_| {
+        let config = Config::from_str(url).map_err(|_| {
             "is no address of a PostgreSQL; write one like \"postgres://callbackd@db.example.org/callbackd\"".to_owned()
-        })
+        })?;
+        let has_at = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
+        if config.get_hosts().iter().any(has_at) {
+            // The end of a password would be taken for a host, and said.
+            return Err("holds a password with an `@` in it; write that as `%40`, or use store.password".to_owned());
+        }
+        Ok(config)
     }
 
     /// One connection, which lives as long as its client, to the first host that will do, from who answered last on. Each
@@ -185,6 +194,11 @@ impl Address {
         }
     }
 
+    /// As it was written, without a password.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// The server's name, for a person.
     pub fn place(&self) -> String {
         let host = match self.config.get_hosts().first() {
@@ -196,6 +210,22 @@ impl Address {
         let port = port.map(|port| format!(":{port}")).unwrap_or_default();
         format!("{host}{port}/{}", self.config.get_dbname().unwrap_or("postgres"))
     }
+}
+
+/// The address without what is nobody's business, as the parser has it: whatever stands before the first `@` is who asks.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return String::new() };
+    let (user, rest) = match rest.split_once('@') {
+        Some((who, rest)) => (format!("{}@", who.split(':').next().unwrap_or_default()), rest),
+        None => (String::new(), rest),
+    };
+    let (place, asked) = rest.split_once('?').unwrap_or((rest, ""));
+    let is_told = |pair: &&str| {
+        urlencoding::decode(pair.split('=').next().unwrap_or_default()).is_ok_and(|key| key != "password")
+    };
+    let asked: Vec<_> = asked.split('&').filter(|pair| !pair.is_empty()).filter(is_told).collect();
+    let asked = if asked.is_empty() { String::new() } else { format!("?{}", asked.join("&")) };
+    format!("{scheme}://{user}{place}{asked}")
 }
 
 /// The same address for each of the hosts that it names.
@@ -395,13 +425,30 @@ mod tests {
 
     #[test]
     fn what_is_said_of_an_address_holds_no_password() {
-        for url in ["postgres://u:s3cret@db:port/d", "postgres://u:s3cret@/d?host", "postgres:///d?password=s3cret"] {
+        for url in [
+            "postgres://u:1@s3cret@db/d",
+            "postgres://u:s3cret@db:port/d",
+            "postgres://u:s3cret@/d?host",
+            "postgres:///d?password=s3cret",
+        ] {
             let why = Address::parse(url, None, None).err().expect("a fault");
-            assert!(!why.contains("s3cret") && why.contains("postgres://"), "{why}");
+            assert!(!why.contains("s3cret") && (why.contains("postgres://") || why.contains("`%40`")), "{why}");
         }
         let address = Address::parse("postgres://u:s3cret@db/d", None, None).expect("an address");
-        assert_eq!(address.place(), "db/d");
+        assert_eq!((address.place().as_str(), address.url()), ("db/d", "postgres://u@db/d"));
         let address = Address::parse("postgres://u:s3cret@db:6432/d", None, None).expect("an address");
         assert_eq!(address.place(), "db:6432/d");
+        for (url, told) in [
+            ("postgres://u:s3/c?r:et@a:1,b/d?sslmode=disable", "postgres://u@a:1,b/d?sslmode=disable"),
+            (
+                "postgres://db/d?user=u&pass%77ord=s3cret&options=-csearch_path%3Ds",
+                "postgres://db/d?user=u&options=-csearch_path%3Ds",
+            ),
+            ("postgresql://u@%2Frun%2Fpg/d?password=s3cret", "postgresql://u@%2Frun%2Fpg/d"),
+        ] {
+            assert_eq!(Address::parse(url, Some("s3cret"), None).expect("an address").url(), told);
+        }
+        let both = Address::parse("postgres://u:own@db/d", Some("s3cret"), None).expect("an address");
+        assert_eq!(both.config.get_password(), Some(b"own".as_slice()), "the nearer one");
     }
 }

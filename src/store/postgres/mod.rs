@@ -39,6 +39,7 @@ mod herald;
 mod history;
 mod inquire;
 mod keeper;
+mod mark;
 mod news;
 mod options;
 mod outlook;
@@ -150,7 +151,7 @@ impl PostgresStore {
 async fn begin(pool: &Pool, address: &Address, desk: impl FnOnce(i64) -> Desk) -> Result<JoinHandle<()>, StoreError> {
     let last = {
         let client = pool.get().await?;
-        portable::is_to_be_used(&client, address).await?;
+        mark::is_to_be_used(&client, address).await?;
         replicas::last_id(&client).await?
     };
     let desk = desk(last);
@@ -317,7 +318,6 @@ impl Store for PostgresStore {
     }
 
     fn set_back_inquiries(&self, source: String, by_ms: Option<u64>, now: Time) -> Boxed<'_, Result<(), StoreError>> {
-        // An execution that began since then is not to be late too soon.
         Box::pin(async move { self.move_back(set_back::HELD, source, by_ms, now).await.map(drop) })
     }
 

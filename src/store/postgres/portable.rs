@@ -1,24 +1,30 @@
 //! The database as a move sees it: all its rows, in the shape that every store knows.
 //!
-//! Beside those who use it, it is only read. To be filled or ended it is held by a mark, which everybody who begins looks
-//! for, and by the name of a table, without which nobody stores anything: not even one who was taken for gone.
+//! Beside those who use it, it is only read. To be filled or ended it is held by a mark (`mark`), and written only for as
+//! long as that is still this one's.
 
+use tokio_postgres::Row as SqlRow;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row as SqlRow};
 
 use super::connect::{Address, Session, fault};
+use super::mark::{self, Said, one};
 use super::read::{Read, ask};
-use super::replicas::GONE;
 use super::rows::owned;
 use super::server::{self, Durability};
-use super::tx::{NOT_AWAITED, Values, identity};
+use super::tx::{NOT_AWAITED, identity};
 use crate::Boxed;
 use crate::store::StoreError;
-use crate::store::moving::{BYTES, Cell, Ground, Kind, Mark, Opened, ROWS, Row, TABLES, Table};
+use crate::store::moving::{BYTES, Cell, Ground, Kind, Mark, Opened, Place, ROWS, Row, Standing, TABLES, Table};
 
 struct Base {
-    place: String,
+    place: Place,
     client: Session,
+    /// It may be made, or brought up to date.
+    is_to_be_filled: bool,
+    /// What it said of itself when it was last looked at, or what was said since.
+    seen: Said,
+    /// By which marks of this one are known.
+    token: i64,
 }
 
 /// A store, to be read beside whoever uses it.
@@ -26,58 +32,28 @@ pub async fn to_read(address: Address) -> Result<Opened, StoreError> {
     let base = open(&address).await?;
     if !server::is_current(&base.client).await? {
         return Err(StoreError::Unusable(format!(
-            "{} holds no store of this callbackd's schema; start the daemon once to bring it up to date",
-            base.place
+            "{} holds no store of this callbackd's schema; start the daemon once to bring it up to date, or use the callbackd \
+             that it belongs to",
+            base.place.url
         )));
     }
     Ok(Opened(Box::new(base)))
 }
 
-/// A store to be filled, made where there is none.
+/// A store to be filled, made when it is where there is none.
 pub async fn to_fill(address: Address, durability: Durability) -> Result<Opened, StoreError> {
-    let mut base = open(&address).await?;
-    let place = base.place.clone();
+    let base = open(&address).await?;
     let keeps = server::check(&base.client, durability).await;
-    keeps.map_err(|why| StoreError::Unusable(format!("{place}: {why}")))?;
-    server::migrate(&mut base.client).await?;
-    Ok(Opened(Box::new(base)))
+    keeps.map_err(|why| StoreError::Unusable(format!("{}: {why}", base.place.url)))?;
+    Ok(Opened(Box::new(Base { is_to_be_filled: true, ..base })))
 }
 
 async fn open(address: &Address) -> Result<Base, StoreError> {
     let said = |e: StoreError| StoreError::Unavailable(format!("{}: {e}", address.place()));
     let client = address.open().await.map_err(said)?;
-    let place = place(&client, address).await?;
-    Ok(Base { place, client })
-}
-
-/// Without secrets, and with the schema where it is not the one that everybody has.
-async fn place(client: &Client, address: &Address) -> Result<String, StoreError> {
-    let schema: Option<String> = one(client, "SELECT current_schema()::text").await?;
-    let schema = schema.filter(|schema| schema != "public").map(|schema| format!("?options=-csearch_path%3D{schema}"));
-    Ok(format!("postgres://{}{}", address.place(), schema.unwrap_or_default()))
-}
-
-/// Why nobody begins on it, where it was moved, or is being filled. Who begins asks with a place taken: so either who moves
-/// it sees that, or this sees the mark.
-pub(super) async fn is_to_be_used(client: &Client, address: &Address) -> Result<(), StoreError> {
-    mark(client).await?.refusal(&place(client, address).await?)
-}
-
-async fn one<T>(client: &Client, sql: &str) -> Result<T, StoreError>
-where
-    T: for<'a> tokio_postgres::types::FromSql<'a>,
-{
-    let rows = client.query_typed(sql, &[]).await.map_err(fault)?;
-    let row = rows.first().ok_or_else(|| StoreError::Unusable("the database says nothing".to_owned()))?;
-    row.try_get(0).map_err(fault)
-}
-
-async fn mark(client: &Client) -> Result<Mark, StoreError> {
-    if !one::<bool>(client, "SELECT to_regclass('callbackd_move') IS NOT NULL").await? {
-        return Ok(Mark::Plain);
-    }
-    let rows = client.query_typed("SELECT state, place FROM callbackd_move", &[]).await.map_err(fault)?;
-    Ok(rows.first().map_or(Mark::Plain, |row| Mark::of(row.get(0), row.get(1))))
+    let place = mark::place(&client, address).await?;
+    let token = i64::from_ne_bytes(fastrand::u64(..).to_ne_bytes());
+    Ok(Base { place, client, is_to_be_filled: false, seen: Said::default(), token })
 }
 
 /// How a column is read.
@@ -193,6 +169,7 @@ impl Base {
 
     async fn write(&mut self, table: &'static Table, gone: Vec<i64>, rows: Vec<Row>) -> Result<(), StoreError> {
         let tx = self.client.transaction().await.map_err(fault)?;
+        mark::still(&tx, &self.place, self.token).await?;
         if !gone.is_empty() {
             let sql = format!("DELETE FROM {} WHERE {} = ANY($1)", table.name, table.id.unwrap_or("1"));
             tx.execute_typed(&sql, &[(&gone, Type::INT8_ARRAY)]).await.map_err(fault)?;
@@ -219,46 +196,44 @@ impl Base {
         tx.commit().await.map_err(fault)
     }
 
+    async fn look(&mut self) -> Result<Standing, StoreError> {
+        self.seen = mark::read(&*self.client).await?;
+        let is_empty = match server::is_there(&*self.client).await? {
+            true => {
+                let any = |table: &Table| format!("EXISTS (SELECT 1 FROM {})", table.name);
+                let any: Vec<_> = TABLES.iter().map(any).collect();
+                !one::<bool>(&*self.client, &format!("SELECT {}", any.join(" OR "))).await?
+            }
+            false => true,
+        };
+        Ok(Standing { mark: self.seen.mark.clone(), is_empty })
+    }
+
     async fn set(&mut self, mark: Mark) -> Result<(), StoreError> {
         let warned = self.client.warnings();
-        let tx = self.client.transaction().await.map_err(fault)?;
-        tx.batch_execute("DROP TABLE IF EXISTS callbackd_move").await.map_err(fault)?;
-        // Without `line` nobody stores anything: neither who was silent for long, nor an older callbackd.
-        let rename = match mark.parts() {
-            Some((state, place)) => {
-                tx.batch_execute("CREATE TABLE callbackd_move (state TEXT NOT NULL, place TEXT NOT NULL)")
-                    .await
-                    .map_err(fault)?;
-                let values: &Values<'_> = &[(&state, Type::TEXT), (&place, Type::TEXT)];
-                tx.execute_typed("INSERT INTO callbackd_move VALUES ($1, $2)", values).await.map_err(fault)?;
-                "ALTER TABLE IF EXISTS line RENAME TO line_of_another"
-            }
-            None => "ALTER TABLE IF EXISTS line_of_another RENAME TO line",
-        };
-        tx.batch_execute(rename).await.map_err(fault)?;
-        tx.commit().await.map_err(fault)?;
+        let said = Said { mark, by: self.token };
+        mark::replace(&mut self.client, &self.place, &self.seen, &said).await?;
+        self.seen = said;
         // With it, all that was written before is at the standbys. So one that did not wait for them is nobody's word.
         match self.client.warnings() == warned {
             true => Ok(()),
-            false => Err(StoreError::Unavailable(format!("{}: {NOT_AWAITED}; run it again", self.place))),
+            false => Err(StoreError::Unavailable(format!("{}: {NOT_AWAITED}; run it again", self.place.url))),
         }
     }
 
-    async fn is_used(&self) -> Result<bool, StoreError> {
-        let sql = format!(
-            "SELECT EXISTS (SELECT 1 FROM replicas WHERE seen_at > clock_timestamp() - make_interval(secs => {GONE}))"
-        );
-        one(&self.client, &sql).await
-    }
-
-    async fn take(&mut self, to: String) -> Result<bool, StoreError> {
-        if self.is_used().await? {
+    /// A mark says already that nobody is to use it, or this one does; who was taken for gone stores nothing without `line`.
+    async fn take(&mut self, mark: Mark) -> Result<bool, StoreError> {
+        if self.is_to_be_filled {
+            server::migrate(&mut self.client).await?;
+        }
+        let before = self.seen.mark.clone();
+        let may_be_used = before == Mark::Plain;
+        if may_be_used && mark::is_used(&self.client).await? {
             return Ok(false);
         }
-        let before = mark(&self.client).await?;
-        self.set(Mark::Leaving(to)).await?;
+        self.set(mark).await?;
         // Who began in between has not seen the mark.
-        let is_used = self.is_used().await?;
+        let is_used = may_be_used && mark::is_used(&self.client).await?;
         if is_used {
             self.set(before).await?;
         }
@@ -268,7 +243,7 @@ impl Base {
     async fn counted(&self) -> Result<u64, StoreError> {
         let count = |table: &Table| format!("(SELECT count(*) FROM {})", table.name);
         let counts: Vec<_> = TABLES.iter().map(count).collect();
-        Ok(one::<i64>(&self.client, &format!("SELECT {}", counts.join(" + "))).await?.unsigned_abs())
+        Ok(one::<i64>(&*self.client, &format!("SELECT {}", counts.join(" + "))).await?.unsigned_abs())
     }
 }
 
@@ -285,20 +260,20 @@ fn cell(row: &SqlRow, at: usize, kind: Kind) -> Option<Cell> {
 }
 
 impl Ground for Base {
-    fn place(&self) -> &str {
+    fn place(&self) -> &Place {
         &self.place
     }
 
-    fn mark(&mut self) -> Boxed<'_, Result<Mark, StoreError>> {
-        Box::pin(mark(&self.client))
+    fn stand(&mut self) -> Boxed<'_, Result<Standing, StoreError>> {
+        Box::pin(self.look())
     }
 
     fn set_mark(&mut self, mark: Mark) -> Boxed<'_, Result<(), StoreError>> {
         Box::pin(self.set(mark))
     }
 
-    fn hold(&mut self, to: String) -> Boxed<'_, Result<bool, StoreError>> {
-        Box::pin(self.take(to))
+    fn hold(&mut self, mark: Mark) -> Boxed<'_, Result<bool, StoreError>> {
+        Box::pin(self.take(mark))
     }
 
     fn count(&mut self) -> Boxed<'_, Result<u64, StoreError>> {
@@ -308,7 +283,7 @@ impl Ground for Base {
     fn last(&mut self, table: &'static Table) -> Boxed<'_, Result<i64, StoreError>> {
         Box::pin(async move {
             let sql = format!("SELECT coalesce(max({}), 0)::int8 FROM {}", table.id.unwrap_or("1"), table.name);
-            one(&self.client, &sql).await
+            one(&*self.client, &sql).await
         })
     }
 

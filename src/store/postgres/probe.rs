@@ -3,7 +3,7 @@
 use tokio_postgres::Client;
 
 use super::connect::{Address, fault};
-use super::portable;
+use super::mark;
 use super::server::{self, Durability};
 use crate::store::StoreError;
 
@@ -12,7 +12,7 @@ use crate::store::StoreError;
 pub async fn probe(address: &Address, durability: Durability) -> Result<String, StoreError> {
     let client = address.open().await?;
     let means = server::check(&client, durability).await.map_err(StoreError::Unusable)?;
-    portable::is_to_be_used(&client, address).await?;
+    mark::is_to_be_used(&client, address).await?;
     let version = "SELECT split_part(version(), ' ', 1) || ' ' || split_part(version(), ' ', 2)";
     let rows = client.query_typed(version, &[]).await.map_err(fault)?;
     let version: String = rows.first().map(|row| row.get(0)).unwrap_or_default();

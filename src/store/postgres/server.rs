@@ -1,12 +1,12 @@
 //! What kind of server it is: whether what it calls committed is on stable storage, whether it can be written, and its
 //! schema, brought up to date.
 
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, GenericClient};
 
 use super::connect::{Address, fault, said};
 use super::tx::Wire;
-use super::{portable, replicas};
+use super::{mark, replicas};
 use crate::store::{Replica, StoreError};
 
 /// The steps of the schema, in order; each with the oldest schema whose callbackd may go on beside it.
@@ -56,7 +56,7 @@ pub struct Seen {
 /// Looks at the database, and changes nothing.
 pub async fn look(address: Address, durability: Durability) -> Result<Seen, StoreError> {
     let client = address.open().await?;
-    portable::is_to_be_used(&client, &address).await?;
+    mark::is_to_be_used(&client, &address).await?;
     let means = check(&client, durability).await.map_err(StoreError::Unusable)?;
     let replicas = replicas::all(&client, None).await?;
     Ok(Seen { means, replicas })
@@ -121,8 +121,7 @@ pub(super) fn check_wire(wire: &Wire, durability: Durability) -> Result<(), Stri
 
 /// Whether the schema is there, as this callbackd knows it.
 pub(super) async fn is_current(client: &Client) -> Result<bool, StoreError> {
-    let there = client.query_typed("SELECT to_regclass('callbackd_schema') IS NOT NULL", &[]).await.map_err(fault)?;
-    if !there.first().is_some_and(|row| row.get(0)) {
+    if !is_there(client).await? {
         return Ok(false);
     }
     Ok(version(client).await? == newest())
@@ -153,10 +152,29 @@ pub(super) async fn may_go_on_beside(client: &Client, version: i32) -> Result<()
     }
 }
 
+/// Whether there is a store. Refused where there is something else under its names.
+pub(super) async fn is_there(client: &impl GenericClient) -> Result<bool, StoreError> {
+    let sql = "SELECT to_regclass('callbackd_schema') IS NOT NULL, (
+                   SELECT min(c.relname::text) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                   WHERE n.nspname = current_schema() AND c.relname = ANY($1))";
+    let names =
+        ["receipts", "execution_heads", "deliveries", "attempts", "links", "replicas", "line", "executions", "tasks"];
+    let rows = client.query_typed(sql, &[(&names.as_slice(), Type::TEXT_ARRAY)]).await.map_err(fault)?;
+    let found = rows.first().map(|row| (row.get(0), row.get::<_, Option<String>>(1)));
+    match found {
+        Some((false, Some(name))) => Err(StoreError::Unusable(format!(
+            "the database holds somebody else's {name}, and no store of callbackd's; name another database, or a schema of its \
+             own (`?options=-csearch_path%3DNAME`)"
+        ))),
+        found => Ok(found.is_some_and(|(is_there, _)| is_there)),
+    }
+}
+
 /// Brings the schema up to date. Several may come at once: one does it, the others wait for it.
 pub(super) async fn migrate(client: &mut Client) -> Result<(), StoreError> {
     let tx = client.transaction().await.map_err(fault)?;
     tx.batch_execute(LOCK).await.map_err(fault)?;
+    is_there(&tx).await?;
     tx.batch_execute("CREATE TABLE IF NOT EXISTS callbackd_schema (version INTEGER NOT NULL)").await.map_err(fault)?;
     let version = version(tx.client()).await?;
     let done = usize::try_from(version).unwrap_or(0);

@@ -25,7 +25,7 @@ pub(super) struct Waits(&'static str, &'static str, &'static str);
 
 /// For a sink.
 pub(super) const DELIVERIES: Waits = Waits("deliveries", "sink", "finished_at IS NULL AND status = 'waiting'");
-/// What is held, of a source; and what is expected to end.
+/// What is held, of a source; and what is expected to end, which is not to be late too soon where the ids alone tell.
 pub(super) const HELD: Waits = Waits("inquiries", "source", "NOT leased AND key IS NOT NULL");
 const LATE: Waits = Waits("inquiries", "source", "NOT leased AND key IS NULL");
 

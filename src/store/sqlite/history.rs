@@ -21,36 +21,33 @@ pub(super) const CHAIN: &str = "WITH RECURSIVE chain (id, sequence, type, previo
         SELECT c.id, c.sequence, c.type, c.previous_status, c.receipt, c.received_at, c.previous
         FROM chain JOIN earlier_changes c ON c.id = chain.previous)";
 
-/// A change by its id: of the execution `?2`, the latest stands with it.
+/// A change by its id: of the execution `?2`, the latest stands with it. First what [`CHAIN`] has of it.
 pub(super) const CHANGE: &str =
-    "SELECT change, id, sequence, type, previous_status, changed_tasks, receipt, received_at, snapshot
+    "SELECT change, sequence, type, previous_status, receipt, received_at, id, changed_tasks, snapshot
      FROM execution_heads WHERE id = ?2 AND change = ?1
      UNION ALL
-     SELECT id, execution, sequence, type, previous_status, changed_tasks, receipt, received_at, snapshot
+     SELECT id, sequence, type, previous_status, receipt, received_at, execution, changed_tasks, snapshot
      FROM earlier_changes WHERE id = ?1";
 
 /// A row that [`CHANGE`] finds.
 pub(super) fn change(row: &Row<'_>, links: &[Link]) -> rusqlite::Result<Value> {
     let snapshot: String = row.get(8)?;
     let Ok(state) = State::of_snapshot(&snapshot) else { return Ok(Value::Null) };
-    let kind: String = row.get(3)?;
-    let meta = ChangeMeta {
-        overdue: kind == Change::OVERDUE,
-        kind,
-        sequence: row.get(2)?,
-        previous_status: status(row, 4)?,
-        changed_tasks: changed_tasks(row.get::<_, Option<String>>(5)?.as_deref(), &state),
-        receipt: row.get::<_, Option<i64>>(6)?.map(|id| id.to_string()),
-        received_at: at(row, 7)?,
-    };
-    let change = Change { id: row.get(0)?, execution_id: row.get(1)?, state, links: links.to_vec(), meta };
+    let mut meta = meta(row)?;
+    meta.changed_tasks = changed_tasks(row.get::<_, Option<String>>(7)?.as_deref(), &state);
+    let change = Change { id: row.get(0)?, execution_id: row.get(6)?, state, links: links.to_vec(), meta };
     Ok(json!({ "id": change.id.to_string(), "data": change }))
 }
 
 /// A row of [`CHAIN`] as a change of which the content is left out.
 fn small(row: &Row<'_>) -> rusqlite::Result<Value> {
+    Ok(without_content(row.get(0)?, &meta(row)?))
+}
+
+/// What stands in either, but for which tasks changed.
+fn meta(row: &Row<'_>) -> rusqlite::Result<ChangeMeta> {
     let kind: String = row.get(2)?;
-    let meta = ChangeMeta {
+    Ok(ChangeMeta {
         overdue: kind == Change::OVERDUE,
         kind,
         sequence: row.get(1)?,
@@ -58,8 +55,7 @@ fn small(row: &Row<'_>) -> rusqlite::Result<Value> {
         changed_tasks: Vec::new(),
         receipt: row.get::<_, Option<i64>>(4)?.map(|id| id.to_string()),
         received_at: at(row, 5)?,
-    };
-    Ok(without_content(row.get(0)?, &meta))
+    })
 }
 
 fn status(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Status>> {

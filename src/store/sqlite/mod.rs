@@ -13,6 +13,7 @@ use self::fresh::Fresh;
 use self::read::Readers;
 use self::reply::Replies;
 use self::writer::Health;
+use super::lent::Lent;
 use super::queue::Queue;
 use super::rules::{self, Asked, Ready, ReadyAgain, ReadyLateness, ReadyRuling, ReadySettlement};
 use super::{
@@ -42,7 +43,6 @@ mod plans;
 pub mod portable;
 mod probe;
 mod prune;
-mod queries;
 mod read;
 mod reply;
 mod room;
@@ -103,7 +103,7 @@ struct Threads {
 /// That there is a store, as far as this user may look.
 pub fn find(path: &Path) -> Result<(), StoreError> {
     match path.try_exists() {
-        Ok(true) => Ok(()),
+        Ok(true) => open::has_one_name(path),
         Ok(false) => Err(StoreError::NotFound(format!("there is no store at {}", path.display()))),
         // The daemon's folder is its own: others have to be root to look into it.
         Err(e) => Err(StoreError::Unusable(format!("the store at {} cannot be looked at: {e}", path.display()))),
@@ -169,6 +169,12 @@ impl Drop for CloseOnDrop {
         self.0.close();
         // What was queued after the end: dropping the commands tells their callers.
         self.0.take(&mut Vec::new(), std::time::Duration::ZERO);
+    }
+}
+
+impl Lent for SqliteStore {
+    fn readers(&self) -> &dyn Queries {
+        &self.readers
     }
 }
 

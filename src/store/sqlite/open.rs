@@ -2,7 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
@@ -27,7 +27,7 @@ impl Lock {
     pub(super) fn take(store: &Path) -> Result<Lock, StoreError> {
         Lock::try_take(store)?.ok_or_else(|| {
             StoreError::Unusable(format!(
-                "{} is in use by another callbackd; ask that one, or stop it first",
+                "{} is in use by another callbackd, a daemon or a command; ask that one, or stop it first",
                 store.display()
             ))
         })
@@ -100,11 +100,13 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
     let fault = unusable(path);
     write_log_again(path).map_err(|e| StoreError::Unusable(format!("{}-wal: {e}", path.display())))?;
     private(path).map_err(|e| StoreError::Unusable(format!("{}: {e}", path.display())))?;
+    has_one_name(path)?;
     let conn = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )
     .map_err(&fault)?;
+    is_ours(&conn, path)?;
     // The page size and auto-vacuum can only be chosen before the first table. FULL syncs the log at every commit,
     // which is what a 2xx stands for. Checkpoints are made by a thread of their own, never within a commit.
     conn.execute_batch(
@@ -147,6 +149,46 @@ pub(super) fn reader_of_any(path: &Path) -> Result<(Connection, usize), StoreErr
         .map_err(&fault)?;
     let version = version_of(&conn, path)?;
     Ok((conn, version))
+}
+
+/// A connection that only looks at a file beside which there is no log, and makes none: for as long as nobody writes it.
+pub(super) fn glance(path: &Path) -> Result<Connection, StoreError> {
+    let fault = unusable(path);
+    let name = path.to_str().ok_or_else(|| StoreError::Unusable(format!("{}: not UTF-8", path.display())))?;
+    let uri = format!("file:{}?immutable=1", urlencoding::encode(name).replace("%2F", "/"));
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(uri, flags).map_err(fault)
+}
+
+/// Refuses a file of several names: SQLite's log goes by one of them, so that under another one what it holds is missing.
+pub(super) fn has_one_name(path: &Path) -> Result<(), StoreError> {
+    let Ok(file) = path.metadata() else { return Ok(()) };
+    let names = match file.is_file() {
+        true if file.nlink() <= 1 => return Ok(()),
+        true => file.nlink(),
+        false => return Err(StoreError::Unusable(format!("{} is no file", path.display()))),
+    };
+    Err(StoreError::Unusable(format!(
+        "{} is one of {names} names of the same file (hard links), and what SQLite writes beside a file goes by its name; remove \
+         the others, which `find -samefile` finds, and use the name that was used until now; for a copy, `callbackd backup`",
+        path.display()
+    )))
+}
+
+/// Refuses a file that is not empty, and no store either. A newer one is refused, too.
+pub(super) fn is_ours(conn: &Connection, path: &Path) -> Result<(), StoreError> {
+    let version = version_of(conn, path)?;
+    let sql = "SELECT count(*), count(*) FILTER (WHERE type = 'table' AND name IN ('receipts', 'execution_heads', 'deliveries',
+                   'folded')) FROM sqlite_schema";
+    let found = conn.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
+    let (all, ours) = found.map_err(unusable(path))?;
+    if if version == 0 { all == 0 } else { ours == 4 } {
+        return Ok(());
+    }
+    Err(StoreError::Unusable(format!(
+        "{} is a database of somebody else, and no store of callbackd's; name another file",
+        path.display()
+    )))
 }
 
 /// A store of schema `version` that holds nothing, in memory.

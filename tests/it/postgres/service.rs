@@ -529,6 +529,11 @@ fn a_sink_that_is_configured_anew_at_one_is_tried_anew_by_all() {
         let is_open = |daemon: &Daemon| daemon.said("only probes from now on") == 1;
         (is_open(&one) && is_open(&other)).then_some(())
     });
+    // A word that is lost: what changes without one is seen by looking, once a beat. So two beats have to pass first.
+    for _ in 0..2 {
+        let beaten = beaten(&server, &folder);
+        soon("both look", || (ask(&server, &folder, &beaten) == 2).then_some(()));
+    }
     is_well.store(true, Ordering::Release);
     one.configure(&config.replace("[[routes]]", "timeout = \"7s\"\n[[routes]]"));
     one.hup();
