@@ -22,9 +22,10 @@ const BYTES: u64 = 64 << 20;
 const BYTES_LEAST: u64 = 16 << 20;
 /// What is left of it the writer copies itself, when it is less than this part.
 const FEW: usize = 16;
-/// With so many pages in the log, the writer waits for the copy that is under way, for this long at most: a disk may take
-/// seconds to sync the file, and what came meanwhile would be more than it ever holds again.
-const PAGES_MOST: usize = (128 << 20) / PAGE_BYTES;
+/// With this many times as much in the log, the writer waits for the copy that is under way, for [`PATIENCE`] at most, and
+/// copies the rest itself: a disk may take seconds to sync the file, or a busy machine forget the thread that copies, and
+/// what came meanwhile would be more than the log ever holds again.
+const TIMES: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// So often the thread tries to catch up before the writer has to copy the rest, however much it is: then callbacks
 /// come in faster than the disk can take them, and a log without a bound would not help.
@@ -36,6 +37,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Log {
     /// It is copied when it has so many pages, and again after as many.
     full: usize,
+    /// The writer copies it when it has so many.
+    most: AtomicUsize,
     /// Pages in the log after the latest commit.
     pages: AtomicUsize,
     /// The writer is to copy the rest.
@@ -55,8 +58,10 @@ impl Log {
     /// One that is copied at `wanted` bytes, or at what is good for most; at less where a disk spares less than twice that.
     pub(super) fn new(wanted: Option<u64>, spare: u64) -> Log {
         let bytes = wanted.unwrap_or(BYTES).min(BYTES_LEAST.max(spare / 2));
+        let full = (bytes.min(BYTES) as usize / PAGE_BYTES).max(1);
         Log {
-            full: usize::try_from(bytes).map_or(PAGES_MOST, |bytes| bytes / PAGE_BYTES).clamp(1, PAGES_MOST / 2),
+            full,
+            most: AtomicUsize::new(TIMES * full),
             pages: AtomicUsize::new(0),
             finish: AtomicBool::new(false),
             wanted: AtomicBool::new(false),
@@ -102,15 +107,20 @@ pub(super) fn watch(writer: &mut Connection, log: Arc<Log>, wake: SyncSender<()>
     }))
 }
 
-/// For the writer, between two commits: copies what the checkpointer left.
+/// For the writer, between two commits: copies what the checkpointer left, or does not come to.
 pub(super) fn finish(writer: &Connection, log: &Log) {
-    if log.pages.load(Ordering::Acquire) >= PAGES_MOST {
+    let pages = log.pages();
+    let is_much = pages >= log.most.load(Ordering::Relaxed);
+    if is_much {
         let copying = log.copying.lock().unwrap_or_else(PoisonError::into_inner);
         drop(log.copied.wait_timeout_while(copying, PATIENCE, |copying| *copying));
     }
-    if log.finish.load(Ordering::Acquire) {
-        copy(writer, log);
+    if is_much || log.finish.load(Ordering::Acquire) {
+        let is_whole = copy(writer, log).is_some_and(|copied| copied >= pages);
         log.finish.store(false, Ordering::Release);
+        // In vain where somebody reads what was before: then not again for each commit.
+        let in_vain = pages + log.full.div_ceil(FEW);
+        log.most.store((TIMES * log.full).max(if is_whole { 0 } else { in_vain }), Ordering::Relaxed);
     }
 }
 
@@ -227,9 +237,27 @@ mod tests {
             finish(&writer, &log);
         }
         let bytes = std::fs::metadata(folder.path().join("store.db-wal")).expect("the log").len();
-        assert!(bytes < 24 * 1024 * 8192, "the log has {bytes} bytes");
+        assert!(bytes < ((TIMES + 1) * log.full * PAGE_BYTES) as u64, "the log has {bytes} bytes");
         drop(writer);
         checkpointer.join().expect("ends with the writer");
+    }
+
+    /// As on a machine that has no time for it.
+    #[test]
+    fn a_thread_that_never_comes_to_copy_is_not_needed_for_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store.db");
+        let mut writer = open::writer(&path).expect("made");
+        writer.execute_batch("CREATE TABLE load (id INTEGER PRIMARY KEY, body BLOB)").expect("made");
+        let (log, (wake, _asleep)) = (Arc::new(Log::new(Some(1 << 20), 1 << 30)), std::sync::mpsc::sync_channel(1));
+        watch(&mut writer, Arc::clone(&log), wake).expect("watched");
+        let mut most = 0;
+        for _ in 0..20 * log.full {
+            writer.execute("INSERT INTO load (body) VALUES (zeroblob(8192))", []).expect("written");
+            most = most.max(log.pages());
+            finish(&writer, &log);
+        }
+        assert!((TIMES * log.full..TIMES * log.full + 64).contains(&most), "{most} pages, of {}", log.full);
     }
 
     /// What one reader holds up is what is committed while it reads, and it is over when that is over: it does not add up.
@@ -261,9 +289,10 @@ mod tests {
             drop(reader);
             most = (0..1000 - PINNED).map(|_| insert()).max().unwrap_or_default().max(most);
         }
-        assert!(most <= PAGES_MOST + pinned_most, "{most} pages, of which {pinned_most} came while somebody read");
+        let allowed = (TIMES + 1) * log.full + pinned_most;
+        assert!(most <= allowed, "{most} pages, of which {pinned_most} came while somebody read");
         let bytes = std::fs::metadata(folder.path().join("store.db-wal")).expect("the log").len() as usize;
-        assert!(bytes <= (PAGES_MOST + pinned_most + 64) * 8300, "the log has {bytes} bytes");
+        assert!(bytes <= (allowed + 64) * 8300, "the log has {bytes} bytes");
         drop(writer);
         checkpointer.join().expect("ends with the writer");
     }
