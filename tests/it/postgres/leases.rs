@@ -54,8 +54,9 @@ async fn what_was_leased_by_a_claim_whose_answer_was_lost_is_given_back_also_at_
         let store = Arc::clone(&store);
         async move { claim(&*store, "a", at(1)).await }
     });
+    // Not who looks whether somebody is gone, which waits for the same.
     let waits = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-                 WHERE NOT l.granted AND a.application_name = current_schema()";
+                 WHERE NOT l.granted AND a.application_name = current_schema() AND a.query LIKE 'WITH leased AS%'";
     until("it waits", async || (ask(&server, &folder, waits) > 0).then_some(())).await;
     lost.abort();
     assert!(lost.await.expect_err("aborted").is_cancelled());
