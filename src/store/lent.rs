@@ -7,7 +7,7 @@ use crate::Boxed;
 use crate::model::{Attempt, Task};
 
 /// A store that has somebody to answer questions in its stead.
-pub(super) trait Lent {
+pub trait Lent {
     /// Who answers.
     fn readers(&self) -> &dyn Queries;
 }

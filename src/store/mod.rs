@@ -21,7 +21,7 @@ use crate::shutdown::Shutdown;
 
 mod export;
 mod inquiry;
-mod lent;
+pub mod lent;
 pub mod moving;
 mod news;
 #[cfg(feature = "postgres")]
