@@ -219,14 +219,21 @@ mod tests {
         }
     }
 
+    /// Who writes, and what wakes who copies.
+    fn watched(path: &std::path::Path, log: &Arc<Log>) -> (Connection, Receiver<()>) {
+        let mut writer = open::writer(path).expect("made");
+        writer.execute_batch("CREATE TABLE load (id INTEGER PRIMARY KEY, body BLOB)").expect("made");
+        let (wake, woken) = std::sync::mpsc::sync_channel(1);
+        watch(&mut writer, Arc::clone(log), wake).expect("watched");
+        (writer, woken)
+    }
+
     #[test]
     fn the_log_stays_small_under_constant_writing() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("store.db");
-        let mut writer = open::writer(&path).expect("made");
-        writer.execute_batch("CREATE TABLE load (id INTEGER PRIMARY KEY, body BLOB)").expect("made");
-        let (log, (wake, woken)) = (Arc::new(Log::new(None, 0)), std::sync::mpsc::sync_channel(1));
-        watch(&mut writer, Arc::clone(&log), wake).expect("watched");
+        let log = Arc::new(Log::new(None, 0));
+        let (writer, woken) = watched(&path, &log);
         let checkpointer = std::thread::spawn({
             let (conn, log) = (open::checkpointer(&path).expect("opens"), Arc::clone(&log));
             move || run(&conn, &log, &woken)
@@ -247,10 +254,8 @@ mod tests {
     fn a_thread_that_never_comes_to_copy_is_not_needed_for_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("store.db");
-        let mut writer = open::writer(&path).expect("made");
-        writer.execute_batch("CREATE TABLE load (id INTEGER PRIMARY KEY, body BLOB)").expect("made");
-        let (log, (wake, _asleep)) = (Arc::new(Log::new(Some(1 << 20), 1 << 30)), std::sync::mpsc::sync_channel(1));
-        watch(&mut writer, Arc::clone(&log), wake).expect("watched");
+        let log = Arc::new(Log::new(Some(1 << 20), 1 << 30));
+        let (writer, _asleep) = watched(&path, &log);
         let mut most = 0;
         for _ in 0..20 * log.full {
             writer.execute("INSERT INTO load (body) VALUES (zeroblob(8192))", []).expect("written");
@@ -266,10 +271,8 @@ mod tests {
         const PINNED: usize = 300;
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("store.db");
-        let mut writer = open::writer(&path).expect("made");
-        writer.execute_batch("CREATE TABLE load (id INTEGER PRIMARY KEY, body BLOB)").expect("made");
-        let (log, (wake, woken)) = (Arc::new(Log::new(None, 0)), std::sync::mpsc::sync_channel(1));
-        watch(&mut writer, Arc::clone(&log), wake).expect("watched");
+        let log = Arc::new(Log::new(None, 0));
+        let (writer, woken) = watched(&path, &log);
         let checkpointer = std::thread::spawn({
             let (conn, log) = (open::checkpointer(&path).expect("opens"), Arc::clone(&log));
             move || run(&conn, &log, &woken)

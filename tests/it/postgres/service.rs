@@ -76,6 +76,16 @@ fn waits(seconds: u64) -> Fate {
     Fate::Waiting { due_at: at(seconds), until_linked: None, resume: None, free: false }
 }
 
+/// A sink that is down, until it is said to be well.
+fn down() -> (Hook, Arc<AtomicBool>) {
+    let is_well = Arc::new(AtomicBool::new(false));
+    let hook = Hook::start({
+        let is_well = Arc::clone(&is_well);
+        move || Reply::Status(if is_well.load(Ordering::Acquire) { 200 } else { 503 })
+    });
+    (hook, is_well)
+}
+
 /// How the daemon finds its only sink.
 fn sink(daemon: &Daemon) -> Value {
     daemon.look("/api/v1/sinks").json()["items"][0].clone()
@@ -85,11 +95,7 @@ fn sink(daemon: &Daemon) -> Value {
 fn what_is_down_for_one_daemon_is_not_tried_by_another_until_it_answers() {
     let (server, folder) = (server(), TempDir::new().expect("a folder"));
     make(&server, &folder);
-    let is_well = Arc::new(AtomicBool::new(false));
-    let hook = Hook::start({
-        let is_well = Arc::clone(&is_well);
-        move || Reply::Status(if is_well.load(Ordering::Acquire) { 200 } else { 503 })
-    });
+    let (hook, is_well) = down();
     let text = config(&address(&server, &folder), &hook.url());
     // Nobody probes by himself in the time of this test.
     let first = Daemon::run(&text.replace("breaker_probe = \"50ms\"", "breaker_probe = \"2h\""));
@@ -512,11 +518,7 @@ fn what_waits_is_due_by_the_servers_clock_whoevers_clock_is_set() {
 fn a_sink_that_is_configured_anew_at_one_is_tried_anew_by_all() {
     let (server, folder) = (server(), TempDir::new().expect("a folder"));
     make(&server, &folder);
-    let is_well = Arc::new(AtomicBool::new(false));
-    let hook = Hook::start({
-        let is_well = Arc::clone(&is_well);
-        move || Reply::Status(if is_well.load(Ordering::Acquire) { 200 } else { 503 })
-    });
+    let (hook, is_well) = down();
     // Nothing is tried again, nor probed, while this test runs, but for what it is about.
     let config = config(&address(&server, &folder), &hook.url())
         .replace("retry_first = \"20ms\"\nretry_longest = \"100ms\"", "retry_first = \"24h\"\nretry_longest = \"24h\"")
